@@ -1,0 +1,1 @@
+"""Metric learning embedded in two-stage training for long-tailed image classification."""
