@@ -1,0 +1,27 @@
+"""Long-tailed handwritten digits: the embedded default, without download, in under a minute.
+
+python scripts/train.py --config=configs/digits_lt.py:ce_sc_crw --workdir=runs/digits
+"""
+
+from metriclt_jax.config import apply_argument, paper_config
+
+
+def get_config(argument: str | None = None):
+    """The config for METHOD."""
+    config = paper_config()
+    config.data.name = 'digits_lt'
+    config.data.fractions = (0.6, 0.1, 0.3)
+    config.data.imbalance_ratio = 20.0
+    config.data.resize = 20
+    config.augment.crop = 16
+    config.augment.rotation = 15.0
+    config.augment.flip = 0.0  # a mirrored digit is another sign
+    config.model.name = 'resnet18'
+    config.model.options.stage_sizes = (1, 1, 1)
+    config.model.options.width = 16
+    config.model.options.stem = 'small'
+    config.metric.supervised_contrastive.projection = (128, 128, 64)
+    config.stage1.epochs = 40
+    config.stage1.learning_rate = 0.05
+    config.stage2.epochs = 10
+    return apply_argument(config, argument, scales={})

@@ -1,0 +1,32 @@
+"""Skin7 (ISIC 2018 task 3, HAM10000): 10,015 dermoscopic images, 7 classes.
+
+    python scripts/prepare_data.py --dataset=skin7 --source=DIR --data_dir=~/metriclt_data
+    python scripts/train.py --config=configs/skin7.py:ce_sc_crw --workdir=runs/skin7
+
+The default is the paper's recipe (ResNet50, 224 px, 100 + 10 epochs). `scale=cpu` is a small
+variant for a laptop.
+"""
+
+from metriclt_jax.config import apply_argument, paper_config
+
+
+def cpu(config) -> None:
+    """A small network on 48 px images, a few epochs: minutes on two CPU cores."""
+    config.data.resize = 64
+    config.augment.crop = 56
+    config.model.name = 'resnet18'
+    config.model.options.stage_sizes = (2, 2, 2, 2)
+    config.model.options.width = 32
+    config.model.options.stem = 'imagenet'
+    config.stage1.epochs = 10
+    config.stage1.warmup_epochs = 1
+    config.stage1.learning_rate = 0.05
+    config.stage2.epochs = 3
+
+
+def get_config(argument: str | None = None):
+    """The config for METHOD[,scale=cpu]."""
+    config = paper_config()
+    config.data.name = 'skin7'
+    config.data.minor = 2
+    return apply_argument(config, argument, scales={'cpu': cpu})

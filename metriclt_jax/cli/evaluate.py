@@ -1,0 +1,59 @@
+"""`evaluate.py --workdir=DIR [--part=test] [--stage=...] [--checkpoint=last|best]`."""
+
+import json
+from pathlib import Path
+
+from absl import flags
+
+from metriclt_jax.cli import main as cli
+from metriclt_jax.errors import InputError
+
+_WORKDIR = flags.DEFINE_string('workdir', None, 'work directory of a finished run')
+_PART = flags.DEFINE_enum('part', 'test', ['train', 'validation', 'test'], 'what to evaluate on')
+_STAGE = flags.DEFINE_string('stage', None, 'stage1 or stage2; the last stage if not given')
+_CHECKPOINT = flags.DEFINE_enum('checkpoint', 'last', ['last', 'best'], 'last or best state')
+_OUTPUT = flags.DEFINE_string('output', None, 'also write the metrics to this JSON file')
+flags.mark_flag_as_required('workdir')
+
+
+def evaluate() -> None:
+    """Evaluates a state that a run left, on a part of its data set; prints the metrics."""
+    from rich.console import Console
+
+    from metriclt_jax.evaluation.evaluate import make_eval_step
+    from metriclt_jax.reports.tables import print_summary
+    from metriclt_jax.training.run import evaluate_part, make_run, trained_states
+    from metriclt_jax.training.workdir import read_config, write_atomically
+
+    workdir = Path(_WORKDIR.value).expanduser()
+    this = make_run(read_config(workdir), workdir, Console())
+    stages = {stage.name: stage for stage in this.stages}
+    name = _STAGE.value or this.stages[-1].name
+    if name not in stages:
+        raise InputError(f'--stage is {name}; allowed: {", ".join(stages)}')
+    if not (workdir / 'results.json').exists():
+        raise InputError(f'the run in {workdir} is not finished; run its train command again')
+    states = trained_states(this, stages[name])
+    if _CHECKPOINT.value not in states:
+        raise InputError(f'{name} in {workdir} has no best checkpoint: it was never validated')
+    eval_step = make_eval_step(this.model, stages[name].geometry, this.devices)
+    variables = states[_CHECKPOINT.value].variables
+    result = evaluate_part(this, stages[name], eval_step, variables, _PART.value)
+    if result is None:
+        raise InputError(
+            f'there is nothing to evaluate: {name} of {this.config.method} trained no classifier, '
+            f'or {this.dataset.name} has no {_PART.value} part'
+        )
+    title = f'{this.dataset.name} {_PART.value}, {name} {_CHECKPOINT.value}'
+    print_summary(result.summary, this.dataset.class_names, title, this.console)
+    if _OUTPUT.value:
+        write_atomically(Path(_OUTPUT.value), json.dumps(result.summary, indent=1) + '\n')
+
+
+def main() -> None:
+    """Entry point."""
+    cli.run(evaluate)
+
+
+if __name__ == '__main__':
+    main()

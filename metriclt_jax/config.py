@@ -1,0 +1,199 @@
+"""The config: every field, with the paper's recipe as its default.
+
+The files in `configs/` start from `paper_config` and override what differs for their data set.
+Where the paper is silent, the default is explained in the README's fidelity table.
+"""
+
+from collections.abc import Callable, Mapping
+
+import ml_collections
+
+from metriclt_jax.errors import InputError
+from metriclt_jax.methods import get_method
+
+
+def paper_config() -> ml_collections.ConfigDict:
+    """The paper's recipe (section 3.1), with Skin7's batch size."""
+    config = ml_collections.ConfigDict()
+    config.method = 'ce_sc_crw'  # a row of metriclt_jax.methods.METHODS
+    config.scale = (
+        'paper'  # which variant of the file this is; set through --config=FILE:METHOD,scale=NAME
+    )
+    config.seed = 0  # initial parameters, order of the images, augmentation
+    config.num_devices = 0  # data-parallel devices; 0 takes all
+
+    config.data = data = ml_collections.ConfigDict()
+    data.name = 'skin7'
+    data.data_dir = '~/metriclt_data'  # prepared data sets and their caches
+    data.split = 'paper'  # 'paper' (by image, as published) or 'grouped' (no lesion in two parts)
+    data.fractions = (0.75, 0.05, 0.2)  # train, validation, test
+    data.split_seed = 0  # the same split for all seeds of a run
+    data.imbalance_ratio = 0.0  # n_max / n_min of a long-tailed subset; 0 keeps every image
+    data.major = 3  # the most frequent classes in MCR major
+    data.minor = 3  # the least frequent classes in MCR minor
+    data.resize = 300  # images are resized to a square of this side once, and cached
+
+    config.augment = augment = ml_collections.ConfigDict()
+    augment.crop = 224
+    augment.rotation = 30.0  # degrees; the angle is uniform in [-rotation, rotation]
+    augment.flip = 0.5  # probability of a horizontal flip
+    augment.fill = (0, 0, 0)  # colour (0 to 255) of what rotation brings in from outside
+    augment.interpolation = 'bilinear'  # or 'nearest'
+    augment.mean = (0.485, 0.456, 0.406)  # ImageNet
+    augment.std = (0.229, 0.224, 0.225)
+
+    config.model = model = ml_collections.ConfigDict()
+    model.name = 'resnet50'
+    model.dtype = 'float32'  # of the computation; parameters and losses are always float32
+    model.cross_device_batch_norm = True  # statistics of the global batch
+    model.options = ml_collections.ConfigDict()  # further arguments of the backbone
+
+    config.metric = metric = ml_collections.ConfigDict()
+    metric.center = ml_collections.ConfigDict()
+    metric.center.coefficient = 0.001
+    metric.center.learning_rate = 0.005  # of the centres' own optimizer
+    metric.center.momentum = 0.9
+    metric.triplet = ml_collections.ConfigDict()
+    metric.triplet.coefficient = 0.001
+    metric.triplet.margin = 50.0
+    metric.triplet.mining = 'batch_hard'  # or 'batch_all'
+    metric.triplet.squared = False
+    metric.supervised_contrastive = ml_collections.ConfigDict()
+    metric.supervised_contrastive.coefficient = 1.0
+    metric.supervised_contrastive.temperature = 0.05
+    metric.supervised_contrastive.projection = (512, 512, 128)  # widths of the MLP
+
+    config.weighting = weighting = ml_collections.ConfigDict()
+    weighting.balanced = 'inverse_frequency'  # or 'effective_number'
+    weighting.beta = 0.9999  # of the effective number
+
+    config.stage1 = stage1 = ml_collections.ConfigDict()
+    stage1.epochs = 100
+    stage1.batch_size = 32  # over all devices
+    stage1.learning_rate = 0.001  # after the warm-up
+    stage1.final_learning_rate = 1e-6  # the cosine ends here
+    stage1.warmup_epochs = 5
+    stage1.learning_rate_per = 'step'  # or 'epoch': constant within an epoch
+    stage1.momentum = 0.9
+    stage1.nesterov = False
+    stage1.weight_decay = 5e-4  # coupled L2
+    stage1.decay = 'all'  # which parameters decay: 'all' or 'kernels' (no BatchNorm, no biases)
+
+    config.stage2 = stage2 = stage1.copy_and_resolve_references()
+    stage2.epochs = 10
+    stage2.learning_rate = 0.1
+    stage2.warmup_epochs = 0
+    stage2.head = 'fresh'  # or 'previous': go on from stage 1's head
+    stage2.batch_statistics = 'frozen'  # or 'drift': BatchNorm goes on learning statistics
+
+    config.evaluation = evaluation = ml_collections.ConfigDict()
+    evaluation.batch_size = 128
+    evaluation.every = 1  # epochs between two evaluations on the validation part
+
+    config.checkpoint_every = 1  # epochs between two checkpoints
+    config.figures = True  # draw figures at the end
+    return config
+
+
+def apply_argument(
+    config: ml_collections.ConfigDict,
+    argument: str | None,
+    scales: Mapping[str, Callable[[ml_collections.ConfigDict], None]],
+) -> ml_collections.ConfigDict:
+    """Finishes a config from the text after the colon of `--config=FILE:METHOD[,scale=NAME]`.
+
+    Args:
+        config: the file's config at the paper's scale.
+        argument: `METHOD[,scale=NAME]`, or None for the file's own default method.
+        scales: for each NAME a function that changes the config in place.
+
+    Returns:
+        The same config, locked.
+
+    Raises:
+        InputError: unknown method, scale or word.
+    """
+    method, *words = (argument or config.method).split(',')
+    get_method(method)
+    config.method = method
+    for word in words:
+        key, _, value = word.partition('=')
+        if key != 'scale':
+            raise InputError(
+                f'config argument {word!r} is unknown; allowed: METHOD or METHOD,scale=NAME'
+            )
+        if value != 'paper':
+            if value not in scales:
+                allowed = ', '.join(['paper', *scales])
+                raise InputError(f'scale {value!r} is unknown here; allowed: {allowed}')
+            scales[value](config)
+        config.scale = value
+    return config.lock()
+
+
+def stage_configs(config: ml_collections.ConfigDict) -> dict[str, ml_collections.ConfigDict]:
+    """The stages' own parts of the config by name, for the stages that the method has."""
+    stages = {'stage1': config.stage1}
+    if get_method(config.method).second_stage is not None:
+        stages['stage2'] = config.stage2
+    return stages
+
+
+def validate(config: ml_collections.ConfigDict, num_devices: int) -> None:
+    """Checks what can be checked before data is read; raises `InputError` on the first fault."""
+    get_method(config.method)
+    _choice(config, 'weighting.balanced', 'inverse_frequency', 'effective_number')
+    _choice(config, 'metric.triplet.mining', 'batch_hard', 'batch_all')
+    _choice(config, 'model.dtype', 'float32', 'bfloat16')
+    _choice(config, 'data.split', 'paper', 'grouped')
+    _choice(config, 'stage2.head', 'fresh', 'previous')
+    _choice(config, 'stage2.batch_statistics', 'frozen', 'drift')
+    for field in ('data.major', 'data.minor', 'evaluation.batch_size', 'evaluation.every'):
+        _at_least(config, field, 1)
+    _at_least(config, 'checkpoint_every', 1)
+    for field in ('data.imbalance_ratio', 'metric.center.learning_rate'):
+        _at_least(config, field, 0)
+    if not config.metric.supervised_contrastive.temperature > 0:
+        value = config.metric.supervised_contrastive.temperature
+        raise InputError(
+            f'config field metric.supervised_contrastive.temperature is {value}; allowed: above 0'
+        )
+    for name, stage in stage_configs(config).items():
+        _at_least(config, f'{name}.epochs', 1)
+        _at_least(config, f'{name}.batch_size', 1)
+        _choice(config, f'{name}.decay', 'all', 'kernels')
+        _choice(config, f'{name}.learning_rate_per', 'step', 'epoch')
+        for field in ('learning_rate', 'final_learning_rate', 'weight_decay', 'warmup_epochs'):
+            _at_least(config, f'{name}.{field}', 0)
+        if not 0 <= stage.momentum < 1:
+            raise InputError(
+                f'config field {name}.momentum is {stage.momentum}; allowed: 0 <= momentum < 1'
+            )
+        if stage.warmup_epochs >= stage.epochs:
+            raise InputError(
+                f'config field {name}.warmup_epochs is {stage.warmup_epochs}; allowed: less than '
+                f'{name}.epochs, which is {stage.epochs}'
+            )
+        if stage.batch_size % num_devices:
+            raise InputError(
+                f'config field {name}.batch_size is {stage.batch_size}, which the {num_devices} '
+                f'devices do not divide; allowed: a multiple of {num_devices} (or set num_devices)'
+            )
+
+
+def _value(config: ml_collections.ConfigDict, field: str):
+    for name in field.split('.'):
+        config = config[name]
+    return config
+
+
+def _choice(config: ml_collections.ConfigDict, field: str, *allowed: str) -> None:
+    value = _value(config, field)
+    if value not in allowed:
+        raise InputError(f'config field {field} is {value!r}; allowed: {", ".join(allowed)}')
+
+
+def _at_least(config: ml_collections.ConfigDict, field: str, low: float) -> None:
+    value = _value(config, field)
+    if not value >= low:
+        raise InputError(f'config field {field} is {value}; allowed: {low} or more')

@@ -1,0 +1,126 @@
+"""One update, for every stage and every method."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from metriclt_jax.augment.geometry import augment
+from metriclt_jax.training.schedules import Schedule
+from metriclt_jax.training.stages import AXIS, Stage
+from metriclt_jax.training.state import TrainState, make_optimizer, trainable_mask
+
+
+def example_keys(step_key: jax.Array, batch_size: int, device: jax.Array | int) -> jax.Array:
+    """A key `[batch_size]` for each example, from its index in the global batch.
+
+    So the draw of an example does not depend on how many devices share the work.
+    """
+    index = device * batch_size + jnp.arange(batch_size)
+    return jax.vmap(jax.random.fold_in, (None, 0))(step_key, index)
+
+
+def make_train_step(
+    model: nn.Module,
+    stage: Stage,
+    steps_per_epoch: int,
+    devices: Sequence[jax.Device] | None = None,
+) -> Callable[[TrainState, dict[str, jax.Array], Schedule], tuple[TrainState, jax.Array]]:
+    """The update of a stage, data-parallel over `devices`.
+
+    Args:
+        model: a model whose BatchNorm, if it crosses devices, does so over the axis 'batch'.
+        stage: what to minimise and what to train.
+        steps_per_epoch: the unit of the learning rate's schedule.
+        devices: where to run; all local devices if None.
+
+    Returns:
+        `step(state, batch, schedule) -> (state, loss)`, pmap-ed. `state` is not replicated and is
+        donated; `batch` has a leading axis of devices; `loss` is the global batch's.
+    """
+
+    def step(state, batch, schedule):
+        step_key = jax.random.fold_in(state.key, state.step)
+        keys = example_keys(step_key, len(batch['label']), jax.lax.axis_index(AXIS))
+        images = augment(keys, batch['image'], batch['aspect'], stage.geometry)
+
+        def apply(variables, images):
+            metric_free = {name: variables[name] for name in ('params', 'batch_stats')}
+            outputs, updated = model.apply(
+                metric_free,
+                images,
+                train=True,
+                backbone_train=stage.backbone_train,
+                mutable=['batch_stats'],
+            )
+            return outputs, updated['batch_stats']
+
+        trained = {name: state.params[name] for name in stage.trainable}
+
+        def objective(trained):
+            variables = {
+                'params': {**state.params, **trained},
+                'batch_stats': state.batch_stats,
+                'metric': state.metric,
+            }
+            seen = {'image': images, 'label': batch['label']}
+            return stage.objective(apply, variables, seen, schedule, step_key, AXIS)
+
+        # The local loss is differentiated and the gradients are averaged: the gradient of an
+        # averaged loss would be wrong under pmap.
+        gradients, evaluated = jax.grad(objective, has_aux=True)(trained)
+        gradients, batch_stats, metric_gradients, report = jax.lax.pmean(
+            (gradients, evaluated.batch_stats, evaluated.metric_gradients, evaluated.report), AXIS
+        )
+
+        mask = trainable_mask(state.params, stage.trainable)
+        # Frozen parameters get a gradient of zero, which XLA drops with the rest of their update.
+        gradients = {**jax.tree.map(jnp.zeros_like, state.params), **gradients}
+        optimizer = make_optimizer(stage, state.params, steps_per_epoch)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = jax.tree.map(
+            lambda trained, p, u: p + u if trained else p, mask, state.params, updates
+        )
+
+        metric, metric_opt_state = state.metric, state.metric_opt_state
+        if stage.objective.metric is not None:
+            metric_updates, metric_opt_state = stage.objective.metric.optimizer.update(
+                metric_gradients, metric_opt_state, metric
+            )
+            metric = optax.apply_updates(metric, metric_updates)
+
+        first = state.step % steps_per_epoch == 0
+        sums = {name: jnp.where(first, 0.0, state.report[name]) + report[name] for name in report}
+        state = state.replace(
+            step=state.step + 1,
+            params=params,
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+            metric=metric,
+            metric_opt_state=metric_opt_state,
+            report=sums,
+        )
+        return state, report['loss']
+
+    return jax.pmap(
+        step,
+        axis_name=AXIS,
+        in_axes=(None, 0, None),
+        out_axes=(None, None),
+        donate_argnums=0,
+        devices=devices,
+    )
+
+
+def replicate_sharding(devices: Sequence[jax.Device]) -> jax.sharding.Sharding:
+    """Where a state lives that `step` takes: the same value on every device."""
+    mesh = jax.sharding.Mesh(list(devices), AXIS)
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+
+
+def place(tree: Any, devices: Sequence[jax.Device]) -> Any:
+    """A copy of `tree` on the devices; a copy, since `step` donates what it is given."""
+    return jax.device_put(jax.tree.map(jnp.array, tree), replicate_sharding(devices))

@@ -1,0 +1,200 @@
+"""One update: what it changes, what it leaves, and that devices make no difference."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from metriclt_jax.config import paper_config
+from metriclt_jax.methods import METHODS
+from metriclt_jax.models import create_model, initialize
+from metriclt_jax.training.schedules import Schedule
+from metriclt_jax.training.stages import make_model, make_stages
+from metriclt_jax.training.state import create_state, make_optimizer, trainable_mask
+from metriclt_jax.training.steps import make_train_step, place
+
+BATCH, CLASSES, SIZE = 16, 5, 16
+OPTIONS = {'stage_sizes': (1, 1), 'width': 4, 'stem': 'small'}
+
+
+def make_config(method):
+    config = paper_config()
+    config.method = method
+    config.data.resize = SIZE
+    config.augment.crop = 12
+    config.model.name = 'resnet18'
+    config.model.options.update(OPTIONS)
+    config.metric.supervised_contrastive.projection = (8, 8, 4)
+    # The paper's learning rate is 0 in the first update.
+    config.stage1.warmup_epochs = 0
+    config.stage1.learning_rate = 0.1
+    return config
+
+
+def make_batch(seed=0):
+    random = np.random.default_rng(seed)
+    return {
+        'image': random.integers(0, 256, (BATCH, SIZE, SIZE, 3), dtype=np.uint8),
+        'label': random.choice(CLASSES, BATCH, p=[0.5, 0.2, 0.15, 0.1, 0.05]).astype(np.int32),
+        'aspect': random.uniform(0.7, 1.5, BATCH).astype(np.float32),
+    }
+
+
+def update(method, stage_index, num_devices, steps=1):
+    """The state before and after some updates, and the last loss."""
+    config = make_config(method)
+    stages = make_stages(config)
+    stage = stages[stage_index]
+    model = make_model(config, stages, CLASSES)
+    devices = jax.devices()[:num_devices]
+    variables = initialize(model, 0, 12)
+    before = create_state(stage, variables, jax.random.key(7), 10, CLASSES)
+    state = place(before, devices)
+    weights = jnp.asarray([0.2, 0.5, 1.0, 1.3, 2.0])
+    schedule = place(Schedule(weights), devices)
+    step = make_train_step(model, stage, 10, devices)
+    for k in range(steps):
+        batch = {
+            name: array.reshape(num_devices, -1, *array.shape[1:])
+            for name, array in make_batch(k).items()
+        }
+        state, loss = step(state, batch, schedule)
+    return before, jax.device_get(state), float(loss)
+
+
+def relative_differences(a, b):
+    """The norm of the difference over the norm, tensor by tensor, by path."""
+    flat_a = jax.tree_util.tree_leaves_with_path(a)
+    flat_b = jax.tree.leaves(b)
+    return {
+        jax.tree_util.keystr(path): float(np.linalg.norm(x - y) / max(np.linalg.norm(x), 1e-30))
+        for (path, x), y in zip(flat_a, flat_b, strict=True)
+        if np.linalg.norm(x) > 0 or np.linalg.norm(y) > 0
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('method', sorted(METHODS))
+def test_eight_devices_equal_one(method):
+    before, one, loss_one = update(method, 0, 1)
+    _, eight, loss_eight = update(method, 0, 8)
+    np.testing.assert_allclose(loss_eight, loss_one, rtol=1e-5)
+    # The momentum buffers after one update are the gradients (with their weight decay).
+    for name in ('params', 'batch_stats', 'opt_state', 'metric', 'metric_opt_state', 'report'):
+        differences = relative_differences(getattr(one, name), getattr(eight, name))
+        assert all(value <= 1e-5 for value in differences.values()), (name, differences)
+    moved = relative_differences(before.params, one.params)
+    assert moved['["backbone"]["conv1"]["kernel"]'.replace('"', "'")] > 1e-3
+
+
+@pytest.mark.slow
+def test_eight_devices_equal_one_in_stage_2():
+    _, one, _ = update('ce_crw', 1, 1)
+    _, eight, _ = update('ce_crw', 1, 8)
+    differences = relative_differences(one.params, eight.params)
+    assert all(value <= 1e-5 for value in differences.values()), differences
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('method', ['ce_crw', 'ce_sc_crw'])
+def test_stage_2_changes_the_head_and_nothing_else_bitwise(method):
+    before, after, _ = update(method, 1, 2, steps=3)
+    for name in before.params:
+        same = jax.tree.map(
+            lambda a, b: np.asarray(a).tobytes() == np.asarray(b).tobytes(),
+            before.params[name],
+            after.params[name],
+        )
+        assert any(jax.tree.leaves(same)) == (name != 'head'), name
+        assert all(jax.tree.leaves(same)) == (name != 'head'), name
+    for a, b in zip(
+        jax.tree.leaves(before.batch_stats), jax.tree.leaves(after.batch_stats), strict=True
+    ):
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+@pytest.mark.slow
+def test_features_alone_leave_the_classifier_untouched():
+    before, after, _ = update('sc_crw', 0, 1)
+    moved = relative_differences(before.params, after.params)
+    assert all((value == 0) == path.startswith("['head']") for path, value in moved.items()), moved
+
+
+@pytest.mark.slow
+def test_centers_move_by_their_own_gradient_whatever_the_coefficient(monkeypatch):
+    def centers_after(coefficient):
+        original = make_config
+
+        def config(method):
+            changed = original(method)
+            changed.metric.center.coefficient = coefficient
+            return changed
+
+        monkeypatch.setitem(globals(), 'make_config', config)
+        before, after, _ = update('ce_ct_crw', 0, 2)
+        monkeypatch.undo()
+        return np.asarray(before.metric['centers']), after.metric['centers']
+
+    before, small = centers_after(1e-3)
+    _, large = centers_after(1.0)
+    np.testing.assert_allclose(small, large, rtol=1e-5)
+    present = np.unique(make_batch()['label'])
+    absent = np.setdiff1d(np.arange(CLASSES), present)
+    assert np.all(np.any(small[present] != before[present], axis=1))
+    np.testing.assert_array_equal(small[absent], before[absent])
+
+
+def test_the_optimizer_is_sgd_as_torch_defines_it():
+    """Buffer = momentum x buffer + (gradient + decay x parameter), in every parameter."""
+    config = make_config('ce')
+    (stage,) = make_stages(config)
+    params = {
+        'backbone': {'bn': {'scale': np.array([1.0, -2.0], np.float32)}},
+        'head': {'kernel': np.array([[3.0]], np.float32), 'bias': np.array([1.0], np.float32)},
+    }
+    optimizer = make_optimizer(stage, params, 10)
+    state = optimizer.init(params)
+    buffers = jax.tree.map(np.zeros_like, params)
+    expected = params
+    for k in range(3):
+        gradients = jax.tree.map(lambda p, k=k: np.full_like(p, 0.1 * (k + 1)), params)
+        updates, state = optimizer.update(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+        buffers = jax.tree.map(lambda b, g, p: 0.9 * b + g + 5e-4 * p, buffers, gradients, expected)
+        rate = float(stage.learning_rate(10)(k))
+        expected = jax.tree.map(lambda p, b, rate=rate: p - rate * b, expected, buffers)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), params, expected)
+
+
+def test_decay_of_kernels_only():
+    config = make_config('ce')
+    config.stage1.decay = 'kernels'
+    (stage,) = make_stages(config)
+    params = {'backbone': {'scale': jnp.ones(2)}, 'head': {'kernel': jnp.ones((2, 2))}}
+    optimizer = make_optimizer(stage, params, 10)
+    gradients = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    assert np.all(updates['backbone']['scale'] == 0)
+    assert np.all(updates['head']['kernel'] < 0)
+
+
+def test_frozen_parameters_have_no_momentum():
+    config = make_config('ce_crw')
+    stage = make_stages(config)[1]
+    model = create_model('resnet18', CLASSES, **OPTIONS)
+    variables = initialize(model, 0, 12)
+    state = create_state(stage, variables, jax.random.key(0), 10, CLASSES)
+    buffers = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim > 0]
+    head = jax.tree.leaves(variables['params']['head'])
+    assert sorted(b.shape for b in buffers) == sorted(h.shape for h in head)
+
+
+def test_the_mask_covers_every_parameter_and_knows_its_names():
+    params = {'backbone': {'a': 1, 'b': {'c': 2}}, 'head': {'kernel': 3}}
+    assert trainable_mask(params, ('head',)) == {
+        'backbone': {'a': False, 'b': {'c': False}},
+        'head': {'kernel': True},
+    }
+    with pytest.raises(ValueError, match=r"\['haed'\]"):
+        trainable_mask(params, ('haed',))
