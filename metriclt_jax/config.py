@@ -16,9 +16,7 @@ def paper_config() -> ml_collections.ConfigDict:
     """The paper's recipe (section 3.1), with Skin7's batch size."""
     config = ml_collections.ConfigDict()
     config.method = 'ce_sc_crw'  # a row of metriclt_jax.methods.METHODS
-    config.scale = (
-        'paper'  # which variant of the file this is; set through --config=FILE:METHOD,scale=NAME
-    )
+    config.scale = 'paper'  # variant of the file, set through --config=FILE:METHOD,scale=NAME
     config.seed = 0  # initial parameters, order of the images, augmentation
     config.num_devices = 0  # data-parallel devices; 0 takes all
 

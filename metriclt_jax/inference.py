@@ -99,7 +99,7 @@ def _forward(model, geometry, variables, images):
 def _storage_image(image: Any, side: int) -> np.ndarray:
     from PIL import Image
 
-    from metriclt_jax.data.cache import to_storage
+    from metriclt_jax.data.decoding import to_storage
 
     if isinstance(image, str | Path):
         with Image.open(image) as opened:

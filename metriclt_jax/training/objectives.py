@@ -15,6 +15,8 @@ from metriclt_jax.training.schedules import Schedule
 
 CLASSIFICATION_LOSSES = {'cross_entropy': losses.cross_entropy}
 
+_NO_UPDATE = optax.identity()
+
 
 @dataclass(frozen=True)
 class MetricLoss:
@@ -32,7 +34,7 @@ class MetricLoss:
     loss: Callable[[Any, Outputs, jax.Array, str | None], jax.Array]
     coefficient: float
     init: Callable[[jax.Array, int, int], Any] = lambda key, num_classes, feature_dim: {}
-    optimizer: optax.GradientTransformation = optax.identity()
+    optimizer: optax.GradientTransformation = _NO_UPDATE
     projection: tuple[int, ...] | None = None
 
 

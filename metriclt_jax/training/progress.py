@@ -64,7 +64,7 @@ class Progress:
         if len(status) == 2:
             text += '  ' + status[1]
         self._clear()
-        self._console.print(text, highlight=False)
+        self._console.print(text, highlight=False, soft_wrap=True)
         self._shown = time.monotonic()
 
     def _show(self, text: str) -> None:
@@ -73,7 +73,7 @@ class Progress:
             sys.stdout.write(text[: self._console.width - 1])
             sys.stdout.flush()
         else:
-            self._console.print(text, highlight=False)
+            self._console.print(text, highlight=False, soft_wrap=True)
 
     def _clear(self) -> None:
         if self._console.is_terminal:

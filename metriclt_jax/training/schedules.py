@@ -1,4 +1,4 @@
-"""What changes over time: the learning rate, and the values handed to the step (paper section 3.1)."""
+"""What changes over time: the learning rate, and the values handed to the step (section 3.1)."""
 
 import math
 from collections.abc import Callable

@@ -58,7 +58,7 @@ def read_config(workdir: Path) -> ConfigDict:
     path = workdir / 'config.json'
     if not path.is_file():
         raise InputError(f'{workdir} is no work directory: it has no config.json')
-    return ConfigDict(json.loads(path.read_text())).lock()
+    return ConfigDict(_lists_to_tuples(json.loads(path.read_text()))).lock()
 
 
 class MetricsLog:
@@ -89,6 +89,14 @@ class MetricsLog:
             file.write(json.dumps(line) + '\n')
             file.flush()
             os.fsync(file.fileno())
+
+
+def _lists_to_tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _lists_to_tuples(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return tuple(_lists_to_tuples(inner) for inner in value)
+    return value
 
 
 def _differences(found: Any, wanted: Any, prefix: str = '') -> list[str]:

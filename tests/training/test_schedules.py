@@ -38,7 +38,7 @@ def test_the_last_update_comes_before_the_end_of_the_cosine(stages):
 
 
 def test_learning_rate_per_epoch_is_constant_within_an_epoch():
-    recipe = dict(peak=1.0, final=0.0, epochs=4, warmup_epochs=1, steps_per_epoch=5)
+    recipe = {'peak': 1.0, 'final': 0.0, 'epochs': 4, 'warmup_epochs': 1, 'steps_per_epoch': 5}
     per_epoch, per_step = warmup_cosine(per='epoch', **recipe), warmup_cosine(**recipe)
     for epoch in range(4):
         assert {float(per_epoch(5 * epoch + k)) for k in range(5)} == {float(per_step(5 * epoch))}
