@@ -1,0 +1,19 @@
+"""Losses as pure functions of arrays: classification, metric learning, class weights.
+
+This package imports nothing else of `metriclt_jax`, so that it can be used in any JAX code. Every
+function can be jitted, calculates in float32 or wider, and stays finite, as do its gradients.
+"""
+
+from metriclt_jax.losses import class_weights
+from metriclt_jax.losses.classification import cross_entropy
+from metriclt_jax.losses.metric import center, supervised_contrastive, triplet
+from metriclt_jax.losses.reductions import weighted_mean
+
+__all__ = [
+    'center',
+    'class_weights',
+    'cross_entropy',
+    'supervised_contrastive',
+    'triplet',
+    'weighted_mean',
+]

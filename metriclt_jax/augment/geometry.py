@@ -1,0 +1,262 @@
+"""Rotation, resize, crop and flip of image batches on the device: one affine map, one sampling.
+
+The pipeline of the paper (section 3.1) rotates an image by an angle in [-30, 30] degrees, resizes
+it to 300 x 300 without keeping the aspect ratio, crops 224 x 224 at random and flips it with
+probability 0.5. The data cache already holds every image resized to `resize` x `resize`. So instead
+of four passes over the original, the four operations are composed into one map from output pixels
+to cached pixels, and the cached image is interpolated once.
+
+Coordinates are continuous, as in Pillow: pixel i covers [i, i + 1) and has its centre at i + 1/2,
+x runs to the right and y downwards. A matrix [3, 3] takes a point (x, y, 1) of an operation's
+*output* to the point of its *input* that is seen there, so `first @ second` is the map of doing
+`first`, then `second`.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metriclt_jax.errors import InputError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclasses.dataclass(frozen=True)
+class Geometry:
+    """The geometry of training and evaluation images; the defaults are the paper's (section 3.1).
+
+    Attributes:
+        resize: side R of the cached square images, in pixels.
+        crop: side S of the images that the model sees, in pixels; at most `resize`.
+        rotation: largest rotation, in degrees; angles are uniform in [-rotation, rotation].
+        flip: probability of a horizontal flip.
+        fill: colour (RGB, 0 to 255) of what is outside the image.
+        interpolation: 'bilinear' or 'nearest'.
+        mean: mean of each channel of images in [0, 1]; subtracted last, after the fill.
+        std: standard deviation of each channel, likewise.
+
+    Raises:
+        InputError: a value is impossible; the message names the field.
+    """
+
+    resize: int = 300
+    crop: int = 224
+    rotation: float = 30.0
+    flip: float = 0.5
+    fill: tuple[float, float, float] = (0, 0, 0)
+    interpolation: str = 'bilinear'
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def __post_init__(self):
+        def require(name: str, valid: bool, allowed: str):
+            if not valid:
+                raise InputError(
+                    f'augmentation field {name} is {getattr(self, name)!r}; allowed: {allowed}'
+                )
+
+        def three(values, low: float, high: float) -> bool:
+            return np.shape(values) == (3,) and all(low <= value <= high for value in values)
+
+        large = np.finfo(np.float32).max
+        require('resize', self.resize >= 1, '1 pixel or more')
+        require('crop', 1 <= self.crop <= self.resize, f'1 to {self.resize}, the resize')
+        require('rotation', 0 <= self.rotation <= 180, '0 to 180 degrees')
+        require('flip', 0 <= self.flip <= 1, 'a probability, 0 to 1')
+        require('fill', three(self.fill, 0, 255), 'three numbers (RGB), 0 to 255')
+        require('interpolation', self.interpolation in INTERPOLATIONS, ', '.join(INTERPOLATIONS))
+        require('mean', three(self.mean, -large, large), 'three numbers')
+        require('std', three(self.std, 1e-6, large), 'three numbers above 0')
+
+
+def augment(
+    keys: jax.Array, images: jax.Array, aspects: jax.Array, geometry: Geometry
+) -> jax.Array:
+    """Rotates, resizes, crops, flips and normalises images, each by its own key.
+
+    An example's output depends on its own key, image and aspect ratio alone, never on the rest of
+    the batch, so it is the same however many devices share the batch.
+
+    Args:
+        keys: random keys `[B]`.
+        images: cached images `[B, R, R, 3]`, uint8.
+        aspects: width / height of the original images `[B]`. The rotation takes place in the
+            original geometry, before the image is squeezed to a square.
+        geometry: what to draw, and the sizes R and S.
+
+    Returns:
+        Normalised images `[B, S, S, 3]`, float32.
+
+    Raises:
+        InputError: the images are not uint8 `[B, R, R, 3]`.
+    """
+    _check(images, geometry)
+
+    def one(key, image, aspect):
+        angle, left, top, flipped = draw(key, geometry)
+        matrix = output_to_cache(angle, left, top, flipped, aspect, geometry)
+        return sample(image, matrix, geometry)
+
+    return normalize(jax.vmap(one)(keys, images, aspects), geometry)
+
+
+def center(images: jax.Array, geometry: Geometry) -> jax.Array:
+    """The crop in the centre, normalised: how every image is seen in evaluation.
+
+    This is `augment` without its random part (no rotation, no flip, torchvision's centre offset);
+    the map is then a shift by whole pixels, and the pixels are the cached ones exactly.
+
+    Args:
+        images: cached images `[B, R, R, 3]`, uint8.
+        geometry: the sizes R and S, mean and standard deviation.
+
+    Returns:
+        Normalised images `[B, S, S, 3]`, float32.
+
+    Raises:
+        InputError: the images are not uint8 `[B, R, R, 3]`.
+    """
+    _check(images, geometry)
+    start = center_offset(geometry)
+    seen = slice(start, start + geometry.crop)
+    return normalize(images[:, seen, seen], geometry)
+
+
+def _check(images: jax.Array, geometry: Geometry):
+    expected = (geometry.resize, geometry.resize, 3)
+    if images.ndim != 4 or images.shape[1:] != expected or images.dtype != jnp.uint8:
+        raise InputError(
+            f'images are {images.dtype} {list(images.shape)}; allowed: uint8 [B, '
+            f'{geometry.resize}, {geometry.resize}, 3], since resize is {geometry.resize}'
+        )
+
+
+def draw(key: jax.Array, geometry: Geometry) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Draws one example's random numbers: angle in degrees, left, top in pixels, flipped (bool).
+
+    The offsets are whole pixels, uniform over 0 .. R - S with both ends, as torchvision's.
+    """
+    angle_key, offset_key, flip_key = jax.random.split(key, 3)
+    angle = jax.random.uniform(angle_key, minval=-geometry.rotation, maxval=geometry.rotation)
+    left, top = jax.random.randint(offset_key, (2,), 0, geometry.resize - geometry.crop + 1)
+    return angle, left, top, jax.random.bernoulli(flip_key, geometry.flip)
+
+
+def center_offset(geometry: Geometry) -> int:
+    """First row and column of the centre crop; halves are rounded to even, as torchvision does."""
+    return round((geometry.resize - geometry.crop) / 2)
+
+
+def output_to_cache(
+    angle: jax.Array,
+    left: jax.Array,
+    top: jax.Array,
+    flipped: jax.Array,
+    aspect: jax.Array,
+    geometry: Geometry,
+) -> jax.Array:
+    """The map `[3, 3]` from a point of the output to the point of the cached image seen there."""
+    squeezed = rotation(angle, aspect, geometry.resize)
+    cropped = crop(left, top)
+    mirrored = flip(flipped, geometry.crop)
+    # The default precision of a matrix product on GPU and TPU would cost a good part of a pixel.
+    product = functools.partial(jnp.matmul, precision='highest')
+    return product(squeezed, product(cropped, mirrored))
+
+
+def rotation(angle: jax.Array, aspect: jax.Array, size: int) -> jax.Array:
+    """Rotation of the original about its centre, as seen in the square that it is resized to.
+
+    With R the rotation and Q the resize of the original to the square, this is the product
+    Q R Q^-1. It is written out because a rotation by 0 is then the identity exactly.
+
+    Args:
+        angle: in degrees, counter-clockwise, as in Pillow.
+        aspect: width / height of the original.
+        size: side of the square, in pixels.
+    """
+    radians = jnp.deg2rad(jnp.asarray(angle, jnp.float32))
+    cos, sin = jnp.cos(radians), jnp.sin(radians)
+    across, down = sin / aspect, sin * aspect
+    middle = size / 2
+    return _matrix(
+        (cos, -across, middle * (1 - cos + across)),
+        (down, cos, middle * (1 - cos - down)),
+    )
+
+
+def crop(left: jax.Array, top: jax.Array) -> jax.Array:
+    """The crop whose first column is `left` and whose first row is `top`."""
+    return _matrix((1, 0, left), (0, 1, top))
+
+
+def flip(flipped: jax.Array, size: int) -> jax.Array:
+    """The horizontal flip of an image `size` pixels wide, or the identity if not `flipped`."""
+    return _matrix((jnp.where(flipped, -1, 1), 0, jnp.where(flipped, size, 0)), (0, 1, 0))
+
+
+def _matrix(first: tuple, second: tuple) -> jax.Array:
+    rows = (first, second, (0, 0, 1))
+    return jnp.stack([jnp.stack([jnp.asarray(v, jnp.float32) for v in row]) for row in rows])
+
+
+def sample(image: jax.Array, matrix: jax.Array, geometry: Geometry) -> jax.Array:
+    """Interpolates an image at the points that the output pixels' centres are mapped to.
+
+    A point is inside the image if 0 <= x < R and 0 <= y < R, in which case its neighbours are
+    clamped to the image; outside `fill` is seen. This is `Image.transform` of Pillow, but for the
+    rounding to whole numbers, which is not done here.
+
+    Args:
+        image: `[R, R, 3]`, uint8.
+        matrix: map from output points to image points `[3, 3]`.
+        geometry: the side S of the output, `fill` and `interpolation`.
+
+    Returns:
+        Pixels `[S, S, 3]` between 0 and 255, float32.
+    """
+    height, width = image.shape[:2]
+    centers = jnp.arange(geometry.crop, dtype=jnp.float32) + 0.5
+    u, v = centers[None, :], centers[:, None]
+    x = matrix[0, 0] * u + matrix[0, 1] * v + matrix[0, 2]
+    y = matrix[1, 0] * u + matrix[1, 1] * v + matrix[1, 2]
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    pixels = INTERPOLATIONS[geometry.interpolation](image, x, y)
+    return jnp.where(inside[..., None], pixels, jnp.asarray(geometry.fill, jnp.float32))
+
+
+def nearest(image: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
+    """The pixel `[..., 3]` that each point `[...]` lies in."""
+    return _gather(image, jnp.floor(x), jnp.floor(y))
+
+
+def bilinear(image: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
+    """The mean `[..., 3]` of the four pixels around each point `[...]`, weighted by nearness."""
+    left, top = jnp.floor(x - 0.5), jnp.floor(y - 0.5)
+    across, down = (x - 0.5 - left)[..., None], (y - 0.5 - top)[..., None]
+
+    def row(y):
+        return (1 - across) * _gather(image, left, y) + across * _gather(image, left + 1, y)
+
+    return (1 - down) * row(top) + down * row(top + 1)
+
+
+INTERPOLATIONS = {'bilinear': bilinear, 'nearest': nearest}
+
+
+def _gather(image: jax.Array, column: jax.Array, row: jax.Array) -> jax.Array:
+    height, width = image.shape[:2]
+    column = jnp.clip(column, 0, width - 1).astype(jnp.int32)
+    row = jnp.clip(row, 0, height - 1).astype(jnp.int32)
+    return image[row, column].astype(jnp.float32)
+
+
+def normalize(pixels: jax.Array, geometry: Geometry) -> jax.Array:
+    """Pixels 0 to 255 `[..., 3]` to float32 with the geometry's mean and standard deviation."""
+    mean = jnp.asarray(geometry.mean, jnp.float32)
+    std = jnp.asarray(geometry.std, jnp.float32)
+    return (pixels.astype(jnp.float32) / 255 - mean) / std

@@ -1,0 +1,163 @@
+"""Index arrays to batches, on the host and ahead of the devices."""
+
+import collections
+import functools
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import grain
+import jax
+import numpy as np
+
+from metriclt_jax.data.dataset import Dataset
+from metriclt_jax.data.sampling import Sampler, epoch_order
+from metriclt_jax.errors import InputError
+
+Batch = dict[str, np.ndarray]
+
+# A batch is a gather from memory or disk: threads overlap the waiting, and few are ever needed.
+_READING = grain.ReadOptions(num_threads=4, prefetch_buffer_size=8)
+
+
+def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
+    """Returns how many whole batches the training part has; the last incomplete one is dropped.
+
+    Raises:
+        InputError: not even one.
+    """
+    images = len(dataset.parts['train'])
+    if not 1 <= batch_size <= images:
+        raise InputError(
+            f'batch_size must be between 1 and the {images} training images of {dataset.name}, '
+            f'not {batch_size}.'
+        )
+    return images // batch_size
+
+
+def train_batches(
+    dataset: Dataset,
+    *,
+    sampler: Sampler,
+    seed: int,
+    batch_size: int,
+    first_step: int,
+    num_steps: int,
+    repeat_first: bool = False,
+) -> Iterator[Batch]:
+    """Yields the training batches `first_step`, ..., `first_step + num_steps - 1`.
+
+    Batch k is a pure function of (seed, k): whoever starts at step k sees what he would have seen
+    there in a run from the start.
+
+    Args:
+        dataset: what to draw from.
+        sampler: 'instance' or 'class_balanced', see `sampling.epoch_order`.
+        seed: 0 or more.
+        batch_size: B, of the global batch.
+        first_step: steps done before.
+        num_steps: how many batches to yield.
+        repeat_first: yield batch `first_step` every time, which leaves only the cost of the step
+            in a benchmark.
+
+    Returns:
+        Batches {'image': uint8 `[B, R, R, 3]`, 'label': int32 `[B]`, 'aspect': float32 `[B]`}.
+
+    Raises:
+        InputError: B is larger than the training part.
+    """
+    per_epoch = steps_per_epoch(dataset, batch_size)
+    train = dataset.parts['train']
+    labels = dataset.labels[train]
+
+    @functools.lru_cache(maxsize=2)  # threads may work at the end of an epoch and past it
+    def order(epoch: int) -> np.ndarray:
+        return train[epoch_order(labels, sampler, seed, epoch)]
+
+    def batch(step: int) -> Batch:
+        epoch, position = divmod(step, per_epoch)
+        start = position * batch_size
+        return _gather(dataset, order(epoch)[start : start + batch_size])
+
+    if repeat_first:
+        return itertools.repeat(batch(first_step), num_steps)
+    steps = grain.MapDataset.range(first_step, first_step + num_steps)
+    return iter(steps.map(batch).to_iter_dataset(_READING))
+
+
+def eval_batches(dataset: Dataset, part: str, batch_size: int) -> Iterator[Batch]:
+    """Yields every image of a part exactly once, in order.
+
+    Args:
+        dataset: the data set.
+        part: 'train', 'validation' or 'test'.
+        batch_size: B; the last batch is filled up with copies of its last image.
+
+    Returns:
+        Batches as from `train_batches`, with 'mask' float32 `[B]`: 1, and 0 for the copies.
+    """
+    if batch_size < 1:
+        raise InputError(f'batch_size must be 1 or more, not {batch_size}.')
+    indices = dataset.parts[part]
+
+    def batch(step: int) -> Batch:
+        chosen = indices[step * batch_size : (step + 1) * batch_size]
+        missing = batch_size - len(chosen)
+        mask = np.pad(np.ones(len(chosen), np.float32), (0, missing))
+        return _gather(dataset, np.pad(chosen, (0, missing), mode='edge')) | {'mask': mask}
+
+    steps = grain.MapDataset.range(-(-len(indices) // batch_size))
+    return iter(steps.map(batch).to_iter_dataset(_READING))
+
+
+def prefetch_to_devices(
+    batches: Iterable[Batch], devices: Sequence[jax.Device], depth: int = 2
+) -> Iterator[dict[str, jax.Array]]:
+    """Yields batches as `jax.pmap` with `in_axes=0` wants them, put onto the devices ahead of time.
+
+    A thread takes batches and starts their transfers while the devices compute. It stops with the
+    generator, and an error in it is raised here.
+
+    Args:
+        batches: arrays with a leading axis B.
+        devices: n devices that share each batch; they must be those of the pmap, in that order.
+        depth: how many batches are on their way.
+
+    Yields:
+        The batches with leading axes `[n, B / n]`, row i on device i.
+
+    Raises:
+        InputError: n does not divide B.
+    """
+    mesh = jax.sharding.Mesh(np.array(devices), ('batch',))
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('batch'))
+
+    def put(array: np.ndarray) -> np.ndarray:
+        if len(array) % len(devices):
+            raise InputError(
+                f'batch_size must be a multiple of the {len(devices)} devices, not {len(array)}.'
+            )
+        return array.reshape(len(devices), -1, *array.shape[1:])
+
+    iterator = iter(batches)
+
+    def fetch() -> dict[str, jax.Array] | None:
+        batch = next(iterator, None)
+        return None if batch is None else jax.device_put(jax.tree.map(put, batch), sharding)
+
+    pool = ThreadPoolExecutor(1, 'prefetch')
+    try:
+        waiting = collections.deque(pool.submit(fetch) for _ in range(depth))
+        while (batch := waiting.popleft().result()) is not None:
+            waiting.append(pool.submit(fetch))
+            yield batch
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _gather(dataset: Dataset, indices: np.ndarray) -> Batch:
+    return {
+        'image': dataset.images.read(indices),
+        'label': dataset.labels[indices],
+        'aspect': dataset.aspects[indices],
+    }

@@ -1,0 +1,154 @@
+"""Training, validation and test part of a data set, as index arrays.
+
+Two modes. 'paper' splits the images of each class at random, as published. 'grouped' keeps all
+images of one group (lesion, patient) in one part: image-level splits put near-duplicates of
+training images into the test part, so its numbers are the ones to trust.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+
+import numpy as np
+
+from metriclt_jax.data.seeding import generator
+from metriclt_jax.errors import InputError
+
+PARTS = ('train', 'validation', 'test')
+
+
+def part_counts(count: int, fractions: Sequence[float]) -> tuple[int, int, int]:
+    """Returns how many of `count` images of one class go to each part.
+
+    Half-up(f_train N) to training, N - floor((1 - f_test) N) to test, the rest to validation; that
+    gives Table 1 of the paper. Where nothing is left for the rest, the test part is the smaller.
+
+    >>> part_counts(6705, (0.75, 0.05, 0.2))
+    (5029, 335, 1341)
+    """
+    # Decimal fractions are meant exactly: 0.05 is 1/20 here, whatever its binary form is.
+    train, validation, test = (Fraction(f).limit_denominator(10**6) for f in fractions)
+    num_train = math.floor(train * count + Fraction(1, 2))
+    num_test = count - num_train
+    if validation > 0:
+        num_test = min(num_test, count - math.floor((1 - test) * count))
+    return num_train, count - num_train - num_test, num_test
+
+
+def stratified(
+    labels: np.ndarray,
+    fractions: Sequence[float] = (0.75, 0.05, 0.2),
+    seed: int = 0,
+    class_names: Sequence[str] | None = None,
+) -> dict[str, np.ndarray]:
+    """Splits the images of each class at random (the mode 'paper').
+
+    Args:
+        labels: int `[N]`.
+        fractions: of training, validation and test; they sum to 1, validation may be 0.
+        seed: 0 or more.
+        class_names: `[C]`, for messages.
+
+    Returns:
+        For each of PARTS the indices of its images, ascending, int64.
+
+    Raises:
+        InputError: impossible fractions, or a class with too few images for all parts.
+    """
+    _check_fractions(fractions)
+    parts: dict[str, list[np.ndarray]] = {part: [] for part in PARTS}
+    for label, counts in _targets(labels, fractions, class_names).items():
+        order = generator('split', seed, label).permutation(np.flatnonzero(labels == label))
+        for part, chosen in zip(PARTS, np.split(order, np.cumsum(counts)[:-1]), strict=True):
+            parts[part].append(chosen)
+    return {part: np.sort(np.concatenate(chosen)) for part, chosen in parts.items()}
+
+
+def grouped(
+    labels: np.ndarray,
+    groups: np.ndarray,
+    fractions: Sequence[float] = (0.75, 0.05, 0.2),
+    seed: int = 0,
+    class_names: Sequence[str] | None = None,
+) -> dict[str, np.ndarray]:
+    """Splits so that no group has images in two parts; class sizes come close to `stratified`.
+
+    Groups are dealt out from large to small, in random order among equals, each to the part where
+    it lowers sum((size - target)^2 / target) over the group's classes most. A group may have
+    images of several classes. An image with group '' is a group of its own.
+
+    Args:
+        labels: int `[N]`.
+        groups: str `[N]`.
+        fractions: of training, validation and test; they sum to 1, validation may be 0.
+        seed: 0 or more.
+        class_names: `[C]`, for messages.
+
+    Returns:
+        For each of PARTS the indices of its images, ascending, int64.
+
+    Raises:
+        InputError: impossible fractions, or a class with too few images or groups for all parts.
+    """
+    _check_fractions(fractions)
+    targets = _targets(labels, fractions, class_names)
+    _, column = np.unique(labels, return_inverse=True)
+    names, group_of = np.unique(groups, return_inverse=True)
+    alone = np.flatnonzero(np.asarray(groups) == '')
+    group_of[alone] = len(names) + np.arange(len(alone))
+
+    sizes = np.zeros((group_of.max() + 1, len(targets)), np.int64)  # [G, C]
+    np.add.at(sizes, (group_of, column), 1)
+    order = generator('grouped split', seed).permutation(len(sizes))
+    order = order[np.argsort(-sizes[order].sum(axis=1), kind='stable')]
+
+    used = [p for p, fraction in enumerate(fractions) if fraction > 0]
+    target = np.array(list(targets.values()), float).T[used]  # [P, C]
+    filled = np.zeros_like(target)
+    part_of = np.empty(len(sizes), np.int64)
+    for group in order:
+        classes = np.flatnonzero(sizes[group])
+        size, aim, have = sizes[group, classes], target[:, classes], filled[:, classes]
+        change = ((have + size - aim) ** 2 - (have - aim) ** 2) / aim
+        best = int(np.argmin(change.sum(axis=1)))
+        part_of[group] = used[best]
+        filled[best, classes] += size
+
+    for label, name, got in zip(targets, _names(targets, class_names), filled.T, strict=True):
+        if not got.all():
+            num_groups = len(np.unique(group_of[labels == label]))
+            raise InputError(
+                f'Class {name} has {num_groups} groups, too few for a grouped split with '
+                f'data.fractions={tuple(fractions)}: every part needs at least one of its images.'
+            )
+    return {part: np.flatnonzero(part_of[group_of] == p) for p, part in enumerate(PARTS)}
+
+
+def _targets(
+    labels: np.ndarray, fractions: Sequence[float], class_names: Sequence[str] | None
+) -> dict[int, tuple[int, int, int]]:
+    """Returns the class sizes of the parts, by label, or says which class is too small."""
+    present = np.unique(labels).tolist() if class_names is None else range(len(class_names))
+    targets = {label: part_counts(int(np.sum(labels == label)), fractions) for label in present}
+    for name, counts in zip(_names(targets, class_names), targets.values(), strict=True):
+        for part, fraction, count in zip(PARTS, fractions, counts, strict=True):
+            if fraction > 0 and count == 0:
+                raise InputError(
+                    f'Class {name} has {sum(counts)} images, too few for data.fractions='
+                    f'{tuple(fractions)}: none would be left for the {part} part.'
+                )
+    return targets
+
+
+def _names(labels: Iterable[int], class_names: Sequence[str] | None) -> list[str]:
+    return [str(label) if class_names is None else class_names[label] for label in labels]
+
+
+def _check_fractions(fractions: Sequence[float]) -> None:
+    if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise InputError(
+            'data.fractions must be three numbers, 0 or more, for training, validation and test '
+            f'that sum to 1, not {tuple(fractions)}.'
+        )
+    if fractions[0] == 0:
+        raise InputError(f'data.fractions must leave images for training, not {tuple(fractions)}.')

@@ -1,0 +1,190 @@
+"""Metrics of imbalanced classification, on the host: NumPy in, plain Python numbers out.
+
+A confusion matrix `[C, C]` has a row for each true class and a column for each predicted one. All
+metrics are fractions. Every macro average needs an example of each class that it averages over: an
+absent class is an error, because a recall of 0 (or leaving it out) would be a number that looks
+like a result.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from metriclt_jax.errors import InputError
+
+
+def mean_class_recall(confusion: ArrayLike, classes: Sequence[int] | None = None) -> float:
+    """Mean of the recalls of some classes (MCR; balanced accuracy if it is over all of them).
+
+    Args:
+        confusion: counts `[C, C]`, rows are true classes.
+        classes: indices of the classes to average over; all if None.
+
+    Raises:
+        InputError: one of the classes has no example, does not exist, or there are none.
+
+    >>> mean_class_recall([[8, 2], [5, 5]])
+    0.65
+    >>> mean_class_recall([[8, 2], [5, 5]], classes=[1])
+    0.5
+    """
+    confusion = _square(confusion)
+    classes = list(range(len(confusion)) if classes is None else classes)
+    if not classes or not all(0 <= c < len(confusion) for c in classes):
+        raise InputError(
+            f'classes to average the recall over are {classes}; '
+            f'allowed: one or more of 0 to {len(confusion) - 1}'
+        )
+    _require_examples(confusion.sum(axis=1), classes)
+    return float(np.mean(np.diag(confusion)[classes] / confusion.sum(axis=1)[classes]))
+
+
+def accuracy(confusion: ArrayLike) -> float:
+    """Fraction of correct predictions.
+
+    >>> accuracy([[8, 2], [5, 5]])
+    0.65
+    """
+    confusion = _square(confusion)
+    if confusion.sum() == 0:
+        raise InputError('confusion matrix counts no example, so there is no accuracy')
+    return float(np.trace(confusion) / confusion.sum())
+
+
+def macro_f1(confusion: ArrayLike) -> float:
+    """Mean over the classes of F1 = 2 TP / (2 TP + FP + FN).
+
+    Raises:
+        InputError: a class has no example.
+    """
+    confusion = _square(confusion)
+    _require_examples(confusion.sum(axis=1))
+    true, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
+    return float(np.mean(2 * np.diag(confusion) / (true + predicted)))
+
+
+def macro_auroc(probabilities: ArrayLike, labels: ArrayLike) -> float:
+    """Mean over the classes of the area under the one-versus-rest ROC curve.
+
+    The area is the probability that a positive is ranked above a negative, ties counting one half
+    (the Mann-Whitney statistic, from mid-ranks).
+
+    Args:
+        probabilities: `[N, C]`; any scores will do whose order within a column means something.
+        labels: true classes `[N]`.
+
+    Raises:
+        InputError: a class has no example or no counterexample, or a score is not a number.
+    """
+    probabilities, labels = np.asarray(probabilities), np.asarray(labels)
+    if not np.isfinite(probabilities).all():
+        example = np.flatnonzero(~np.isfinite(probabilities).all(axis=1))[0]
+        raise InputError(
+            f'probabilities of example {example} are not finite: '
+            'the model that gave them has diverged'
+        )
+    positives = np.bincount(labels, minlength=probabilities.shape[1])
+    _require_examples(positives)
+    _require_examples(len(labels) - positives, kind='counterexamples')
+    return float(np.mean([_auroc(p, labels == c) for c, p in enumerate(probabilities.T)]))
+
+
+def _auroc(scores: np.ndarray, positive: np.ndarray) -> float:
+    _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]  # from 1; equal scores share the mean
+    n = np.count_nonzero(positive)
+    return (ranks[positive].sum() - n * (n + 1) / 2) / (n * (len(scores) - n))
+
+
+def class_groups(train_counts: ArrayLike, major: int = 3, minor: int = 3) -> dict[str, list[int]]:
+    """The most and the least frequent classes of the training part, from head to tail.
+
+    Equally frequent classes are ordered by index, the smaller one counting as the more frequent.
+
+    Args:
+        train_counts: images of each class in the training part `[C]`.
+        major: how many of the most frequent classes to take.
+        minor: how many of the least frequent ones.
+
+    Raises:
+        InputError: a group is empty, or a class would be in both.
+
+    >>> class_groups([824, 86, 5029, 107, 835], major=2, minor=2)
+    {'major': [2, 4], 'minor': [3, 1]}
+    """
+    order = _head_to_tail(train_counts)
+    if major < 1 or minor < 1 or major + minor > len(order):
+        raise InputError(
+            f'class groups are {major} major and {minor} minor of {len(order)} classes; '
+            'allowed: 1 or more in each group and none in both'
+        )
+    return {'major': order[:major], 'minor': order[-minor:]}
+
+
+def class_thirds(train_counts: ArrayLike) -> dict[str, list[int]]:
+    """The classes in three groups by training count; the first ones are larger if 3 does not fit.
+
+    >>> class_thirds([5, 50, 10, 40, 20, 30])
+    {'major': [1, 3], 'medium': [5, 4], 'minor': [2, 0]}
+    """
+    order = _head_to_tail(train_counts)
+    if len(order) < 3:
+        raise InputError(f'number of classes is {len(order)}; allowed for thirds: 3 or more')
+    major, medium, minor = (third.tolist() for third in np.array_split(order, 3))
+    return {'major': major, 'medium': medium, 'minor': minor}
+
+
+def summarize(
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    confusion: ArrayLike,
+    groups: Mapping[str, Sequence[int]],
+    class_names: Sequence[str],
+) -> dict:
+    """All metrics of one evaluated part, ready for JSON.
+
+    Args:
+        probabilities: `[N, C]`.
+        labels: true classes `[N]`.
+        confusion: counts `[C, C]` of the same examples, rows are true classes.
+        groups: class indices of each group, as from `class_groups`.
+        class_names: names `[C]`, for messages.
+
+    Returns:
+        `mcr_all`, `mcr_GROUP` for each group, `accuracy`, `macro_f1`, `macro_auroc` (fractions) and
+        `confusion` (nested lists of int).
+
+    Raises:
+        InputError: a class has no example.
+    """
+    confusion = _square(confusion)
+    _require_examples(confusion.sum(axis=1), names=class_names)
+    return {
+        'mcr_all': mean_class_recall(confusion),
+        **{
+            f'mcr_{name}': mean_class_recall(confusion, members) for name, members in groups.items()
+        },
+        'accuracy': accuracy(confusion),
+        'macro_f1': macro_f1(confusion),
+        'macro_auroc': macro_auroc(probabilities, labels),
+        'confusion': confusion.tolist(),
+    }
+
+
+def _square(confusion: ArrayLike) -> np.ndarray:
+    confusion = np.asarray(confusion).astype(np.int64)
+    if confusion.ndim != 2 or confusion.shape[0] != confusion.shape[1]:
+        raise InputError(f'confusion matrix has the shape {list(confusion.shape)}; allowed: [C, C]')
+    return confusion
+
+
+def _require_examples(counts, classes=None, *, names=None, kind: str = 'examples'):
+    for c in range(len(counts)) if classes is None else classes:
+        if counts[c] == 0:
+            name = f'class {c}' if names is None else f'class {c} ({names[c]})'
+            raise InputError(f'{name} has no {kind} to evaluate, so its metrics are undefined')
+
+
+def _head_to_tail(train_counts: ArrayLike) -> list[int]:
+    return np.argsort(-np.asarray(train_counts, np.int64), kind='stable').tolist()

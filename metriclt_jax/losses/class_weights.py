@@ -1,0 +1,72 @@
+"""Weights of the classes from their numbers of training images, normalised to sum to C.
+
+With this sum a weighted loss has the scale of the plain one. A class without training images gets
+weight 0 and leaves the others unchanged but for the common factor; without any image all weights
+are 0.
+"""
+
+import math
+import sys
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from metriclt_jax.losses.reductions import at_least_float32
+
+
+def inverse_frequency(counts: ArrayLike) -> jax.Array:
+    """Weights proportional to 1 / n of a class with n training images (RW, cRW).
+
+    Args:
+        counts: training images of each class, `[C]`.
+
+    Returns:
+        Weights `[C]` with sum C.
+
+    Raises:
+        ValueError: `counts` are not `[C]`.
+
+    >>> print(inverse_frequency([100, 100, 50]))
+    [0.75 0.75 1.5 ]
+    """
+    return _normalized_weights(counts, lambda n: 1 / n)
+
+
+def effective_number(counts: ArrayLike, beta: float) -> jax.Array:
+    """Weights proportional to (1 - beta) / (1 - beta^n) (Cui et al. 2019, equation 2).
+
+    The denominator over (1 - beta) is the "effective number" of n images that overlap: 1 for
+    beta = 0 (no re-weighting), n for beta -> 1 (inverse frequency).
+
+    Args:
+        counts: training images of each class, `[C]`.
+        beta: a Python number in [0, 1), static under `jit`.
+
+    Returns:
+        Weights `[C]` with sum C.
+
+    Raises:
+        ValueError: `counts` are not `[C]`, or `beta` is outside [0, 1).
+
+    >>> [f'{weight:.4f}' for weight in effective_number([5000, 500, 50], beta=0.9999)]
+    ['0.0341', '0.2752', '2.6907']
+    """
+    if not 0 <= beta < 1:
+        raise ValueError(f'beta must be in [0, 1), got {beta}.')
+    # In float32, 0.9999 would spoil 1 - beta in the fourth digit, and 1 - beta^n would cancel for
+    # small n. Hence the logarithm in Python's precision and expm1; the smallest float stands for
+    # beta = 0, whose powers vanish all the same. The factor 1 - beta falls to the normalisation.
+    log_beta = math.log(max(beta, sys.float_info.min))
+    return _normalized_weights(counts, lambda n: -1 / jnp.expm1(n * log_beta))
+
+
+def _normalized_weights(counts: ArrayLike, weight: Callable[[jax.Array], jax.Array]) -> jax.Array:
+    counts = at_least_float32(counts)
+    if counts.ndim != 1:
+        raise ValueError(f'counts must be [C], got shape {counts.shape}.')
+    present = counts > 0
+    weights = jnp.where(present, weight(jnp.where(present, counts, 1)), 0)
+    total = jnp.sum(weights)
+    return weights * (counts.size / jnp.where(total == 0, 1, total))

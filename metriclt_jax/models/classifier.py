@@ -1,0 +1,137 @@
+"""Backbone, head and projection put together, and the names they are chosen by."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from metriclt_jax.errors import InputError
+from metriclt_jax.models import resnet
+from metriclt_jax.models.heads import HEADS, Projection
+
+BACKBONES = {'resnet18': resnet.resnet18, 'resnet50': resnet.resnet50}
+DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
+
+
+class Outputs(NamedTuple):
+    """What a classifier returns, all float32.
+
+    `features` `[B, D]`: pooled output of the backbone. `logits` `[B, C]`. `embeddings` `[B, P]`:
+    L2-normalised output of the projection, if there is one. `cosines` `[B, C]`: between features
+    and class weights, if the head has them.
+    """
+
+    features: jax.Array
+    logits: jax.Array
+    embeddings: jax.Array | None = None
+    cosines: jax.Array | None = None
+
+
+class Classifier(nn.Module):
+    """A backbone with its head: normalised images `[B, H, W, 3]` to Outputs.
+
+    Parameters are grouped as `backbone`, `head` and, where `projection` gives widths, `projection`;
+    only the backbone has `batch_stats`.
+    """
+
+    backbone: nn.Module
+    num_classes: int
+    head: str = 'linear'
+    projection: tuple[int, ...] | None = None
+
+    @nn.compact
+    def __call__(
+        self, images: jax.Array, train: bool = False, backbone_train: bool | None = None
+    ) -> Outputs:
+        """Classifies `images`.
+
+        With `train` the batch statistics are updated: pass `mutable=['batch_stats']`. A frozen
+        backbone has `backbone_train=False` and leaves its statistics alone; the default is `train`.
+        """
+        features = self.backbone(images, train if backbone_train is None else backbone_train)
+        embeddings = None
+        if self.projection:
+            embeddings = Projection(self.projection, name='projection')(features)
+        return Outputs(
+            features, embeddings=embeddings, **HEADS[self.head](features, self.num_classes)
+        )
+
+
+def create_model(
+    name: str,
+    num_classes: int,
+    *,
+    head: str = 'linear',
+    projection: Sequence[int] | None = None,
+    dtype: str = 'float32',
+    axis_name: str | None = None,
+    **backbone_options: Any,
+) -> Classifier:
+    """Makes the classifier `name`: resnet18 or resnet50.
+
+    `projection` are the widths of the projection's layers; `dtype` is that of the computation
+    ('float32' or 'bfloat16'; parameters, statistics and outputs are float32); `axis_name` is the
+    device axis over which BatchNorm takes its statistics. The options of a ResNet are
+    `stage_sizes`, `width` and `stem` (see `metriclt_jax.models.resnet.ResNet`).
+
+    Raises InputError for a name or an option that does not exist.
+
+    >>> model = create_model('resnet18', 7, stage_sizes=(1, 1), width=16, stem='small')
+    >>> variables = initialize(model, seed=0)
+    >>> model.apply(variables, jnp.zeros((2, 16, 16, 3))).logits.shape
+    (2, 7)
+    """
+    backbone = _choose('model', name, BACKBONES)
+    allowed = set(inspect.signature(backbone).parameters) - {'dtype', 'axis_name'}
+    for option in backbone_options:
+        _choose(f'option of {name}', option, dict.fromkeys(sorted(allowed)))
+    _choose('head', head, HEADS)
+    if num_classes < 2:
+        raise InputError(f'num_classes is {num_classes}; a classifier needs at least 2')
+    return Classifier(
+        backbone(**backbone_options, dtype=_choose('dtype', dtype, DTYPES), axis_name=axis_name),
+        num_classes,
+        head,
+        tuple(projection) if projection else None,
+    )
+
+
+def _choose(what: str, name: str, choices: Mapping[str, Any]) -> Any:
+    if name not in choices:
+        raise InputError(f'unknown {what} {name!r}; allowed: {", ".join(choices)}')
+    return choices[name]
+
+
+def initialize(model: Classifier, seed: int, image_size: int = 32) -> dict[str, Any]:
+    """Fresh variables of `model`, as NumPy arrays: what `model.init` gives, without compiling.
+
+    Drawn from the same distributions with NumPy, from a generator seeded by `seed` and the path of
+    the parameter, so that they are the same on every platform, and a part of them (a new head) does
+    not depend on the rest. `image_size` has no influence on the shapes of the built-in models.
+    """
+    modules = {}
+
+    def remember(call, args, kwargs, context):
+        modules[context.module.path] = context.module
+        return call(*args, **kwargs)
+
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    with nn.intercept_methods(remember):
+        shapes = jax.eval_shape(lambda key, x: model.init(key, x), jax.random.key(0), images)
+
+    def draw(path: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
+        *parents, name = path
+        generator = np.random.default_rng([seed, *'/'.join(path).encode()])
+        return getattr(modules[tuple(parents)], f'{name}_init')(generator, shape)
+
+    return {
+        collection: unflatten_dict(
+            {path: draw(path, leaf.shape) for path, leaf in flatten_dict(tree).items()}
+        )
+        for collection, tree in shapes.items()
+    }

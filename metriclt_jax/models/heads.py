@@ -1,0 +1,45 @@
+"""What stands on the features: classifiers, and the projection of contrastive learning."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from metriclt_jax.models.initializers import uniform
+
+
+def linear(inputs: int, outputs: int, name: str) -> nn.Module:
+    """A linear layer, parameters `kernel` `[inputs, outputs]` and `bias`, drawn as torch does."""
+    initializer = uniform(inputs**-0.5)
+    return nn.Dense(outputs, kernel_init=initializer, bias_init=initializer, name=name)
+
+
+def linear_head(features: jax.Array, num_classes: int) -> dict[str, jax.Array]:
+    """Logits `[B, C]` as a linear function of features `[B, D]`."""
+    return {'logits': linear(features.shape[-1], num_classes, name='head')(features)}
+
+
+# Each makes the module `head` of the classifier that calls it, and returns its named outputs.
+HEADS = {'linear': linear_head}
+
+
+class Projection(nn.Module):
+    """Features `[B, D]` to embeddings `[B, P]` on the unit sphere.
+
+    Linear layers `0`, `1`, ... of the given widths with ReLU between, then L2-normalisation
+    (Khosla et al. 2020, section 3.1; three layers in the paper, section 2.2).
+    """
+
+    widths: Sequence[int]
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """Embeddings of `features`."""
+        x = features
+        for i, width in enumerate(self.widths):
+            x = linear(x.shape[-1], width, name=str(i))(x if i == 0 else nn.relu(x))
+        squared_norm = jnp.sum(x * x, axis=-1, keepdims=True)
+        # The floor keeps value and gradient finite at zero; it is torch's, squared.
+        return x * lax.rsqrt(jnp.maximum(squared_norm, 1e-24))

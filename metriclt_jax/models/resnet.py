@@ -1,0 +1,159 @@
+"""Residual networks (He et al. 2016), layer for layer those of torchvision.
+
+Modules are named as in torchvision (`layer1/0/conv1`, `layer2/0/downsample/1`, ...), so that its
+weights port by one mechanical rule. As there, a bottleneck has its stride on the 3 x 3.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from metriclt_jax.errors import InputError
+from metriclt_jax.models.convolution import Conv, max_pool
+from metriclt_jax.models.normalization import BatchNorm
+
+
+class Downsample(nn.Module):
+    """Projection of the shortcut where a block changes the shape: 1 x 1 convolution and norm."""
+
+    features: int
+    stride: int
+    conv: Any
+    norm: Any
+
+    @nn.compact
+    def __call__(self, x, train):
+        """`[B, H, W, C]` to `[B, H / stride, W / stride, features]`."""
+        x = self.conv(self.features, 1, self.stride, name='0')(x)
+        return self.norm(name='1')(x, train)
+
+
+class BasicBlock(nn.Module):
+    """Two 3 x 3 convolutions and a shortcut."""
+
+    planes: int
+    stride: int
+    conv: Any
+    norm: Any
+
+    @nn.compact
+    def __call__(self, x, train):
+        """`[B, H, W, C]` to `[B, H / stride, W / stride, planes]`."""
+        y = self.conv(self.planes, 3, self.stride, 1, name='conv1')(x)
+        y = nn.relu(self.norm(name='bn1')(y, train))
+        y = self.conv(self.planes, 3, 1, 1, name='conv2')(y)
+        y = self.norm(name='bn2')(y, train)
+        if self.stride != 1 or x.shape[-1] != self.planes:
+            x = Downsample(self.planes, self.stride, self.conv, self.norm, name='downsample')(
+                x, train
+            )
+        return nn.relu(x + y)
+
+
+class Bottleneck(nn.Module):
+    """1 x 1, 3 x 3 and 1 x 1 convolutions and a shortcut; four times `planes` come out."""
+
+    planes: int
+    stride: int
+    conv: Any
+    norm: Any
+
+    @nn.compact
+    def __call__(self, x, train):
+        """`[B, H, W, C]` to `[B, H / stride, W / stride, 4 planes]`."""
+        features = 4 * self.planes
+        y = self.conv(self.planes, 1, name='conv1')(x)
+        y = nn.relu(self.norm(name='bn1')(y, train))
+        y = self.conv(self.planes, 3, self.stride, 1, name='conv2')(y)
+        y = nn.relu(self.norm(name='bn2')(y, train))
+        y = self.conv(features, 1, name='conv3')(y)
+        y = self.norm(name='bn3')(y, train)
+        if self.stride != 1 or x.shape[-1] != features:
+            x = Downsample(features, self.stride, self.conv, self.norm, name='downsample')(x, train)
+        return nn.relu(x + y)
+
+
+class Stage(nn.Module):
+    """A row of blocks at one resolution; the first of them strides."""
+
+    block: Any
+    planes: int
+    size: int
+    stride: int
+    conv: Any
+    norm: Any
+
+    @nn.compact
+    def __call__(self, x, train):
+        """`[B, H, W, C]` to `[B, H / stride, W / stride, features]`."""
+        for i in range(self.size):
+            stride = self.stride if i == 0 else 1
+            x = self.block(self.planes, stride, self.conv, self.norm, name=str(i))(x, train)
+        return x
+
+
+class ResNet(nn.Module):
+    """Images `[B, H, W, 3]` to features `[B, D]`, float32: stem, stages, global average.
+
+    `block` is BasicBlock or Bottleneck, `stage_sizes` the number of blocks of each stage, `width`
+    the planes of the first one; each further stage halves the resolution and doubles the planes.
+    `stem` is 'imagenet' (7 x 7 with stride 2, then max-pooling: resolution / 4) or 'small' (3 x 3,
+    full resolution), for images of some 16 to 64 pixels.
+    """
+
+    block: Any
+    stage_sizes: tuple[int, ...]
+    width: int = 64
+    stem: str = 'imagenet'
+    axis_name: str | None = None
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        """Features of `images`; with `train` batch statistics are used and updated."""
+        conv = partial(Conv, dtype=self.dtype)
+        norm = partial(BatchNorm, axis_name=self.axis_name, dtype=self.dtype)
+        size, stride, padding = STEMS[self.stem]
+        x = conv(self.width, size, stride, padding, name='conv1')(images)
+        x = nn.relu(norm(name='bn1')(x, train))
+        if self.stem == 'imagenet':
+            x = max_pool(x, window=3, stride=2, padding=1)
+        for i, stage_size in enumerate(self.stage_sizes):
+            planes, stride = self.width * 2**i, 1 if i == 0 else 2
+            x = Stage(self.block, planes, stage_size, stride, conv, norm, name=f'layer{i + 1}')(
+                x, train
+            )
+        return jnp.mean(x.astype(jnp.float32), axis=(1, 2))
+
+
+# Kernel size, stride and padding of the first convolution.
+STEMS = {'imagenet': (7, 2, 3), 'small': (3, 1, 1)}
+
+
+def resnet(
+    block: Any,
+    *,
+    stage_sizes: Sequence[int],
+    width: int = 64,
+    stem: str = 'imagenet',
+    axis_name: str | None = None,
+    dtype: jnp.dtype = jnp.float32,
+) -> ResNet:
+    """A ResNet whose options are checked; raises InputError for one that is not allowed."""
+    if stem not in STEMS:
+        raise InputError(f'unknown stem {stem!r}; allowed: {", ".join(STEMS)}')
+    if width < 1:
+        raise InputError(f'width is {width}; it must be at least 1')
+    if not stage_sizes or min(stage_sizes) < 1:
+        raise InputError(
+            f'stage_sizes is {tuple(stage_sizes)}; it must give each stage at least 1 block'
+        )
+    return ResNet(block, tuple(stage_sizes), width, stem, axis_name, dtype)
+
+
+resnet18 = partial(resnet, BasicBlock, stage_sizes=(2, 2, 2, 2))
+resnet50 = partial(resnet, Bottleneck, stage_sizes=(3, 4, 6, 3))

@@ -1,0 +1,324 @@
+"""The one affine map and its sampling against Pillow doing the same step by step."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from metriclt_jax.augment import Geometry, augment, center
+from metriclt_jax.augment import geometry as geometry_module
+from metriclt_jax.errors import InputError
+
+SMALL = Geometry(resize=64, crop=56)
+FILL = (200, 30, 90)
+PILLOW = {'bilinear': Image.Resampling.BILINEAR, 'nearest': Image.Resampling.NEAREST}
+
+
+def smooth_image(width: int, height: int) -> np.ndarray:
+    """A few waves a side: interpolation errors are small, misplaced pixels are not."""
+    y, x = np.mgrid[0:height, 0:width] / max(width, height)
+    waves = [np.sin(12 * x + 3 * y), np.cos(9 * y - 2 * x), np.sin(7 * (x + y))]
+    return np.uint8(np.round(127.5 + 120 * np.stack(waves, axis=-1)))
+
+
+def natural_image(width: int, height: int) -> np.ndarray:
+    """Noise with the 1/f amplitude spectrum of photographs."""
+    rng = np.random.default_rng(0)
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None])
+    frequency[0, 0] = np.inf
+    spectrum = np.fft.fft2(rng.normal(size=(height, width, 3)), axes=(0, 1))
+    noise = np.fft.ifft2(spectrum / frequency[..., None], axes=(0, 1)).real
+    return np.uint8(np.clip(127.5 + 45 * noise / noise.std(), 0, 255))
+
+
+def cached(original: np.ndarray, resize: int) -> np.ndarray:
+    image = Image.fromarray(original).resize((resize, resize), PILLOW['bilinear'])
+    return np.asarray(image)
+
+
+def step_by_step(original, angle, left, top, flipped, geometry) -> np.ndarray:
+    """The paper's pipeline on the original image."""
+    resample = PILLOW[geometry.interpolation]
+    image = Image.fromarray(original).rotate(angle, resample, fillcolor=geometry.fill)
+    image = image.resize((geometry.resize,) * 2, PILLOW['bilinear'])
+    image = image.crop((left, top, left + geometry.crop, top + geometry.crop))
+    return np.asarray(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flipped else image)
+
+
+@jax.jit(static_argnames='geometry')
+def at_once(cache, angle, left, top, flipped, aspect, geometry) -> jax.Array:
+    matrix = geometry_module.output_to_cache(angle, left, top, flipped, aspect, geometry)
+    return geometry_module.sample(cache, matrix, geometry)
+
+
+augmented = jax.jit(augment, static_argnames='geometry')
+
+
+def denormalized(images, geometry) -> np.ndarray:
+    return (np.asarray(images) * geometry.std + np.array(geometry.mean)) * 255
+
+
+def keys(count: int, seed: int = 0) -> jax.Array:
+    return jax.random.split(jax.random.key(seed), count)
+
+
+def random_images(count: int, geometry: Geometry) -> np.ndarray:
+    shape = (count, geometry.resize, geometry.resize, 3)
+    return np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
+
+
+# Against Pillow
+
+
+@pytest.mark.parametrize('size', [(200, 150), (150, 200), (180, 180), (300, 100)])
+@pytest.mark.parametrize(
+    ('make_image', 'tolerance'),
+    # Mean grey levels. The two ways differ in how often and at which scale they interpolate: by
+    # half a level for waves of 30 pixels, by 4 to 5 levels for the sharp edges of a photograph. An
+    # error of half a pixel in any step is 3 levels or more in the first, 8 in the second.
+    [(smooth_image, 1.0), (natural_image, 6.0)],
+)
+def test_one_sampling_agrees_with_rotate_resize_crop_flip(make_image, tolerance, size):
+    original = make_image(*size)
+    cache = cached(original, 64)
+    right_aspect = size[0] / size[1]
+    geometry = dataclasses.replace(SMALL, fill=FILL)
+    in_black = dataclasses.replace(SMALL, fill=(0, 0, 0))
+    for angle, left, top, flipped in [(25.0, 3, 8, False), (-14.0, 8, 0, True), (30.0, 4, 4, True)]:
+        expected = step_by_step(original, angle, left, top, flipped, geometry)
+        white = np.full_like(original, 255)
+        cover = step_by_step(white, angle, left, top, flipped, in_black)[..., 0]
+
+        def pixels(angle=angle, left=left, top=top, flipped=flipped, aspect=right_aspect):
+            return np.asarray(at_once(cache, angle, left, top, flipped, aspect, geometry))
+
+        def error(pixels, expected=expected, inside=cover == 255):
+            return np.mean(np.abs(pixels - expected)[inside])
+
+        assert error(pixels()) < tolerance
+        np.testing.assert_array_equal(pixels()[cover == 0], np.tile(FILL, ((cover == 0).sum(), 1)))
+        assert np.mean((cover > 0) & (cover < 255)) < 0.1  # what neither of the two looks at
+
+        assert error(pixels(left=left + 0.5)) > tolerance
+        assert error(pixels(top=top - 0.5)) > tolerance
+        assert error(pixels(angle=-angle)) > 5 * tolerance
+        assert error(pixels(flipped=not flipped)) > 5 * tolerance
+        if size[0] != size[1]:
+            assert error(pixels(aspect=1.0)) > 2 * tolerance
+            assert error(pixels(aspect=1 / right_aspect)) > 4 * tolerance
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    angle=st.floats(-180, 180, width=32),
+    left=st.integers(0, 8),
+    top=st.integers(0, 8),
+    flipped=st.booleans(),
+    aspect=st.floats(0.25, 4, width=32),
+    interpolation=st.sampled_from(['bilinear', 'nearest']),
+)
+def test_sampling_is_pillows_transform_of_the_cached_image(
+    angle, left, top, flipped, aspect, interpolation
+):
+    geometry = dataclasses.replace(SMALL, fill=FILL, interpolation=interpolation)
+    cache = natural_image(64, 64)
+    pixels = at_once(cache, angle, left, top, flipped, aspect, geometry)
+    matrix = geometry_module.output_to_cache(angle, left, top, flipped, aspect, geometry)
+    expected = Image.fromarray(cache).transform(
+        (56, 56),
+        Image.Transform.AFFINE,
+        np.asarray(matrix)[:2].ravel().tolist(),
+        PILLOW[interpolation],
+        fillcolor=FILL,
+    )
+    # Pillow truncates or rounds to whole levels. Points within rounding of a border, between image
+    # and fill or between two pixels, may fall to either side: a handful at most.
+    wrong = np.abs(np.asarray(pixels) - np.asarray(expected)).max(axis=-1) > 1.01
+    assert wrong.sum() <= 6
+
+
+@pytest.mark.parametrize('angle', [10.0, -30.0, 100.0])
+def test_rotation_of_a_square_is_pillows_rotate(angle):
+    geometry = Geometry(resize=64, crop=64, fill=FILL)
+    cache = natural_image(64, 64)
+    pixels = at_once(cache, angle, 0, 0, False, 1.0, geometry)
+    expected = Image.fromarray(cache).rotate(angle, PILLOW['bilinear'], fillcolor=FILL)
+    wrong = np.abs(np.asarray(pixels) - np.asarray(expected)).max(axis=-1) > 1.01
+    assert wrong.sum() <= 6
+
+
+# The map
+
+
+def test_rotation_is_the_conjugate_of_a_rotation_by_the_resize():
+    angle, aspect, size = 20.0, 4 / 3, 64
+    radians = np.deg2rad(angle)
+    width, height = aspect * 150, 150
+    rotate = np.array([[np.cos(radians), -np.sin(radians)], [np.sin(radians), np.cos(radians)]])
+    resize = np.diag([size / width, size / height])
+    linear = resize @ rotate @ np.linalg.inv(resize)
+    middle = np.full(2, size / 2)
+    expected = np.eye(3)
+    expected[:2, :2], expected[:2, 2] = linear, middle - linear @ middle
+    np.testing.assert_allclose(
+        geometry_module.rotation(angle, aspect, size), expected, rtol=1e-6, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize('interpolation', ['bilinear', 'nearest'])
+def test_without_rotation_the_pixels_are_the_cached_ones_exactly(interpolation):
+    geometry = Geometry(resize=64, crop=55, interpolation=interpolation)
+    image = random_images(1, geometry)[0]
+    for left, top in [(0, 0), (9, 9), (3, 7)]:
+        crop = image[top : top + 55, left : left + 55]
+        for flipped, expected in [(False, crop), (True, crop[:, ::-1])]:
+            pixels = at_once(image, 0.0, left, top, flipped, 1.37, geometry)
+            np.testing.assert_array_equal(pixels, expected)
+
+
+@pytest.mark.parametrize(
+    ('resize', 'size', 'offset'), [(300, 224, 38), (64, 56, 4), (9, 4, 2), (11, 4, 4), (32, 32, 0)]
+)
+def test_evaluation_sees_the_cached_pixels_of_the_centre(resize, size, offset):
+    geometry = Geometry(resize=resize, crop=size)
+    images = random_images(2, geometry)
+    expected = images[:, offset : offset + size, offset : offset + size]
+    seen = denormalized(center(images, geometry), geometry)
+    np.testing.assert_array_equal(np.round(seen), expected)
+    np.testing.assert_allclose(seen, expected, atol=1e-3)
+
+    assert geometry_module.center_offset(geometry) == offset
+    for image, crop in zip(images, expected, strict=True):
+        still = at_once(image, 0.0, offset, offset, False, 1.0, geometry)
+        np.testing.assert_array_equal(still, crop)
+
+
+def test_normalisation_is_torchvisions():
+    images = random_images(2, SMALL)
+    mean, std = (np.array(v) for v in [(0.485, 0.456, 0.406), (0.229, 0.224, 0.225)])
+    expected = (images[:, 4:60, 4:60] / 255 - mean) / std
+    np.testing.assert_allclose(center(images, SMALL), expected, atol=1e-6)
+    own = dataclasses.replace(SMALL, mean=(0, 0, 0), std=(1, 1, 1))
+    np.testing.assert_allclose(center(images, own), images[:, 4:60, 4:60] / 255, atol=1e-6)
+
+
+def test_fill_is_seen_outside_the_image_and_is_normalised():
+    geometry = Geometry(resize=64, crop=64, rotation=180, fill=FILL)
+    images = np.full((32, 64, 64, 3), 255, np.uint8)
+    seen = denormalized(augmented(keys(32), images, np.full(32, 1.5), geometry), geometry)
+    outside = np.all(np.abs(seen - FILL) < 1e-3, axis=-1)
+    inside = np.all(np.abs(seen - 255) < 1e-3, axis=-1)
+    assert np.all(outside | inside)
+    assert 0.05 < outside.mean() < 0.5
+    assert inside[:, 32, 32].all()
+
+
+# Random numbers
+
+
+def test_angles_offsets_and_flips_are_uniform_over_their_ranges():
+    geometry = Geometry(resize=64, crop=60, rotation=30, flip=0.25)
+    draw = jax.vmap(lambda key: geometry_module.draw(key, geometry))
+    angle, left, top, flipped = draw(keys(4000))
+    assert angle.dtype == jnp.float32
+    assert np.all(np.abs(angle) <= 30)
+    histogram, _ = np.histogram(angle, bins=6, range=(-30, 30))
+    np.testing.assert_allclose(histogram / 4000, 1 / 6, atol=0.03)
+    for offset in (left, top):
+        np.testing.assert_allclose(np.bincount(offset, minlength=5) / 4000, 1 / 5, atol=0.03)
+    assert np.mean(flipped) == pytest.approx(0.25, abs=0.03)
+    draws = np.stack([angle, left, top, flipped]).astype(float)
+    np.testing.assert_allclose(np.corrcoef(draws), np.eye(4), atol=0.06)  # independent
+
+
+@pytest.mark.parametrize(('flip', 'step'), [(0.0, 1), (1.0, -1)])
+def test_certain_flip_without_rotation_and_crop(flip, step):
+    geometry = Geometry(resize=32, crop=32, rotation=0, flip=flip)
+    images = random_images(4, geometry)
+    seen = augmented(keys(4), images, np.ones(4), geometry)
+    np.testing.assert_allclose(seen, center(images[:, :, ::step], geometry), atol=1e-6)
+
+
+def test_an_example_depends_on_its_own_key_image_and_aspect_alone():
+    images, aspects = random_images(6, SMALL), np.linspace(0.7, 1.5, 6)
+    whole = augmented(keys(6), images, aspects, SMALL)
+    np.testing.assert_array_equal(whole, augmented(keys(6), images, aspects, SMALL))
+    chosen = np.array([4, 1, 2])
+    part = augmented(keys(6)[chosen], images[chosen], aspects[chosen], SMALL)
+    np.testing.assert_allclose(part, whole[chosen], atol=1e-5)
+
+    same_image = np.repeat(images[:1], 6, axis=0)
+    views = np.asarray(augmented(keys(6), same_image, np.ones(6), SMALL))
+    for i in range(6):
+        assert np.all(np.abs(views[i] - np.delete(views, i, axis=0)).mean(axis=(1, 2, 3)) > 0.1)
+    again = augmented(keys(6, seed=1), same_image, np.ones(6), SMALL)
+    assert np.abs(again - views).mean() > 0.1
+
+
+def test_jit_pmap_and_old_style_keys_give_the_same_images():
+    images, aspects = random_images(8, SMALL), np.linspace(0.7, 1.5, 8).astype(np.float32)
+
+    expected = augmented(keys(8), images, aspects, SMALL)
+    assert expected.shape == (8, 56, 56, 3)
+    assert expected.dtype == jnp.float32
+    # Not to the bit: a compiler may fuse a multiplication and an addition.
+    tolerance = {'rtol': 0, 'atol': 1e-3}
+    old = jax.random.key_data(keys(8))
+    np.testing.assert_allclose(augment(old, images, aspects, SMALL), expected, **tolerance)
+
+    def split(array):
+        return array.reshape(4, 2, *array.shape[1:])
+
+    on_four = jax.pmap(functools.partial(augment, geometry=SMALL), devices=jax.devices()[:4])
+    seen = on_four(split(keys(8)), split(images), split(aspects))
+    np.testing.assert_allclose(seen.reshape(expected.shape), expected, **tolerance)
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ('field', 'value', 'allowed'),
+    [
+        ('resize', 0, '1 pixel or more'),
+        ('crop', 65, '1 to 64, the resize'),
+        ('crop', 0, '1 to 64, the resize'),
+        ('rotation', -1.0, '0 to 180 degrees'),
+        ('rotation', 181.0, '0 to 180 degrees'),
+        ('rotation', float('nan'), '0 to 180 degrees'),
+        ('flip', 1.5, 'a probability, 0 to 1'),
+        ('fill', (0, 0, 256), 'three numbers (RGB), 0 to 255'),
+        ('fill', (-1, 0, 0), 'three numbers (RGB), 0 to 255'),
+        ('fill', 0, 'three numbers (RGB), 0 to 255'),
+        ('interpolation', 'bicubic', 'bilinear, nearest'),
+        ('mean', (0.5, 0.5), 'three numbers'),
+        ('mean', (0.5, 0.5, float('inf')), 'three numbers'),
+        ('std', (0.2, 0.2, 0.0), 'three numbers above 0'),
+    ],
+)
+def test_impossible_geometry_is_refused(field, value, allowed):
+    with pytest.raises(InputError) as error:
+        dataclasses.replace(SMALL, **{field: value})
+    assert str(error.value) == f'augmentation field {field} is {value!r}; allowed: {allowed}'
+
+
+@pytest.mark.parametrize(
+    'images',
+    [
+        np.zeros((2, 64, 64, 3), np.float32),
+        np.zeros((2, 60, 60, 3), np.uint8),
+        np.zeros((2, 64, 64, 1), np.uint8),
+        np.zeros((64, 64, 3), np.uint8),
+    ],
+)
+def test_other_images_are_refused(images):
+    with pytest.raises(InputError, match=r'allowed: uint8 \[B, 64, 64, 3\]'):
+        center(images, SMALL)
+    with pytest.raises(InputError, match=r'allowed: uint8 \[B, 64, 64, 3\]'):
+        augment(keys(2), images, np.ones(2), SMALL)

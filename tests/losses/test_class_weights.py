@@ -1,0 +1,73 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from metriclt_jax.losses.class_weights import effective_number, inverse_frequency
+
+COUNTS = np.array([5000, 500, 50])
+
+
+def test_inverse_frequency():
+    np.testing.assert_allclose(inverse_frequency(COUNTS), np.array([1, 10, 100]) * 3 / 111, 1e-6)
+
+
+def test_effective_number():
+    expected = [0.034107, 0.275167, 2.690725]
+    np.testing.assert_allclose(effective_number(COUNTS, 0.9999), expected, atol=1e-6)
+
+
+def test_effective_number_with_beta_0_does_not_reweight():
+    np.testing.assert_array_equal(effective_number(COUNTS, 0), 1)
+    np.testing.assert_array_equal(effective_number(COUNTS, 0.0), 1)
+
+
+def test_effective_number_near_beta_1_is_inverse_frequency():
+    np.testing.assert_allclose(
+        effective_number(COUNTS, 1 - 1e-12), inverse_frequency(COUNTS), rtol=1e-5
+    )
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.lists(st.integers(1, 10**7), min_size=1, max_size=20),
+    st.sampled_from([0.5, 0.9, 0.999, 0.9999, 0.999999]),
+)
+def test_formulas_in_float64(counts, beta):
+    n = np.array(counts, float)
+    for weights, expected in (
+        (inverse_frequency(counts), 1 / n),
+        (effective_number(counts, beta), -(1 - beta) / np.expm1(n * np.log(beta))),
+    ):
+        assert weights.dtype == jnp.float32
+        np.testing.assert_allclose(weights, expected * len(n) / expected.sum(), rtol=1e-5)
+
+
+def test_a_class_without_images_has_weight_zero_and_the_sum_stays():
+    for weigh in (inverse_frequency, lambda n: effective_number(n, 0.99)):
+        weights = weigh([0, 40, 10])
+        assert weights[0] == 0
+        np.testing.assert_allclose(weights.sum(), 3, rtol=1e-6)
+        np.testing.assert_allclose(weights[1:], weigh([40, 10]) * 3 / 2, rtol=1e-6)
+        np.testing.assert_array_equal(weigh([0, 0]), 0)
+
+
+def test_can_be_jitted():
+    np.testing.assert_allclose(jax.jit(inverse_frequency)(COUNTS), inverse_frequency(COUNTS), 1e-6)
+    jitted = jax.jit(effective_number, static_argnames='beta')
+    np.testing.assert_allclose(jitted(COUNTS, beta=0.9), effective_number(COUNTS, 0.9), 1e-6)
+
+
+@pytest.mark.parametrize('beta', [-0.1, 1, 1.5, float('nan')])
+def test_beta_outside_its_range_is_refused(beta):
+    with pytest.raises(ValueError, match=r'beta must be in \[0, 1\)'):
+        effective_number(COUNTS, beta)
+
+
+def test_counts_of_wrong_rank_are_refused():
+    with pytest.raises(ValueError, match='counts must be'):
+        inverse_frequency(COUNTS[None])
+    with pytest.raises(ValueError, match='counts must be'):
+        effective_number(50, 0.9)

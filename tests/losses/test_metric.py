@@ -1,0 +1,358 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from metriclt_jax.losses import center, supervised_contrastive, triplet
+
+MININGS = ['batch_hard', 'batch_all']
+LINE = np.array([[0.0], [1.0], [3.0], [7.0]], np.float32)  # class A at 0, 1; class B at 3, 7
+LINE_LABELS = np.array([0, 0, 1, 1])
+
+# Coordinates on a coarse grid, so that equal vectors, zero vectors and ties come up; labels with
+# every mixture of singletons and larger classes.
+vectors_of_8 = hnp.arrays(np.int8, (8, 3), elements=st.integers(-3, 3)).map(np.float32)
+labels_of_8 = hnp.arrays(np.int32, 8, elements=st.integers(0, 4))
+permutations_of_8 = st.permutations(range(8)).map(np.array)
+few = settings(deadline=None, max_examples=25)
+
+jit_triplet = jax.jit(triplet, static_argnames=('mining', 'squared'))
+jit_triplet_and_gradient = jax.jit(jax.value_and_grad(triplet), static_argnames='mining')
+jit_supervised_contrastive = jax.jit(supervised_contrastive)
+
+
+def numpy_triplet(features, labels, margin, mining, squared):
+    def distance(i, j):
+        square = np.sum((features[i].astype(float) - features[j]) ** 2)
+        return square if squared else np.sqrt(square)
+
+    everyone = range(len(labels))
+    losses = []
+    for anchor in everyone:
+        positives = [p for p in everyone if p != anchor and labels[p] == labels[anchor]]
+        negatives = [n for n in everyone if labels[n] != labels[anchor]]
+        if not positives or not negatives:
+            continue
+        if mining == 'batch_hard':
+            farthest = max(distance(anchor, p) for p in positives)
+            nearest = min(distance(anchor, n) for n in negatives)
+            losses.append(max(0, farthest - nearest + margin))
+        else:
+            for p in positives:
+                for n in negatives:
+                    loss = distance(anchor, p) - distance(anchor, n) + margin
+                    if loss > 0:
+                        losses.append(loss)
+    return np.mean(losses) if losses else 0.0
+
+
+def numpy_supervised_contrastive(embeddings, labels, temperature):
+    z = [e / (np.linalg.norm(e) or 1) for e in embeddings.astype(float)]
+    everyone = range(len(labels))
+    losses = []
+    for i in everyone:
+        positives = [p for p in everyone if p != i and labels[p] == labels[i]]
+        if not positives:
+            continue
+        total = sum(np.exp(z[i] @ z[a] / temperature) for a in everyone if a != i)
+        log_probabilities = [np.log(np.exp(z[i] @ z[p] / temperature) / total) for p in positives]
+        losses.append(-np.mean(log_probabilities))
+    return np.mean(losses) if losses else 0.0
+
+
+# Center loss
+
+
+def test_center_is_half_of_the_squared_distance():
+    np.testing.assert_array_equal(center([[3.0, 4.0]], [0], [[0.0, 0.0]]), [12.5])
+
+
+def test_center_takes_the_center_of_the_label():
+    losses = center([[1.0], [1.0], [5.0]], [0, 2, 1], [[1.0], [2.0], [4.0]])
+    np.testing.assert_array_equal(losses, [0, 4.5, 4.5])
+
+
+def test_center_gradients_pull_features_and_centers_together(rng):
+    features, centers = rng.normal(size=(5, 3)), rng.normal(size=(3, 3))
+    labels = np.array([0, 2, 2, 0, 2])
+    by_features, by_centers = jax.grad(lambda f, c: center(f, labels, c).sum(), argnums=(0, 1))(
+        features, centers
+    )
+    np.testing.assert_allclose(by_features, features - centers[labels], rtol=1e-5)
+    expected = [np.sum(centers[c] - features[labels == c], axis=0) for c in range(3)]
+    np.testing.assert_allclose(by_centers, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(by_centers[1], 0)  # no example of class 1
+
+
+def test_center_ignores_a_common_translation(rng):
+    features, centers, shift = (rng.normal(size=s) for s in ((8, 4), (3, 4), 4))
+    labels = rng.integers(0, 3, 8)
+    np.testing.assert_allclose(
+        center(features + shift, labels, centers + shift),
+        center(features, labels, centers),
+        rtol=1e-5,
+    )
+
+
+# Triplet loss
+
+
+@pytest.mark.parametrize(
+    ('mining', 'squared', 'expected'),
+    [('batch_hard', False, 4.25), ('batch_hard', True, 4.75), ('batch_all', False, 25 / 6)],
+)
+def test_triplet_on_a_line(mining, squared, expected):
+    loss = triplet(LINE, LINE_LABELS, 5.0, mining=mining, squared=squared)
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+
+
+def test_triplet_is_batch_hard_and_unsquared_by_default():
+    np.testing.assert_allclose(triplet(LINE, LINE_LABELS, 5.0), 4.25, rtol=1e-6)
+
+
+def test_batch_all_averages_over_active_triplets_only():
+    # 6 of the 8 valid triplets have a loss above 0, with the sum 25; the mean over all is 25/8.
+    loss = triplet(LINE, LINE_LABELS, 5.0, mining='batch_all')
+    assert abs(loss - 25 / 8) > 1
+
+
+def test_triplet_leaves_out_anchors_without_a_positive():
+    features = jnp.array([[0.0], [3.0], [4.0]])
+    assert triplet(features, [0, 1, 1], 5.0) == 2.5
+
+
+@pytest.mark.parametrize('mining', MININGS)
+@pytest.mark.parametrize('squared', [False, True])
+def test_triplet_of_equal_features_is_exactly_the_margin(rng, mining, squared):
+    # As long and as wide as the pooled features of a ResNet50, where |x|^2 + |y|^2 - 2xy is not 0.
+    feature = rng.random(2048).astype(np.float32)
+    features = np.tile(50 * feature / np.linalg.norm(feature), [6, 1])
+    loss, gradient = jax.value_and_grad(triplet)(
+        features, np.array([0, 0, 1, 1, 2, 2]), 50.0, mining=mining, squared=squared
+    )
+    assert loss == 50
+    np.testing.assert_array_equal(gradient, 0)
+
+
+@pytest.mark.parametrize('mining', MININGS)
+@pytest.mark.parametrize('labels', [[0, 0, 0, 0], [0, 1, 2, 3]], ids=['one class', 'singletons'])
+def test_triplet_without_any_triplet_is_zero(mining, labels):
+    loss, gradient = jax.value_and_grad(triplet)(
+        jnp.asarray(LINE), np.array(labels), 5.0, mining=mining
+    )
+    assert loss == 0
+    np.testing.assert_array_equal(gradient, 0)
+
+
+@pytest.mark.parametrize('mining', MININGS)
+def test_triplet_of_well_separated_classes_is_zero(mining):
+    features = jnp.array([[0.0], [1.0], [100.0], [101.0]])
+    loss, gradient = jax.value_and_grad(triplet)(features, LINE_LABELS, 5.0, mining=mining)
+    assert loss == 0
+    np.testing.assert_array_equal(gradient, 0)
+
+
+def test_batch_hard_gradient_moves_the_hardest_pairs_only():
+    features = jnp.array([[0.0], [1.0], [3.0], [7.0], [200.0]])
+    gradient = jax.grad(triplet)(features, np.array([0, 0, 1, 1, 2]), 5.0)
+    # Anchors 0, 1, 2, 3 choose (1, 2), (0, 2), (3, 1), (2, 1), each with a loss above 0.
+    pairs = [(0, 1, 2), (1, 0, 2), (2, 3, 1), (3, 2, 1)]
+    expected = np.zeros(5)
+    for anchor, p, n in pairs:
+        for other, sign in ((p, 1), (n, -1)):
+            direction = np.sign(features[anchor, 0] - features[other, 0])
+            expected[anchor] += sign * direction / 4
+            expected[other] -= sign * direction / 4
+    np.testing.assert_allclose(gradient[:, 0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize('distance', [0.01, 1.0, 50.0])
+def test_triplet_is_accurate_for_raw_features_far_from_the_origin(rng, distance):
+    base = rng.random(2048)
+    features = rng.normal(size=(8, 2048))
+    features *= distance / np.sqrt(2) / np.linalg.norm(features, axis=1, keepdims=True)
+    features = np.float32(50 * base / np.linalg.norm(base) + features)
+    labels = np.repeat([0, 1], 4)
+    loss = triplet(features, labels, 50.0)
+    expected = numpy_triplet(features, labels, 50.0, 'batch_hard', squared=False)
+    np.testing.assert_allclose(loss, expected, atol=1e-6 * (50 + distance))
+
+
+@pytest.mark.parametrize('mining', MININGS)
+@pytest.mark.parametrize('squared', [False, True])
+@pytest.mark.parametrize('margin', [0.7183, 50.0])
+@few
+@given(features=vectors_of_8, labels=labels_of_8)
+def test_triplet_agrees_with_loops(mining, squared, margin, features, labels):
+    np.testing.assert_allclose(
+        jit_triplet(features, labels, margin, mining=mining, squared=squared),
+        numpy_triplet(features, labels, margin, mining, squared),
+        rtol=1e-5,
+        atol=1e-6,
+    )
+
+
+@pytest.mark.parametrize('mining', MININGS)
+@few
+@given(features=vectors_of_8, labels=labels_of_8, order=permutations_of_8)
+def test_triplet_ignores_the_order_of_the_batch(mining, features, labels, order):
+    loss, gradient = jit_triplet_and_gradient(features, labels, 0.7183, mining=mining)
+    permuted_loss, permuted_gradient = jit_triplet_and_gradient(
+        features[order], labels[order], 0.7183, mining=mining
+    )
+    np.testing.assert_allclose(permuted_loss, loss, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(permuted_gradient, gradient[order], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('mining', MININGS)
+@few
+@given(
+    features=vectors_of_8,
+    labels=labels_of_8,
+    shift=hnp.arrays(np.int8, 3, elements=st.integers(-99, 99)),
+)
+def test_triplet_ignores_a_translation(mining, features, labels, shift):
+    np.testing.assert_allclose(
+        jit_triplet(features + shift, labels, 0.7183, mining=mining),
+        jit_triplet(features, labels, 0.7183, mining=mining),
+        rtol=1e-6,
+    )
+
+
+def test_triplet_keeps_no_differences_of_all_pairs():
+    batch, dim = 64, 512
+    compiled = (
+        jax.jit(jax.grad(triplet))
+        .lower(jnp.zeros([batch, dim]), jnp.zeros(batch, jnp.int32), 50.0)
+        .compile()
+    )
+    bytes_of_all_differences = batch * batch * dim * 4
+    assert compiled.memory_analysis().temp_size_in_bytes < bytes_of_all_differences / 4
+
+
+# Supervised contrastive loss
+
+
+@pytest.mark.parametrize(
+    ('labels', 'expected'),
+    [
+        ([0, 0, 1, 1], np.log(3)),
+        ([0, 1, 1, 2], np.log(3)),  # only the two anchors that have a positive
+        ([0, 0], 0),
+        ([0, 1, 2, 3], 0),  # no positives at all
+        ([0], 0),
+    ],
+)
+def test_supervised_contrastive_of_identical_embeddings(labels, expected):
+    embeddings = jnp.ones([len(labels), 4])
+    loss, gradient = jax.value_and_grad(supervised_contrastive)(embeddings, np.array(labels))
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+    np.testing.assert_allclose(gradient, 0, atol=1e-6)
+
+
+def test_supervised_contrastive_has_temperature_005_and_no_base_temperature(rng):
+    embeddings, labels = rng.normal(size=(8, 4)), np.array([0, 0, 0, 1, 1, 2, 2, 3])
+    np.testing.assert_allclose(
+        supervised_contrastive(embeddings, labels),
+        numpy_supervised_contrastive(embeddings, labels, 0.05),
+        rtol=1e-5,
+    )
+
+
+@pytest.mark.parametrize('temperature', [0.05, 1.0])
+@few
+@given(embeddings=vectors_of_8, labels=labels_of_8)
+def test_supervised_contrastive_agrees_with_loops(temperature, embeddings, labels):
+    np.testing.assert_allclose(
+        jit_supervised_contrastive(embeddings, labels, temperature),
+        numpy_supervised_contrastive(embeddings, labels, temperature),
+        rtol=1e-5,
+        atol=2e-6 / temperature,
+    )
+
+
+@few
+@given(embeddings=vectors_of_8, labels=labels_of_8, order=permutations_of_8)
+def test_supervised_contrastive_ignores_the_order_of_the_batch(embeddings, labels, order):
+    np.testing.assert_allclose(
+        jit_supervised_contrastive(embeddings[order], labels[order]),
+        jit_supervised_contrastive(embeddings, labels),
+        rtol=1e-5,
+        atol=1e-5,
+    )
+
+
+@few
+@given(
+    embeddings=vectors_of_8,
+    labels=labels_of_8,
+    scales=hnp.arrays(np.float32, 8, elements=st.floats(0.125, 1e3, width=32)),
+)
+def test_supervised_contrastive_ignores_the_scale_of_each_embedding(embeddings, labels, scales):
+    np.testing.assert_allclose(
+        jit_supervised_contrastive(embeddings * scales[:, None], labels),
+        jit_supervised_contrastive(embeddings, labels),
+        rtol=1e-5,
+        atol=2e-5,
+    )
+
+
+def test_supervised_contrastive_pulls_classes_together(rng):
+    embeddings, labels = rng.normal(size=(16, 8)), np.repeat([0, 1, 2, 3], 4)
+    step = jax.jit(lambda e: e - 0.5 * jax.grad(supervised_contrastive)(e, labels, temperature=0.5))
+    for _ in range(200):
+        embeddings = step(embeddings)
+    z = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    same = labels[:, None] == labels
+    assert np.min((z @ z.T)[same]) > 0.9 > 0.5 > np.max((z @ z.T)[~same])
+
+
+# All of them
+
+LOSSES = {
+    'center': lambda vectors, labels: center(vectors, labels, jnp.ones([4, 3])).mean(),
+    'triplet batch_hard': functools.partial(triplet, margin=50.0),
+    'triplet batch_all': functools.partial(triplet, margin=50.0, mining='batch_all'),
+    'supervised_contrastive': supervised_contrastive,
+}
+
+
+@pytest.mark.parametrize('loss', LOSSES.values(), ids=LOSSES)
+@pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float16])
+def test_low_precision_input_is_cast_first(rng, loss, dtype):
+    vectors, labels = jnp.asarray(rng.normal(size=(8, 3)), dtype), rng.integers(0, 4, 8)
+    value = loss(vectors, labels)
+    assert value.dtype == jnp.float32
+    np.testing.assert_array_equal(value, loss(vectors.astype(jnp.float32), labels))
+
+
+@pytest.mark.parametrize('loss', LOSSES.values(), ids=LOSSES)
+@pytest.mark.parametrize(
+    'refused',
+    [
+        (np.zeros([4, 3]), np.zeros(5, int)),
+        (np.zeros([4, 3]), np.zeros([4, 1], int)),
+        (np.zeros([2, 2, 3]), np.zeros(2, int)),
+        (np.zeros([4, 3]), np.zeros(4, np.float32)),
+    ],
+    ids=['lengths', 'rank of labels', 'rank of vectors', 'float labels'],
+)
+def test_wrong_shapes_and_types_are_refused(loss, refused):
+    with pytest.raises(ValueError, match='labels'):
+        loss(*refused)
+
+
+@pytest.mark.parametrize('shape', [(4,), (4, 2), (3, 4, 1)])
+def test_centers_of_wrong_shape_are_refused(shape):
+    with pytest.raises(ValueError, match='centers must be'):
+        center(np.zeros([4, 3]), np.zeros(4, int), np.zeros(shape))
+
+
+def test_unknown_mining_is_refused():
+    with pytest.raises(ValueError, match=r"one of .*'batch_all', 'batch_hard'.* got 'semi_hard'"):
+        triplet(LINE, LINE_LABELS, 5.0, mining='semi_hard')

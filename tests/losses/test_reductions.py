@@ -1,0 +1,54 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metriclt_jax.losses import cross_entropy, weighted_mean
+
+
+def test_is_sum_of_weighted_values_over_sum_of_weights():
+    assert weighted_mean([1.0, 2.0, 6.0], [1.0, 1.0, 2.0]) == 3.75
+
+
+def test_boolean_mask_of_any_shape_selects():
+    values = jnp.array([[1.0, 100.0], [3.0, 100.0]])
+    assert weighted_mean(values, values < 50) == 2.0
+
+
+def test_is_zero_with_zero_gradient_where_weights_sum_to_zero():
+    value, gradient = jax.value_and_grad(weighted_mean)(jnp.array([1.0, 2.0]), jnp.zeros(2))
+    assert value == 0
+    np.testing.assert_array_equal(gradient, 0)
+
+
+def test_a_common_factor_of_the_weights_does_not_matter():
+    logits = jnp.array([[1.0, 0.0, -1.0], [0.5, 2.0, 0.0], [0.0, 0.0, 0.0]])
+    labels = jnp.array([0, 2, 1])
+    weights = jnp.array([0.2, 1.0, 1.8])[labels]
+
+    def loss(logits, factor):
+        return weighted_mean(cross_entropy(logits, labels), factor * weights)
+
+    plain, scaled = (jax.value_and_grad(loss)(logits, factor) for factor in (1.0, 7.0))
+    np.testing.assert_allclose(scaled[0], plain[0], rtol=1e-6)
+    np.testing.assert_allclose(scaled[1], plain[1], rtol=1e-6, atol=1e-8)
+
+
+def test_gradient_is_the_share_of_each_value_and_weights_are_constants():
+    values, weights = jnp.array([1.0, 2.0, 6.0]), jnp.array([1.0, 1.0, 2.0])
+    by_values, by_weights = jax.grad(weighted_mean, argnums=(0, 1))(values, weights)
+    np.testing.assert_allclose(by_values, weights / 4)
+    np.testing.assert_array_equal(by_weights, 0)
+
+
+def test_low_precision_is_summed_in_float32():
+    # In bfloat16 a running sum of ones stops at 256.
+    mean = weighted_mean(jnp.ones(1000, jnp.bfloat16), jnp.ones(1000, jnp.bfloat16))
+    assert mean.dtype == jnp.float32
+    assert mean == 1
+
+
+def test_different_shapes_are_refused():
+    # Broadcasting [B] against [B, 1] would give a plausible, wrong number.
+    with pytest.raises(ValueError, match=r'one shape, got \(3,\) and \(3, 1\)'):
+        weighted_mean(jnp.ones(3), jnp.ones([3, 1]))
