@@ -1,4 +1,4 @@
-"""Prepares a data set: `python scripts/prepare_data.py --dataset=skin7 --source=FOLDER`."""
+"""Prepares a data set: prepare_data.py --dataset=NAME --source=DIR [--data_dir=DIR]."""
 
 from metriclt_jax.cli.prepare_data import main
 

@@ -25,6 +25,7 @@ def evaluate() -> None:
     from metriclt_jax.training.run import evaluate_part, make_run, trained_states
     from metriclt_jax.training.workdir import read_config, write_atomically
 
+    cli.keep_compiled_programs()
     workdir = Path(_WORKDIR.value).expanduser()
     this = make_run(read_config(workdir), workdir, Console())
     stages = {stage.name: stage for stage in this.stages}

@@ -1,9 +1,12 @@
 """What all commands share: flags in, errors out."""
 
+import os
+import platform
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from metriclt_jax.errors import InputError
 
@@ -19,11 +22,13 @@ def run(command: Callable[[], int | None]) -> None:
     def parse(argv: Sequence[str]) -> list[str]:
         try:
             rest = flags.FLAGS(argv)
+            if flags.FLAGS['verbosity'].using_default_value:
+                flags.FLAGS.verbosity = logging.WARNING  # absl would take INFO
         except (flags.Error, InputError, AttributeError, KeyError, TypeError, ValueError) as error:
             # ml_collections raises plain Python errors for overrides that do not fit the config.
-            _fail(error)
+            _fail(_with_flag(error, argv))
         except OSError as error:
-            _fail(f'{error.filename}: {error.strerror}')
+            _fail(str(error))
         if len(rest) > 1:
             _fail(f'argument {rest[1]!r} is not a flag; flags look like --name=value')
         return rest
@@ -38,7 +43,29 @@ def run(command: Callable[[], int | None]) -> None:
     app.run(main, flags_parser=parse)
 
 
+def keep_compiled_programs() -> None:
+    """Has JAX keep what it compiles in the user's cache, so that a further run starts at once.
+
+    The environment variable JAX_COMPILATION_CACHE_DIR names another directory. Machines that share
+    a home directory may differ in their instructions, so each has a part of its own.
+    """
+    import jax
+
+    if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+        directory = Path('~/.cache/metriclt_jax').expanduser() / platform.node()
+        jax.config.update('jax_compilation_cache_dir', str(directory))
+
+
+def _with_flag(error: Exception, argv: Sequence[str]) -> str:
+    """The message, after the `--config.FIELD` that it is about if it does not name one itself."""
+    message = ' '.join(str(error.args[0]).replace('\\n', ' ').split())
+    for argument in argv:
+        name = argument.split('=')[0].lstrip('-')
+        if name.startswith('config.') and name not in message and name.split('.')[-1] in message:
+            return f'{argument}: {message}'
+    return message
+
+
 def _fail(problem: Exception | str) -> None:
-    message = ' '.join(str(problem.args[0] if isinstance(problem, KeyError) else problem).split())
-    print(f'error: {message}', file=sys.stderr)
+    print(f'error: {" ".join(str(problem).split())}', file=sys.stderr)
     raise SystemExit(BAD_INPUT)

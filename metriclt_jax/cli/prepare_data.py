@@ -1,30 +1,26 @@
-"""Prepares a data set: checks its files and writes them as records.
+"""`prepare_data.py --dataset=NAME --source=DIR [--data_dir=DIR]`: checks files, writes records."""
 
-    metriclt-prepare-data --dataset=skin7 --source=FOLDER --data_dir=~/metriclt_data
-"""
+from absl import flags
 
-import sys
+from metriclt_jax.cli import main as cli
+from metriclt_jax.data import records
 
-from absl import app, flags
-
-from metriclt_jax.data import prepare
-from metriclt_jax.errors import InputError
-
-_DATASET = flags.DEFINE_string('dataset', None, 'digits_lt or skin7.', required=True)
-_SOURCE = flags.DEFINE_string('source', None, 'Folder that the official archives unpack to.')
-_DATA_DIR = flags.DEFINE_string('data_dir', '~/metriclt_data', 'Where prepared data sets lie.')
+_DATASET = flags.DEFINE_enum('dataset', None, records.names(), 'data set to prepare')
+_SOURCE = flags.DEFINE_string('source', None, 'folder with the original files; not for digits_lt')
+_DATA_DIR = flags.DEFINE_string('data_dir', '~/metriclt_data', 'where prepared data sets lie')
+flags.mark_flag_as_required('dataset')
 
 
-def _main(argv) -> None:
-    del argv
-    try:
-        path = prepare(_DATASET.value, _SOURCE.value, _DATA_DIR.value)
-    except InputError as error:
-        print(f'error: {error}', file=sys.stderr)
-        sys.exit(2)
+def prepare_data() -> None:
+    """Prepares what the flags say; prints where it is."""
+    path = records.prepare(_DATASET.value, _SOURCE.value, _DATA_DIR.value)
     print(f'{_DATASET.value} is prepared in {path}')
 
 
 def main() -> None:
-    """Runs the command."""
-    app.run(_main)
+    """Entry point."""
+    cli.run(prepare_data)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,9 +1,10 @@
 """`train.py --config=FILE:METHOD[,scale=NAME] --workdir=DIR`: train, evaluate, write results."""
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from metriclt_jax.cli import main as cli
+from metriclt_jax.errors import InputError
 
 TERMINATED = 75  # exit code after SIGTERM: saved, run the same command again (EX_TEMPFAIL)
 
@@ -16,20 +17,31 @@ flags.mark_flags_as_required(['config', 'workdir'])
 
 def train() -> int | None:
     """Runs what the flags say; prints the table of results."""
+    config = _config()
     from rich.console import Console
 
-    from metriclt_jax.reports.tables import print_results
+    from metriclt_jax.reports.tables import stage_table
     from metriclt_jax.training.run import Interrupted, run
 
+    cli.keep_compiled_programs()
     console = Console()
     try:
-        results = run(_CONFIG.value, _WORKDIR.value, console)
+        results = run(config, _WORKDIR.value, console)
     except Interrupted as interrupted:
         console.print(f'SIGTERM: {interrupted}; run the same command again to go on')
         return TERMINATED
-    print_results(results, console)
+    console.print(stage_table(results))
     console.print(f'written to {_WORKDIR.value}', highlight=False)
     return None
+
+
+def _config() -> ConfigDict:
+    config = _CONFIG.value
+    try:
+        config.method  # noqa: B018 (a config file that failed to load says so at its first use)
+    except OSError as error:
+        raise InputError(str(error)) from None
+    return config
 
 
 def main() -> None:

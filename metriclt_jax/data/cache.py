@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from metriclt_jax.data import records
 from metriclt_jax.data.decoding import decode, in_order
 from metriclt_jax.data.locking import exclusive
 from metriclt_jax.data.progress import progress
+from metriclt_jax.data.records import Example, Records
 from metriclt_jax.errors import InputError
 
 _FORMAT = 1
@@ -54,11 +54,11 @@ class Images:
         indices = np.asarray(indices)
         for index in np.unique(indices[~self.checked[indices]]):
             self._check(int(index))
-        return self.pixels[indices]
+        return self.pixels.take(indices, axis=0)  # unlike [], does not hold up other threads
 
     def _check(self, index: int) -> None:
         if zlib.crc32(self.pixels[index]) != self.crc32[index]:
-            _log.warning('Image %d of the cache is damaged; it is decoded again.', index)
+            _log.warning('Cached image %d is damaged; it is decoded again.', index)
             self.pixels[index] = self.decode_again(index)
         self.checked[index] = True
 
@@ -74,7 +74,7 @@ class Cache:
     aspects: np.ndarray
 
 
-def open_cache(source: records.Records, size: int, data_dir: str) -> Cache:
+def open_cache(source: Records, size: int, data_dir: str) -> Cache:
     """Opens the decoded images of a data set, and builds them first where that is needed.
 
     Args:
@@ -86,7 +86,7 @@ def open_cache(source: records.Records, size: int, data_dir: str) -> Cache:
         InputError: an impossible size, a folder that cannot be written to, no space.
     """
     if size < 1:
-        raise InputError(f'data.resize must be 1 pixel or more, not {size}.')
+        raise InputError(f'data.resize is {size}; allowed: 1 or more')
     folder = Path(data_dir).expanduser() / 'cache'
     path = folder / f'{source.name}_{size}x{size}'
     header = {
@@ -94,38 +94,38 @@ def open_cache(source: records.Records, size: int, data_dir: str) -> Cache:
         'fingerprint': source.fingerprint,
         'shape': [len(source), size, size, 3],
     }
-    index = _read_index(path, header)
-    if index is None:
-        try:
+    try:
+        columns = _read_index(path, header)
+        if columns is None:
             folder.mkdir(parents=True, exist_ok=True)
             with exclusive(folder / f'{path.name}.lock'):
-                index = _read_index(path, header)
-                if index is None:
-                    _build(source, path, header)
-                    index = _read_index(path, header)
-        except OSError as error:
-            needed = math.prod(header['shape']) / 2**20
-            raise InputError(
-                f'Cannot write the decoded images ({needed:.0f} MiB) to {path}: '
-                f'{error.strerror or error}.'
-            ) from error
+                columns = _read_index(path, header)  # someone may have built it meanwhile
+                if columns is None:
+                    columns = _build(source, path, header)
+    except OSError as error:
+        raise InputError(
+            f'the decoded images ({math.prod(header["shape"]) / 2**20:.0f} MiB) cannot be kept in '
+            f'{path}: {error}'
+        ) from error
+    # Copy-on-write: repaired images stay in memory, and a read-only folder will do.
     shape = tuple(header['shape'])
+    pixels = np.memmap(path / 'images', dtype=np.uint8, mode='c', shape=shape)
     images = Images(
-        pixels=np.memmap(path / 'images', dtype=np.uint8, mode='c', shape=shape),
-        crc32=np.array(index['crc32'], np.uint32),
-        decode_again=lambda i: decode(records.read(source, [i])[0].image, size)[0],
+        pixels=np.asarray(pixels),
+        crc32=np.array(columns['crc32'], np.uint32),
+        decode_again=lambda index: _decode(source.read([index])[0], size)[1],
         checked=np.zeros(len(source), bool),
     )
     return Cache(
         images=images,
-        ids=np.array(index['ids']),
-        labels=np.array(index['labels'], np.int32),
-        groups=np.array(index['groups']),
-        aspects=np.array(index['aspects'], np.float32),
+        ids=np.array(columns['ids']),
+        labels=np.array(columns['labels'], np.int32),
+        groups=np.array(columns['groups']),
+        aspects=np.array(columns['aspects'], np.float32),
     )
 
 
-def _build(source: records.Records, path: Path, header: dict[str, Any]) -> None:
+def _build(source: Records, path: Path, header: dict[str, Any]) -> dict[str, list]:
     """Decodes every image into a folder aside and moves it to its place when complete."""
     count, size = header['shape'][:2]
     aside = path.with_name(f'{path.name}.incomplete')
@@ -136,7 +136,7 @@ def _build(source: records.Records, path: Path, header: dict[str, Any]) -> None:
     try:
         needed = math.prod(header['shape'])
         if shutil.disk_usage(aside).free < needed:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(aside.parent))
         with (aside / 'images').open('wb') as file, ThreadPoolExecutor() as pool:
             decoded = in_order(pool, lambda example: _decode(example, size), _examples(source))
             for example, pixels, aspect in progress(decoded, f'Decoding {source.name}', count):
@@ -151,15 +151,16 @@ def _build(source: records.Records, path: Path, header: dict[str, Any]) -> None:
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     _log.info('Decoded %d images of %s to %s.', count, source.name, path)
+    return columns
 
 
-def _examples(source: records.Records, chunk: int = 256) -> Iterator[records.Example]:
+def _examples(source: Records, chunk: int = 256) -> Iterator[Example]:
     for start in range(0, len(source), chunk):
-        yield from records.read(source, range(start, min(start + chunk, len(source))))
+        yield from source.read(range(start, min(start + chunk, len(source))))
 
 
-def _decode(example: records.Example, size: int) -> tuple[records.Example, np.ndarray, float]:
-    return example, *decode(example.image, size)
+def _decode(example: Example, size: int) -> tuple[Example, np.ndarray, float]:
+    return example, *decode(example.image, size, example.image_id)
 
 
 def _write_index(path: Path, index: dict[str, Any]) -> None:
@@ -167,8 +168,8 @@ def _write_index(path: Path, index: dict[str, Any]) -> None:
     (path / 'index.json').write_text(f'{zlib.crc32(text.encode())}\n{text}\n')
 
 
-def _read_index(path: Path, header: dict[str, Any]) -> dict[str, Any] | None:
-    """Returns the index of a cache, or None where the cache is not what `header` asks for."""
+def _read_index(path: Path, header: dict[str, Any]) -> dict[str, list] | None:
+    """Returns the columns of a cache's index; None where the cache does not fit `header`."""
     try:
         crc32, text = (path / 'index.json').read_text().splitlines()
         index = json.loads(text)
@@ -183,4 +184,4 @@ def _read_index(path: Path, header: dict[str, Any]) -> dict[str, Any] | None:
         complete = False
     if not complete:
         _log.warning('The decoded images in %s are outdated or damaged.', path)
-    return index if complete else None
+    return {column: index[column] for column in _COLUMNS} if complete else None

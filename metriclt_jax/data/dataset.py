@@ -52,18 +52,18 @@ def load_dataset(config: ConfigDict) -> Dataset:
         InputError: a field that cannot be used, or a data set that is not prepared.
     """
     if config.split not in ('paper', 'grouped'):
-        raise InputError(f"data.split must be 'paper' or 'grouped', not {config.split!r}.")
+        raise InputError(f'data.split is {config.split!r}; allowed: paper, grouped')
     if config.name == 'digits_lt':
         records.prepare(config.name, None, config.data_dir)
     source = records.open_records(config.name, config.data_dir)
     cache = open_cache(source, config.resize, config.data_dir)
-    groups = cache.groups if cache.groups.any() else None
+    groups = cache.groups if np.any(cache.groups != '') else None
     if config.split == 'paper':
         parts = splits.stratified(
             cache.labels, config.fractions, config.split_seed, source.class_names
         )
     elif groups is None:
-        raise InputError(f"data.split='grouped' needs groups, and {config.name} has none.")
+        raise InputError(f"data.split is 'grouped'; allowed: paper, as {config.name} has no groups")
     else:
         parts = splits.grouped(
             cache.labels, groups, config.fractions, config.split_seed, source.class_names
@@ -90,7 +90,7 @@ def _long_tailed(labels: np.ndarray, train: np.ndarray, config: ConfigDict) -> n
     )
     if counts.min() < 1:
         raise InputError(
-            f'data.imbalance_ratio={config.imbalance_ratio} leaves no training image of the last '
-            f'class; the first has {counts[0]}.'
+            f'data.imbalance_ratio is {config.imbalance_ratio}; allowed: at most {2 * counts[0]}, '
+            f'as the largest class keeps {counts[0]} images and the smallest needs one'
         )
     return train[long_tail.subset(labels[train], counts, config.split_seed)]

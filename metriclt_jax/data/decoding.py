@@ -2,7 +2,6 @@
 
 import io
 import itertools
-import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from metriclt_jax.data.progress import progress
 from metriclt_jax.errors import InputError
@@ -22,11 +21,28 @@ T = TypeVar('T')
 U = TypeVar('U')
 
 
-def decode(image: bytes, size: int) -> tuple[np.ndarray, float]:
-    """Decodes an image file to RGB and resizes it to `size` x `size`.
+def to_storage(picture: Image.Image, size: int) -> np.ndarray:
+    """Converts a picture to RGB, resized to `size` x `size`: what is cached and trained on.
 
-    The resizing is bilinear and antialiased and does not keep the aspect ratio; an image that has
+    The resizing is bilinear and antialiased and does not keep the aspect ratio; a picture that has
     the size already is left as it is.
+
+    Returns:
+        uint8 `[size, size, 3]`.
+    """
+    rgb = picture.convert('RGB')
+    if rgb.size != (size, size):
+        rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(rgb)
+
+
+def decode(image: bytes, size: int, name: str) -> tuple[np.ndarray, float]:
+    """Decodes an image file.
+
+    Args:
+        image: the file's content.
+        size: side of the result, see `to_storage`.
+        name: of the image, for messages.
 
     Returns:
         Pixels, uint8 `[size, size, 3]`, and width / height of the original.
@@ -36,13 +52,9 @@ def decode(image: bytes, size: int) -> tuple[np.ndarray, float]:
     """
     try:
         with Image.open(io.BytesIO(image)) as picture:
-            width, height = picture.size
-            rgb = picture.convert('RGB')
+            return to_storage(picture, size), picture.width / picture.height
     except _DAMAGE as error:
-        raise InputError(f'An image cannot be decoded: {error}.') from error
-    if (width, height) != (size, size):
-        rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(rgb), width / height
+        raise InputError(f'image {name} cannot be decoded: {_reason(error)}') from error
 
 
 def check_images(paths: Sequence[Path]) -> None:
@@ -59,7 +71,7 @@ def check_images(paths: Sequence[Path]) -> None:
 def in_order(
     pool: ThreadPoolExecutor, function: Callable[[T], U], items: Iterable[T], window: int = 256
 ) -> Iterator[U]:
-    """Yields `function(item)` in order, like `pool.map` but never far ahead of the consumer."""
+    """Yields `function(item)` in order, like `pool.map`, but never far ahead of the consumer."""
     items = iter(items)
     while chunk := list(itertools.islice(items, window)):
         yield from pool.map(function, chunk)
@@ -68,11 +80,12 @@ def in_order(
 def _check(path: Path) -> None:
     try:
         with Image.open(path) as picture:
-            # A JPEG is decompressed completely, but its pixels are computed at 1/8 of the size.
+            # A JPEG is read to its end, but its pixels are computed at an eighth of its size.
             picture.draft('RGB', (1, 1))
             picture.load()
     except _DAMAGE as error:
-        size = os.path.getsize(path) if path.exists() else 0
-        raise InputError(
-            f'{path} ({size} bytes) is not a readable image: {error}; copy it again.'
-        ) from error
+        raise InputError(f'{path} is not a readable image: {_reason(error)}') from error
+
+
+def _reason(error: Exception) -> str:
+    return 'unknown format' if isinstance(error, UnidentifiedImageError) else str(error)

@@ -19,6 +19,6 @@ def exclusive(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            _log.info('Waiting for another process that prepares the same data (%s).', path)
+            _log.warning('Waiting for another process that prepares the same data (%s).', path)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -26,7 +26,7 @@ def exponential_counts(
     [9366, 5267, 2962, 1666, 937, 527, 296, 167, 94]
     """
     if not ratio >= 1:
-        raise InputError(f'data.imbalance_ratio must be 0 (keep all) or 1 or more, not {ratio}.')
+        raise InputError(f'data.imbalance_ratio is {ratio}; allowed: 0 (keep all), or 1 or more')
     exponents = np.arange(num_classes) / max(num_classes - 1, 1)
     sizes = n_max * float(ratio) ** -exponents
     # The power is off by a few units in the last place: 10.000000000000002, or 9.999999999999998.
@@ -52,6 +52,6 @@ def subset(labels: np.ndarray, counts: np.ndarray, seed: int) -> np.ndarray:
     for label, count in enumerate(counts):
         members = np.flatnonzero(labels == label)
         if count > len(members):
-            raise InputError(f'Class {label} has {len(members)} images, too few for {count}.')
+            raise InputError(f'class {label} has {len(members)} images, too few for {count}')
         chosen.append(generator('subset', seed, label).permutation(members)[:count])
     return np.sort(np.concatenate(chosen))

@@ -29,8 +29,8 @@ def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
     images = len(dataset.parts['train'])
     if not 1 <= batch_size <= images:
         raise InputError(
-            f'batch_size must be between 1 and the {images} training images of {dataset.name}, '
-            f'not {batch_size}.'
+            f'batch_size is {batch_size}; allowed: 1 to {images}, the training images of '
+            f'{dataset.name}'
         )
     return images // batch_size
 
@@ -97,7 +97,9 @@ def eval_batches(dataset: Dataset, part: str, batch_size: int) -> Iterator[Batch
         Batches as from `train_batches`, with 'mask' float32 `[B]`: 1, and 0 for the copies.
     """
     if batch_size < 1:
-        raise InputError(f'batch_size must be 1 or more, not {batch_size}.')
+        raise InputError(f'batch_size is {batch_size}; allowed: 1 or more')
+    if part not in dataset.parts:
+        raise InputError(f'the part is {part!r}; allowed: {", ".join(dataset.parts)}')
     indices = dataset.parts[part]
 
     def batch(step: int) -> Batch:
@@ -129,13 +131,14 @@ def prefetch_to_devices(
     Raises:
         InputError: n does not divide B.
     """
+    # What pmap itself asks for. Under another axis name than its own, it would compile once more.
     mesh = jax.sharding.Mesh(np.array(devices), ('batch',))
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('batch'))
 
-    def put(array: np.ndarray) -> np.ndarray:
+    def divide(array: np.ndarray) -> np.ndarray:
         if len(array) % len(devices):
             raise InputError(
-                f'batch_size must be a multiple of the {len(devices)} devices, not {len(array)}.'
+                f'batch_size is {len(array)}; allowed: a multiple of {len(devices)}, the devices'
             )
         return array.reshape(len(devices), -1, *array.shape[1:])
 
@@ -143,7 +146,7 @@ def prefetch_to_devices(
 
     def fetch() -> dict[str, jax.Array] | None:
         batch = next(iterator, None)
-        return None if batch is None else jax.device_put(jax.tree.map(put, batch), sharding)
+        return None if batch is None else jax.device_put(jax.tree.map(divide, batch), sharding)
 
     pool = ThreadPoolExecutor(1, 'prefetch')
     try:

@@ -31,14 +31,14 @@ def epoch_order(
     """
     labels = np.asarray(labels)
     if sampler not in _ORDERS:
-        raise InputError(f'The sampler must be one of {", ".join(_ORDERS)}, not {sampler!r}.')
+        raise InputError(f'the sampler is {sampler!r}; allowed: {", ".join(_ORDERS)}')
     size = len(labels) if size is None else size
     return _ORDERS[sampler](labels, generator(f'{sampler} epoch', seed, epoch), size)
 
 
 def _instance(labels: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
     if size > len(labels):
-        raise InputError(f'An epoch over {len(labels)} images cannot visit {size} of them.')
+        raise InputError(f'an epoch visits {size} images; allowed: at most all {len(labels)}')
     return rng.permutation(len(labels))[:size]
 
 

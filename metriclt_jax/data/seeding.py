@@ -1,6 +1,6 @@
 """Independent random streams for splits, subsets and epochs."""
 
-import zlib
+import hashlib
 
 import numpy as np
 
@@ -17,6 +17,8 @@ def generator(purpose: str, seed: int, *numbers: int) -> np.random.Generator:
     True
     """
     if seed < 0:
-        raise InputError(f'The seed of the {purpose} must be 0 or more, not {seed}.')
-    entropy = [zlib.crc32(purpose.encode()), seed, *numbers]
+        raise InputError(f'the seed of the {purpose} is {seed}; allowed: 0 or more')
+    # A hash, as SeedSequence itself takes [seed] and [seed, 0] for the same.
+    text = '/'.join([purpose, str(seed), *map(str, numbers)])
+    entropy = int.from_bytes(hashlib.sha256(text.encode()).digest())
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))

@@ -118,8 +118,8 @@ def grouped(
         if not got.all():
             num_groups = len(np.unique(group_of[labels == label]))
             raise InputError(
-                f'Class {name} has {num_groups} groups, too few for a grouped split with '
-                f'data.fractions={tuple(fractions)}: every part needs at least one of its images.'
+                f'class {name} has {num_groups} groups, too few for a grouped split with '
+                f'data.fractions {tuple(fractions)}: every part needs one of its images'
             )
     return {part: np.flatnonzero(part_of[group_of] == p) for p, part in enumerate(PARTS)}
 
@@ -134,8 +134,8 @@ def _targets(
         for part, fraction, count in zip(PARTS, fractions, counts, strict=True):
             if fraction > 0 and count == 0:
                 raise InputError(
-                    f'Class {name} has {sum(counts)} images, too few for data.fractions='
-                    f'{tuple(fractions)}: none would be left for the {part} part.'
+                    f'class {name} has {sum(counts)} images, too few for data.fractions '
+                    f'{tuple(fractions)}: none is left for the {part} part'
                 )
     return targets
 
@@ -145,10 +145,9 @@ def _names(labels: Iterable[int], class_names: Sequence[str] | None) -> list[str
 
 
 def _check_fractions(fractions: Sequence[float]) -> None:
-    if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+    fits = len(fractions) == len(PARTS) and fractions[0] > 0 and min(fractions) >= 0
+    if not (fits and abs(sum(fractions) - 1) < 1e-6):
         raise InputError(
-            'data.fractions must be three numbers, 0 or more, for training, validation and test '
-            f'that sum to 1, not {tuple(fractions)}.'
+            f'data.fractions is {tuple(fractions)}; allowed: three numbers that sum to 1, above 0 '
+            'for training, 0 or more for validation and test'
         )
-    if fractions[0] == 0:
-        raise InputError(f'data.fractions must leave images for training, not {tuple(fractions)}.')

@@ -160,11 +160,10 @@ def summarize(
     """
     confusion = _square(confusion)
     _require_examples(confusion.sum(axis=1), names=class_names)
+    recalls = {name: mean_class_recall(confusion, members) for name, members in groups.items()}
     return {
         'mcr_all': mean_class_recall(confusion),
-        **{
-            f'mcr_{name}': mean_class_recall(confusion, members) for name, members in groups.items()
-        },
+        **{f'mcr_{name}': recall for name, recall in recalls.items()},
         'accuracy': accuracy(confusion),
         'macro_f1': macro_f1(confusion),
         'macro_auroc': macro_auroc(probabilities, labels),

@@ -93,6 +93,8 @@ def create_model(
     _choose('head', head, HEADS)
     if num_classes < 2:
         raise InputError(f'num_classes is {num_classes}; a classifier needs at least 2')
+    if projection and min(projection) < 1:
+        raise InputError(f'projection is {tuple(projection)}; its widths must be at least 1')
     return Classifier(
         backbone(**backbone_options, dtype=_choose('dtype', dtype, DTYPES), axis_name=axis_name),
         num_classes,

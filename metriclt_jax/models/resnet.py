@@ -13,8 +13,12 @@ import jax
 import jax.numpy as jnp
 
 from metriclt_jax.errors import InputError
-from metriclt_jax.models.convolution import Conv, max_pool
+from metriclt_jax.models.convolution import Conv
 from metriclt_jax.models.normalization import BatchNorm
+from metriclt_jax.models.pooling import max_pool
+
+# Kernel size, stride and padding of the first convolution.
+STEMS = {'imagenet': (7, 2, 3), 'small': (3, 1, 1)}
 
 
 class Downsample(nn.Module):
@@ -128,10 +132,6 @@ class ResNet(nn.Module):
                 x, train
             )
         return jnp.mean(x.astype(jnp.float32), axis=(1, 2))
-
-
-# Kernel size, stride and padding of the first convolution.
-STEMS = {'imagenet': (7, 2, 3), 'small': (3, 1, 1)}
 
 
 def resnet(

@@ -21,9 +21,11 @@ labels_of_8 = hnp.arrays(np.int32, 8, elements=st.integers(0, 4))
 permutations_of_8 = st.permutations(range(8)).map(np.array)
 few = settings(deadline=None, max_examples=25)
 
-jit_triplet = jax.jit(triplet, static_argnames=('mining', 'squared'))
-jit_triplet_and_gradient = jax.jit(jax.value_and_grad(triplet), static_argnames='mining')
+static = ('mining', 'squared')
+jit_triplet = jax.jit(triplet, static_argnames=static)
+jit_triplet_and_gradient = jax.jit(jax.value_and_grad(triplet), static_argnames=static)
 jit_supervised_contrastive = jax.jit(supervised_contrastive)
+jit_supervised_contrastive_and_gradient = jax.jit(jax.value_and_grad(supervised_contrastive))
 
 
 def numpy_triplet(features, labels, margin, mining, squared):
@@ -132,7 +134,7 @@ def test_triplet_of_equal_features_is_exactly_the_margin(rng, mining, squared):
     # As long and as wide as the pooled features of a ResNet50, where |x|^2 + |y|^2 - 2xy is not 0.
     feature = rng.random(2048).astype(np.float32)
     features = np.tile(50 * feature / np.linalg.norm(feature), [6, 1])
-    loss, gradient = jax.value_and_grad(triplet)(
+    loss, gradient = jit_triplet_and_gradient(
         features, np.array([0, 0, 1, 1, 2, 2]), 50.0, mining=mining, squared=squared
     )
     assert loss == 50
@@ -142,24 +144,22 @@ def test_triplet_of_equal_features_is_exactly_the_margin(rng, mining, squared):
 @pytest.mark.parametrize('mining', MININGS)
 @pytest.mark.parametrize('labels', [[0, 0, 0, 0], [0, 1, 2, 3]], ids=['one class', 'singletons'])
 def test_triplet_without_any_triplet_is_zero(mining, labels):
-    loss, gradient = jax.value_and_grad(triplet)(
-        jnp.asarray(LINE), np.array(labels), 5.0, mining=mining
-    )
+    loss, gradient = jit_triplet_and_gradient(LINE, np.array(labels), 5.0, mining=mining)
     assert loss == 0
     np.testing.assert_array_equal(gradient, 0)
 
 
 @pytest.mark.parametrize('mining', MININGS)
 def test_triplet_of_well_separated_classes_is_zero(mining):
-    features = jnp.array([[0.0], [1.0], [100.0], [101.0]])
-    loss, gradient = jax.value_and_grad(triplet)(features, LINE_LABELS, 5.0, mining=mining)
+    features = np.array([[0.0], [1.0], [100.0], [101.0]], np.float32)
+    loss, gradient = jit_triplet_and_gradient(features, LINE_LABELS, 5.0, mining=mining)
     assert loss == 0
     np.testing.assert_array_equal(gradient, 0)
 
 
 def test_batch_hard_gradient_moves_the_hardest_pairs_only():
     features = jnp.array([[0.0], [1.0], [3.0], [7.0], [200.0]])
-    gradient = jax.grad(triplet)(features, np.array([0, 0, 1, 1, 2]), 5.0)
+    _, gradient = jit_triplet_and_gradient(features, np.array([0, 0, 1, 1, 2]), 5.0)
     # Anchors 0, 1, 2, 3 choose (1, 2), (0, 2), (3, 1), (2, 1), each with a loss above 0.
     pairs = [(0, 1, 2), (1, 0, 2), (2, 3, 1), (3, 2, 1)]
     expected = np.zeros(5)
@@ -178,7 +178,7 @@ def test_triplet_is_accurate_for_raw_features_far_from_the_origin(rng, distance)
     features *= distance / np.sqrt(2) / np.linalg.norm(features, axis=1, keepdims=True)
     features = np.float32(50 * base / np.linalg.norm(base) + features)
     labels = np.repeat([0, 1], 4)
-    loss = triplet(features, labels, 50.0)
+    loss = jit_triplet(features, labels, 50.0)
     expected = numpy_triplet(features, labels, 50.0, 'batch_hard', squared=False)
     np.testing.assert_allclose(loss, expected, atol=1e-6 * (50 + distance))
 
@@ -250,7 +250,7 @@ def test_triplet_keeps_no_differences_of_all_pairs():
 )
 def test_supervised_contrastive_of_identical_embeddings(labels, expected):
     embeddings = jnp.ones([len(labels), 4])
-    loss, gradient = jax.value_and_grad(supervised_contrastive)(embeddings, np.array(labels))
+    loss, gradient = jit_supervised_contrastive_and_gradient(embeddings, np.array(labels))
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
     np.testing.assert_allclose(gradient, 0, atol=1e-6)
 

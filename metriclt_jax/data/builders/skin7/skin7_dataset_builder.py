@@ -42,22 +42,21 @@ def read_source(source: str | None) -> list[records.Example]:
     """
     if not source:
         raise InputError(
-            f'skin7 needs a source: the folder with {IMAGES}/, {LABELS} and {LESIONS}.'
+            f'skin7 needs a source; allowed: a folder with {IMAGES}/, {LABELS} and {LESIONS}'
         )
     folder = Path(source).expanduser()
     for name, kind in (('', 'folder'), (IMAGES, 'folder'), (LABELS, 'file'), (LESIONS, 'file')):
         if not ((folder / name).is_dir() if kind == 'folder' else (folder / name).is_file()):
             raise InputError(
-                f'There is no {kind} {folder / name}; the source of skin7 is the folder with '
-                f'{IMAGES}/, {LABELS} and {LESIONS}.'
+                f'there is no {kind} {folder / name}; the source of skin7 is a folder with '
+                f'{IMAGES}/, {LABELS} and {LESIONS}'
             )
     labels = {
         row['image']: _label(row, folder / LABELS)
         for row in _table(folder / LABELS, ('image', *CLASS_NAMES))
     }
     lesions = {
-        row['image']: row['lesion_id']
-        for row in _table(folder / LESIONS, ('image', 'lesion_id'))
+        row['image']: row['lesion_id'] for row in _table(folder / LESIONS, ('image', 'lesion_id'))
     }
     files = {
         path.stem: path
@@ -98,20 +97,22 @@ def _table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     try:
         with path.open(newline='', encoding='utf-8-sig') as file:
             reader = csv.DictReader(file)
-            rows = list(reader)
+            header, rows = reader.fieldnames or (), list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f'Cannot read {path} as a CSV file: {error}.') from error
+        raise InputError(f'{path} cannot be read as a CSV file: {error}') from error
     for column in columns:
-        if column not in (reader.fieldnames or ()):
+        if column not in header:
             raise InputError(
-                f'{path} has no column {column!r}; it needs the columns {", ".join(columns)}.'
+                f'{path} has no column {column!r}; it needs the columns {", ".join(columns)}'
             )
+    if not rows:
+        raise InputError(f'{path} has no rows; it needs one an image')
     for row in rows:
         if any(not row[column] for column in columns):
-            raise InputError(f'{path} has an empty field in the row of image {row["image"]!r}.')
+            raise InputError(f'{path} has an empty field in the row of image {row["image"]!r}')
     for image_id, count in collections.Counter(row['image'] for row in rows).items():
         if count > 1:
-            raise InputError(f'{path} lists image {image_id} {count} times; once is allowed.')
+            raise InputError(f'{path} lists image {image_id} {count} times; allowed: once')
     return rows
 
 
@@ -123,8 +124,8 @@ def _label(row: dict[str, str], path: Path) -> int:
         numbers = []
     if sorted(numbers) != [0.0] * (len(CLASS_NAMES) - 1) + [1.0]:
         raise InputError(
-            f'{path} must give image {row["image"]} one 1.0 among {", ".join(CLASS_NAMES)} and '
-            f'0.0 otherwise, but has {",".join(values)}.'
+            f'{path} has {",".join(values)} for image {row["image"]}; allowed: 1.0 for one of '
+            f'{", ".join(CLASS_NAMES)} and 0.0 for the others'
         )
     return numbers.index(1.0)
 
@@ -137,6 +138,6 @@ def _same_images(first: dict, first_path: Path, second: dict, second_path: Path)
         missing = sorted(these.keys() - others.keys())
         if missing:
             raise InputError(
-                f'{len(missing)} of the {len(these)} images of {path} are not in {other_path}, '
-                f'the first is {missing[0]}.'
+                f'{other_path} lacks {len(missing)} of the {len(these)} images of {path}, the '
+                f'first is {missing[0]}'
             )

@@ -1,0 +1,291 @@
+"""Figures of a run: its curves, its confusion matrices and its features, as PNG files.
+
+Every function takes plain values and a path, draws without matplotlib's global state (so in any
+thread and without a display) and puts the file at the path in one step.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# The palette of Okabe and Ito, which colour-blind people can tell apart.
+_BLACK, _GREY = '#000000', '#999999'
+_BLUE, _ORANGE, _GREEN, _PINK = '#0072B2', '#E69F00', '#009E73', '#CC79A7'
+_SKY, _RED = '#56B4E9', '#D55E00'
+_PALETTE = (_BLUE, _ORANGE, _GREEN, _RED, _PINK, _SKY, _BLACK, _GREY)
+_MARKERS = ('o', '^', 's')
+_SMALL, _MEDIUM, _LARGE = 9, 10, 12  # font sizes, in points
+
+# Panel -> curves: label, colour, and where a line of metrics.jsonl has the value.
+_PANELS = {
+    'training loss': (
+        ('objective', _BLACK, ('train', 'loss')),
+        ('classification loss', _SKY, ('train', 'classification')),
+    ),
+    'metric loss': (('before its coefficient', _PINK, ('train', 'metric')),),
+    'per cent': (
+        ('training accuracy', _GREY, ('train', 'accuracy')),
+        ('validation MCR all', _BLACK, ('validation', 'mcr_all')),
+        ('validation MCR major', _BLUE, ('validation', 'mcr_major')),
+        ('validation MCR medium', _GREEN, ('validation', 'mcr_medium')),
+        ('validation MCR minor', _RED, ('validation', 'mcr_minor')),
+    ),
+    'learning rate': (('', _BLACK, ('learning_rate',)),),
+}
+
+
+def training_curves(lines: Sequence[Mapping[str, Any]], path: str | os.PathLike) -> None:
+    """Losses, recalls and learning rate over the epochs, a column for each stage.
+
+    Args:
+        lines: the lines of `metrics.jsonl`, at least one; what they do not have is not drawn.
+        path: the PNG to write.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    stages = list(dict.fromkeys(line['stage'] for line in lines))
+    panels = {}
+    for panel, curves in _PANELS.items():
+        for curve in curves:
+            if any(_value(line, curve[-1]) is not None for line in lines):
+                panels.setdefault(panel, []).append(curve)
+
+    figure = _figure(4.2 * len(stages) + 2.4, 2.4 * len(panels) + 0.4)
+    grid = figure.subplots(len(panels), len(stages), squeeze=False, sharex='col')
+    for row, (panel, curves) in zip(grid, panels.items(), strict=True):
+        for axes, stage in zip(row, stages, strict=True):
+            here = [line for line in lines if line['stage'] == stage]
+            for label, colour, where in curves:
+                points = [(line['epoch'], _value(line, where)) for line in here]
+                points = np.array([point for point in points if None not in point]).reshape(-1, 2)
+                # The first curve is wide, since the next one may lie on it.
+                width = 3 if label == curves[0][0] and len(curves) > 1 else 1.5
+                marker = 'o' if len(points) < 30 else None  # a single point makes no line
+                unit = 100 if panel == 'per cent' else 1
+                axes.plot(
+                    points[:, 0],
+                    points[:, 1] * unit,
+                    color=colour,
+                    label=label,
+                    linewidth=width,
+                    marker=marker,
+                    markersize=2 + width,
+                )
+            axes.grid(alpha=0.3)
+            axes.xaxis.set_major_locator(
+                MaxNLocator(steps=(1, 2, 5, 10), integer=True, min_n_ticks=1)
+            )
+            axes.set_xlim(0.5, here[-1]['epoch'] + 0.5)
+            if not any(len(curve.get_xdata()) for curve in axes.lines):
+                _note(axes, 'none in this stage')
+                axes.tick_params(labelleft=False)
+        row[0].set_ylabel(panel, size=_MEDIUM)
+        if any(label for label, _, _ in curves):
+            row[-1].legend(
+                loc='upper left', bbox_to_anchor=(1, 1.05), fontsize=_MEDIUM, frameon=False
+            )
+    for axes, stage in zip(grid[0], stages, strict=True):
+        axes.set_title(stage, size=_LARGE)
+    for axes in grid[-1]:
+        axes.set_xlabel('epoch', size=_MEDIUM)
+    _save(figure, path)
+
+
+def _value(line: Mapping[str, Any], where: Sequence[str]) -> float | None:
+    value = line
+    for name in where:
+        value = None if value is None else value.get(name)
+    return value
+
+
+def confusion_matrices(results: Mapping[str, Any], path: str | os.PathLike) -> None:
+    """The confusion matrices of the test part at the end of each stage, side by side.
+
+    Rows are true classes and sum to 100 per cent, so that the diagonal has the recalls; below the
+    per cent is the count. Classes go from the most frequent one in training to the least frequent.
+
+    Args:
+        results: the contents of `results.json`.
+        path: the PNG to write.
+    """
+    order = np.argsort(-np.asarray(results['train_counts']), kind='stable')
+    names = [results['class_names'][c] for c in order]
+    stages = results['stages']
+    few = len(names) <= 12  # numbers in more cells could not be read
+    side = max(3.2, 0.62 * len(names)) if few else 7
+
+    figure = _figure(side * len(stages) + 2.6, side + 1.6)
+    grid = figure.subplots(1, len(stages), squeeze=False, sharey=True)[0]
+    for axes, stage in zip(grid, stages, strict=True):
+        test = stage['last']['test']
+        if test is None:
+            counts = np.zeros((len(names), len(names)), int)
+            _note(axes, 'no trained classifier')
+            title = stage['name']
+        else:
+            counts = np.array(test['confusion'])[np.ix_(order, order)]
+            title = f'{stage["name"]}: MCR {100 * test["mcr_all"]:.2f} %'
+        per_cent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        image = axes.imshow(per_cent, cmap='Blues', vmin=0, vmax=100)
+        if few and test is not None:
+            _write_cells(axes, per_cent, counts)
+        axes.set_title(title, size=_LARGE)
+        axes.set_xlabel('predicted class', size=_LARGE)
+        if len(names) <= 30:
+            axes.set_xticks(range(len(names)), names, rotation=90, size=_MEDIUM)
+            axes.set_yticks(range(len(names)), names, size=_MEDIUM)
+    rank = '' if len(names) <= 30 else ', by rank in the training part'
+    grid[0].set_ylabel(f'true class{rank}', size=_LARGE)
+    colorbar = figure.colorbar(image, ax=grid, shrink=0.8)
+    colorbar.set_label('per cent of the true class', size=_MEDIUM)
+    _save(figure, path)
+
+
+def _write_cells(axes: 'Axes', per_cent: np.ndarray, counts: np.ndarray) -> None:
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            value = per_cent[row, column]
+            axes.text(
+                column,
+                row,
+                f'{value:.1f}\n({count})',
+                ha='center',
+                va='center',
+                size=_SMALL,
+                color='white' if value > 55 else 'black',
+            )
+
+
+def feature_map(
+    features: ArrayLike,
+    labels: ArrayLike,
+    class_names: Sequence[str],
+    path: str | os.PathLike,
+    seed: int = 0,
+    *,
+    max_points: int = 2000,
+) -> None:
+    """Features in two dimensions by t-SNE (van der Maaten and Hinton, 2008), coloured by class.
+
+    The rarer a class, the later and larger it is drawn, so that it is not hidden. The same
+    arguments give the same picture.
+
+    Args:
+        features: `[N, D]`.
+        labels: classes `[N]`.
+        class_names: names `[C]`.
+        path: the PNG to write.
+        seed: of the choice of the points and of t-SNE.
+        max_points: of more than these, the most frequent classes are thinned out, see `thin_out`.
+    """
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    features, labels = np.asarray(features), np.asarray(labels)
+    totals = np.bincount(labels, minlength=len(class_names))
+    kept = thin_out(labels, max_points, seed)
+    points, labels = _tsne(features[kept], seed), labels[kept]
+
+    head_to_tail = [c for c in np.argsort(-totals, kind='stable') if totals[c]]
+    rarity = Normalize(0, len(head_to_tail) - 1)
+    # 8 colours and 3 markers, both in turn, make 24 pairs; of more classes one can show the rank.
+    few = len(class_names) <= len(_PALETTE) * len(_MARKERS)
+
+    figure = _figure(9, 6.6)
+    axes = figure.subplots()
+    for rank, c in enumerate(head_to_tail):
+        axes.scatter(
+            *points[labels == c].T,
+            s=14 + 36 * float(rarity(rank)) ** 2,
+            color=_PALETTE[c % len(_PALETTE)] if few else colormaps['viridis'](rarity(rank)),
+            marker=_MARKERS[c % len(_MARKERS)] if few else 'o',
+            edgecolor='white',
+            linewidth=0.3 + 0.4 * float(rarity(rank)),
+            label=f'{class_names[c]} ({totals[c]})',
+        )
+    if few:
+        legend = figure.legend(loc='outside right upper', fontsize=_MEDIUM, title='class (images)')
+        for handle in legend.legend_handles:
+            handle.set_sizes([50])
+    else:
+        ranks = ScalarMappable(rarity, 'viridis')
+        colorbar = figure.colorbar(ranks, ax=axes)
+        colorbar.set_label('class, from the most frequent to the rarest', size=_MEDIUM)
+    drawn = '' if len(kept) == totals.sum() else f', {len(kept)} of them drawn'
+    axes.set_title(f't-SNE of the features of {totals.sum()} images{drawn}', size=_LARGE)
+    axes.set_xticks([])  # only who is near whom means something
+    axes.set_yticks([])
+    _save(figure, path)
+
+
+def thin_out(labels: ArrayLike, max_points: int, seed: int = 0) -> np.ndarray:
+    """At most `max_points` examples: up to the same number of each class, and all of rare ones.
+
+    Args:
+        labels: classes `[N]`.
+        max_points: how many to keep; not below one of each class.
+        seed: of the choice within a class.
+
+    Returns:
+        Indices of the kept examples, in ascending order.
+
+    >>> labels = [0] * 50 + [1] * 7 + [2] * 3
+    >>> np.bincount(np.asarray(labels)[thin_out(labels, 20)]).tolist()
+    [10, 7, 3]
+    """
+    labels = np.asarray(labels)
+    counts = np.bincount(labels)
+    limits = np.arange(1, counts.max() + 1)
+    totals = np.minimum(counts, limits[:, None]).sum(axis=1)
+    limit = max(1, np.searchsorted(totals, max_points, side='right'))
+    order = np.random.default_rng(seed).permutation(len(labels))
+    return np.sort(np.concatenate([order[labels[order] == c][:limit] for c in np.unique(labels)]))
+
+
+def _tsne(features: np.ndarray, seed: int) -> np.ndarray:
+    from sklearn.manifold import TSNE
+    from sklearn.utils.extmath import randomized_svd
+    from threadpoolctl import threadpool_limits
+
+    features = features - features.mean(axis=0)
+    # One thread: sums over several would come in any order, and t-SNE amplifies the difference.
+    with threadpool_limits(1):
+        size = min(50, *features.shape)
+        left, scales, _ = randomized_svd(features, size, random_state=seed)
+        principal = left * scales
+        start = principal[:, :2] / max(principal[:, 0].std(), 1e-12)
+        tsne = TSNE(
+            perplexity=min(30, (len(features) - 1) / 3),
+            init=1e-4 * start,
+            max_iter=500,
+            random_state=seed,
+        )
+        return tsne.fit_transform(principal)
+
+
+def _figure(width: float, height: float) -> 'Figure':
+    from matplotlib.figure import Figure
+
+    figure = Figure((width, height), layout='constrained')
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
+    return figure
+
+
+def _note(axes: 'Axes', text: str) -> None:
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha='center', color='#666666', size=_MEDIUM)
+
+
+def _save(figure: 'Figure', path: str | os.PathLike) -> None:
+    path = Path(path)
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+    figure.savefig(temporary, format='png', dpi=150)
+    temporary.replace(path)

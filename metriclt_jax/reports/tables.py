@@ -1,0 +1,58 @@
+"""What a run reached, as a table for the terminal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+_COLUMNS = {
+    'mcr_all': 'MCR\nall',
+    'mcr_major': 'MCR\nmajor',
+    'mcr_medium': 'MCR\nmedium',
+    'mcr_minor': 'MCR\nminor',
+    'accuracy': '\nacc.',
+    'macro_f1': 'macro\nF1',
+    'macro_auroc': 'macro\nAUROC',
+}
+
+
+def stage_table(results: Mapping[str, Any]) -> Table:
+    """Stage 1 against stage 2 on the test part, in per cent; fits a terminal of 80 columns.
+
+    A row for the last epoch of each stage and, where a validation part chose one, for the best. The
+    bold row is the run's result. A dash stands for what does not exist.
+
+    Args:
+        results: the contents of `results.json`.
+    """
+    groups = [f'mcr_{name}' for name in results['groups']]
+    metrics = [m for m in _COLUMNS if not m.startswith('mcr_') or m in ('mcr_all', *groups)]
+    table = Table(
+        title=f'{results["method"]} on {results["dataset"]} '
+        f'({results["model"]}, seed {results["seed"]}): test part, per cent',
+        caption='MCR: mean class recall. last: after the last epoch, '
+        'best: the epoch with the highest MCR on the validation part.',
+        box=box.SIMPLE_HEAD,
+        title_style='',
+        title_justify='left',
+        caption_justify='left',
+    )
+    table.add_column('', no_wrap=True)
+    for metric in metrics:
+        table.add_column(_COLUMNS[metric], justify='right', no_wrap=True)
+    for stage in results['stages']:
+        for which in ('last', 'best'):
+            if which == 'last' or stage[which] is not None:
+                test = (stage[which] or {}).get('test')
+                is_result = stage is results['stages'][-1] and which == 'last'
+                table.add_row(
+                    f'{stage["name"]} {which}',
+                    *(_per_cent(test and test[metric]) for metric in metrics),
+                    style='bold' if is_result else '',
+                )
+    return table
+
+
+def _per_cent(fraction: float | None) -> str:
+    return '-' if fraction is None else f'{100 * fraction:.2f}'

@@ -1,0 +1,189 @@
+"""The command as a user meets it: exit codes, one sentence for each mistake, nothing left behind."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import metriclt_jax
+from metriclt_jax.config import paper_config
+from metriclt_jax.errors import InputError
+from metriclt_jax.training.workdir import claim
+
+ROOT = Path(__file__).parents[2]
+DIGITS = f'{ROOT}/configs/digits_lt.py'
+SMALL = [
+    '--config.model.options.stage_sizes=(1,)',
+    '--config.model.options.width=8',
+    '--config.stage1.epochs=6',
+    '--config.stage2.epochs=2',
+]
+
+
+def call(script, *flags, devices=1):
+    environment = {
+        **os.environ,
+        'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+        'COLUMNS': '80',
+    }
+    command = [sys.executable, f'{ROOT}/scripts/{script}.py', *map(str, flags)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def assert_refused(process, *words):
+    assert process.returncode == 2, process.stderr
+    (line,) = process.stderr.strip().splitlines()
+    assert line.startswith('error: ')
+    for word in words:
+        assert word in line, line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('flags', 'words'),
+    [
+        ([f'--config={DIGITS}:ce', '--config.stage1.epoch=3'], ['stage1.epoch']),
+        ([f'--config={DIGITS}:ce', '--config.stage1.epochs=many'], ['epochs', 'many']),
+        ([f'--config={DIGITS}:ce_sc_crww'], ["'ce_sc_crww'", 'ce_sc_crw']),
+        ([f'--config={DIGITS}:ce,scale=galaxy'], ["'galaxy'", 'paper']),
+        ([f'--config={ROOT}/configs/nothing.py:ce'], ['nothing.py']),
+        ([], ['config']),
+        ([f'--config={DIGITS}:ce', '--colour=red'], ['colour']),
+        ([f'--config={DIGITS}:ce', 'stray'], ['stray']),
+        ([f'--config={DIGITS}:ce', '--config.data.name=skin8'], ['skin8']),
+        ([f'--config={DIGITS}:ce', '--config.num_devices=3'], ['num_devices', '3']),
+        ([f'--config={DIGITS}:ce', '--config.augment.crop=99'], ['crop', '99']),
+        ([f'--config={DIGITS}:ce', '--config.model.name=resnet19'], ['resnet19', 'resnet18']),
+        ([f'--config={DIGITS}:ce', '--config.stage1.batch_size=100000'], ['batch_size']),
+    ],
+)
+def test_mistakes_are_one_sentence_and_leave_nothing(tmp_path, flags, words):
+    workdir = tmp_path / 'run'
+    data_dir = [f'--config.data.data_dir={tmp_path}/data'] if flags else []
+    process = call('train', *flags, *data_dir, f'--workdir={workdir}')
+    assert_refused(process, *words)
+    assert not workdir.exists()
+
+
+@pytest.mark.slow
+def test_an_unprepared_data_set_names_the_command(tmp_path):
+    flags = [f'--config={ROOT}/configs/skin7.py:ce,scale=cpu', f'--config.data.data_dir={tmp_path}']
+    process = call('train', *flags, f'--workdir={tmp_path}/run')
+    assert_refused(process, 'skin7', 'metriclt-prepare-data --dataset=skin7')
+    assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.slow
+def test_devices_that_do_not_divide_the_batch(tmp_path):
+    process = call('train', f'--config={DIGITS}:ce', f'--workdir={tmp_path}/run', devices=3)
+    assert_refused(process, 'stage1.batch_size is 32', '3 devices')
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """A run through the command, from unprepared data to results."""
+    folder = tmp_path_factory.mktemp('command')
+    flags = [f'--config={DIGITS}:ce_sc_crw', f'--config.data.data_dir={folder}/data', *SMALL]
+    process = call('train', *flags, f'--workdir={folder}/run')
+    assert process.returncode == 0, process.stderr
+    return folder, flags, process
+
+
+@pytest.mark.slow
+def test_a_run_writes_what_the_readme_says(trained):
+    folder, _, process = trained
+    results = json.loads((folder / 'run' / 'results.json').read_text())
+    assert {path.name for path in (folder / 'run').iterdir()} == {
+        'checkpoints',
+        'config.json',
+        'figures',
+        'metrics.jsonl',
+        'results.json',
+        'timing.jsonl',
+    }
+    assert {path.name for path in (folder / 'run' / 'figures').iterdir()} == {
+        'confusion_matrices.png',
+        'features.png',
+        'training_curves.png',
+    }
+    assert (results['dataset'], results['method'], results['seed']) == ('digits_lt', 'ce_sc_crw', 0)
+    assert [stage['name'] for stage in results['stages']] == ['stage1', 'stage2']
+    final = results['final']
+    assert final == results['stages'][1]['last']['test']
+    confusion = np.array(final['confusion'])
+    recalls = confusion.diagonal() / confusion.sum(axis=1)
+    assert final['mcr_all'] == pytest.approx(recalls.mean())
+    assert final['mcr_major'] == pytest.approx(recalls[results['groups']['major']].mean())
+    assert final['mcr_minor'] == pytest.approx(recalls[results['groups']['minor']].mean())
+    assert results['groups'] == {'major': [0, 1, 2], 'minor': [7, 8, 9]}
+    for stage in results['stages']:
+        assert stage['best']['validation']['mcr_all'] >= stage['last']['validation']['mcr_all']
+    assert f'{100 * final["mcr_all"]:.2f}' in process.stdout
+    assert 'images/s' in process.stdout
+    assert 'left' in process.stdout
+    lines = [json.loads(text) for text in (folder / 'run' / 'metrics.jsonl').open()]
+    assert [(line['stage'], line['epoch']) for line in lines] == [
+        *(('stage1', epoch) for epoch in range(1, 7)),
+        ('stage2', 1),
+        ('stage2', 2),
+    ]
+    timing = [json.loads(text) for text in (folder / 'run' / 'timing.jsonl').open()]
+    assert all(0 <= line['input_wait_share'] <= 1 for line in timing)
+
+
+@pytest.mark.slow
+def test_evaluate_repeats_the_numbers_of_the_run(trained, tmp_path):
+    folder, _, _ = trained
+    results = json.loads((folder / 'run' / 'results.json').read_text())
+    output = tmp_path / 'metrics.json'
+    process = call('evaluate', f'--workdir={folder}/run', f'--output={output}')
+    assert process.returncode == 0, process.stderr
+    assert json.loads(output.read_text()) == results['final']
+    best = ['--stage=stage1', '--checkpoint=best', '--part=validation']
+    process = call('evaluate', f'--workdir={folder}/run', f'--output={output}', *best)
+    assert process.returncode == 0, process.stderr
+    assert json.loads(output.read_text()) == results['stages'][0]['best']['validation']
+
+
+@pytest.mark.slow
+def test_another_config_may_not_use_the_work_directory(trained):
+    folder, flags, _ = trained
+    before = (folder / 'run' / 'results.json').read_bytes()
+    process = call('train', *flags, '--config.seed=1', f'--workdir={folder}/run')
+    assert_refused(process, 'seed was 0 and is now 1')
+    assert (folder / 'run' / 'results.json').read_bytes() == before
+
+
+@pytest.mark.slow
+def test_load_gives_the_classifier_that_was_evaluated(trained):
+    folder, _, _ = trained
+    from metriclt_jax.data import load_dataset
+    from metriclt_jax.training.workdir import read_config
+
+    results = json.loads((folder / 'run' / 'results.json').read_text())
+    classifier = metriclt_jax.load(folder / 'run')
+    assert list(classifier.class_names) == results['class_names']
+    dataset = load_dataset(read_config(folder / 'run').data)
+    test = dataset.parts['test']
+    images = dataset.images.read(test)
+    probabilities = classifier.predict(images)
+    assert probabilities.shape == (len(test), 10)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+    correct = probabilities.argmax(axis=1) == dataset.labels[test]
+    assert correct.mean() == pytest.approx(results['final']['accuracy'])
+    assert classifier.features(images[:3]).shape == (3, 8)
+    np.testing.assert_allclose(classifier.predict(list(images[:1])), probabilities[:1], rtol=1e-5)
+    with pytest.raises(InputError, match=r'float64'):
+        classifier.predict(np.zeros((1, 8, 8, 3)))
+
+
+def test_load_needs_a_finished_run(tmp_path):
+    with pytest.raises(InputError, match=r'no work directory'):
+        metriclt_jax.load(tmp_path)
+    claim(tmp_path, paper_config())
+    with pytest.raises(InputError, match=r'not finished'):
+        metriclt_jax.load(tmp_path)

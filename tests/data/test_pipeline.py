@@ -1,0 +1,250 @@
+import itertools
+import threading
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metriclt_jax.data.dataset import Dataset
+from metriclt_jax.data.pipeline import (
+    eval_batches,
+    prefetch_to_devices,
+    steps_per_epoch,
+    train_batches,
+)
+from metriclt_jax.errors import InputError
+
+
+class Images:
+    """Every pixel of image i is i."""
+
+    def read(self, indices):
+        return np.broadcast_to(
+            np.asarray(indices, np.uint8)[:, None, None, None], (len(indices), 4, 4, 3)
+        ).copy()
+
+
+COUNT = 60
+LABELS = np.array([0] * 48 + [1] * 12, np.int32)
+
+
+@pytest.fixture
+def dataset():
+    order = np.random.default_rng(0).permutation(COUNT)
+    return Dataset(
+        name='fake',
+        class_names=('a', 'b'),
+        images=Images(),
+        labels=LABELS,
+        aspects=np.arange(COUNT, dtype=np.float32) / 10,
+        ids=np.arange(COUNT).astype(str),
+        groups=None,
+        parts={
+            'train': np.sort(order[:45]),
+            'validation': np.zeros(0, np.int64),
+            'test': np.sort(order[45:]),
+        },
+    )
+
+
+def train(dataset, first_step=0, num_steps=10, **options):
+    options = {'sampler': 'instance', 'seed': 0, 'batch_size': 10} | options
+    return list(train_batches(dataset, first_step=first_step, num_steps=num_steps, **options))
+
+
+def indices(batches):
+    return [batch['image'][:, 0, 0, 0].tolist() for batch in batches]
+
+
+def assert_equal(batches, others):
+    assert len(batches) == len(others)
+    for batch, other in zip(batches, others, strict=True):
+        assert batch.keys() == other.keys()
+        for name, array in batch.items():
+            np.testing.assert_array_equal(array, other[name])
+
+
+def test_contents_of_a_batch(dataset):
+    batch = train(dataset)[3]
+    assert {name: (array.dtype.name, array.shape) for name, array in batch.items()} == {
+        'image': ('uint8', (10, 4, 4, 3)),
+        'label': ('int32', (10,)),
+        'aspect': ('float32', (10,)),
+    }
+    chosen = batch['image'][:, 0, 0, 0]
+    np.testing.assert_array_equal(batch['label'], LABELS[chosen])
+    np.testing.assert_array_equal(batch['aspect'], dataset.aspects[chosen])
+
+
+def test_an_epoch_visits_training_images_once(dataset):
+    assert steps_per_epoch(dataset, 10) == 4
+    batches = indices(train(dataset, num_steps=8))
+    epochs = [list(itertools.chain(*batches[:4])), list(itertools.chain(*batches[4:]))]
+    for epoch in epochs:
+        assert len(set(epoch)) == 40  # 45 less the last, incomplete batch
+        assert set(epoch) <= set(dataset.parts['train'].tolist())
+    assert epochs[0] != epochs[1]
+    assert set(epochs[0]) != set(epochs[1])  # another five are left out
+
+
+@pytest.mark.parametrize('sampler', ['instance', 'class_balanced'])
+def test_a_batch_is_a_pure_function_of_seed_and_step(dataset, sampler):
+    whole = train(dataset, sampler=sampler, num_steps=13)
+    assert len({tuple(batch) for batch in indices(whole)}) == 13
+    for first in (1, 3, 4, 7, 12, 13):  # within an epoch, at its end, past it
+        assert_equal(train(dataset, first, 13 - first, sampler=sampler), whole[first:])
+    assert indices(train(dataset, sampler=sampler, seed=1)) != indices(whole[:10])
+
+
+def test_class_balanced_batches_are_balanced(dataset):
+    labels = np.concatenate(
+        [b['label'] for b in train(dataset, sampler='class_balanced', num_steps=200)]
+    )
+    assert abs(labels.mean() - 0.5) < 0.05  # the standard deviation is 0.011
+    labels = np.concatenate([b['label'] for b in train(dataset, num_steps=200)])
+    assert abs(labels.mean() - LABELS[dataset.parts['train']].mean()) < 0.05
+
+
+def test_repeat_first(dataset):
+    first = train(dataset, 5, 1)
+    assert_equal(train(dataset, 5, 3, repeat_first=True), first * 3)
+
+
+@pytest.mark.parametrize('batch_size', [0, 46])
+def test_a_batch_larger_than_the_training_part_is_refused_at_once(dataset, batch_size):
+    with pytest.raises(InputError, match='allowed: 1 to 45'):
+        train_batches(
+            dataset,
+            sampler='instance',
+            seed=0,
+            batch_size=batch_size,
+            first_step=0,
+            num_steps=1,
+        )
+
+
+@pytest.mark.parametrize('batch_size', [1, 4, 15, 20])
+def test_evaluation_sees_every_image_once(dataset, batch_size):
+    batches = list(eval_batches(dataset, 'test', batch_size))
+    assert {batch['image'].shape for batch in batches} == {(batch_size, 4, 4, 3)}
+    assert {batch['mask'].dtype.name for batch in batches} == {'float32'}
+    mask = np.concatenate([batch['mask'] for batch in batches])
+    seen = np.concatenate([batch['image'][:, 0, 0, 0] for batch in batches])
+    np.testing.assert_array_equal(seen[mask == 1], dataset.parts['test'])
+    assert np.all(seen[mask == 0] == dataset.parts['test'][-1])
+    assert set(mask) <= {0, 1}
+    assert len(mask) < 15 + batch_size
+    labels = np.concatenate([batch['label'] for batch in batches])
+    np.testing.assert_array_equal(labels, LABELS[seen])
+
+
+def test_an_empty_part_has_no_batches(dataset):
+    assert list(eval_batches(dataset, 'validation', 8)) == []
+    assert train(dataset, 5, 0) == []
+
+
+def test_evaluation_refuses_bad_input(dataset):
+    with pytest.raises(InputError, match='allowed: train, validation, test'):
+        eval_batches(dataset, 'val', 8)
+    with pytest.raises(InputError, match='batch_size is 0'):
+        eval_batches(dataset, 'test', 0)
+
+
+def test_an_error_while_reading_arrives_as_it_is(dataset, monkeypatch):
+    def read(self, indices):
+        raise InputError('the records are damaged')
+
+    monkeypatch.setattr(Images, 'read', read)
+    with pytest.raises(InputError) as raised:
+        next(prefetch_to_devices(eval_batches(dataset, 'test', 8), jax.devices()[:2]))
+    assert str(raised.value) == 'the records are damaged'
+
+
+def host_batches(count, size=16):
+    for number in range(count):
+        yield {'image': np.full((size, 2), number, np.uint8), 'label': np.arange(size)}
+
+
+@pytest.mark.parametrize('num_devices', [1, 4, 8])
+def test_batches_lie_on_the_devices_as_pmap_wants_them(num_devices):
+    devices = jax.devices()[:num_devices]
+    traced = []
+
+    def step(weight, batch):
+        traced.append(batch)
+        return jax.lax.pmean(weight * batch['label'].sum() + batch['image'][0, 0], 'batch')
+
+    step = jax.pmap(step, axis_name='batch', in_axes=(None, 0), out_axes=None, devices=devices)
+    mesh = jax.sharding.Mesh(np.array(devices), ('batch',))
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    weight = jax.device_put(jnp.float32(2), everywhere)
+    for number, batch in enumerate(prefetch_to_devices(host_batches(5), devices)):
+        assert batch['image'].shape == (num_devices, 16 // num_devices, 2)
+        for row, device in enumerate(devices):
+            (shard,) = (s for s in batch['label'].addressable_shards if s.device == device)
+            np.testing.assert_array_equal(
+                shard.data.ravel(), np.arange(16).reshape(num_devices, -1)[row]
+            )
+        with jax.transfer_guard('disallow'):  # from the host, or between devices
+            result = step(weight, batch)
+        assert result == 2 * 120 / num_devices + number
+    assert number == 4
+    assert len(traced) == 1
+
+
+def test_prefetching_is_bounded():
+    taken = []
+
+    def batches():
+        for number, batch in enumerate(host_batches(100)):
+            taken.append(number)
+            yield batch
+
+    prefetched = prefetch_to_devices(batches(), jax.devices()[:2], depth=3)
+    for received in range(1, 6):
+        next(prefetched)
+        time.sleep(0.05)
+        assert len(taken) == received + 3
+    prefetched.close()
+    time.sleep(0.05)
+    assert len(taken) == 8
+
+
+def test_prefetching_passes_errors_on_and_ends():
+    def batches():
+        yield from host_batches(2)
+        raise KeyError('damaged')
+
+    received = []
+    with pytest.raises(KeyError, match='damaged'):
+        received.extend(prefetch_to_devices(batches(), jax.devices()[:2]))
+    prefetched = prefetch_to_devices(batches(), jax.devices()[:2])
+    next(prefetched)
+    next(prefetched)
+    with pytest.raises(KeyError, match='damaged'):
+        next(prefetched)
+    assert next(prefetched, None) is None
+    assert list(prefetch_to_devices([], jax.devices()[:2])) == []
+
+
+def test_no_thread_outlives_its_consumer(dataset):
+    before = set(threading.enumerate())
+    batches = train_batches(
+        dataset, sampler='instance', seed=0, batch_size=10, first_step=0, num_steps=10**6
+    )
+    prefetched = prefetch_to_devices(batches, jax.devices()[:2])
+    next(prefetched)
+    assert set(threading.enumerate()) - before
+    prefetched.close()
+    del prefetched, batches
+    deadline = time.monotonic() + 10
+    while set(threading.enumerate()) - before and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not set(threading.enumerate()) - before
+
+
+def test_a_batch_that_the_devices_cannot_share_is_refused():
+    with pytest.raises(InputError, match='batch_size is 16; allowed: a multiple of 3'):
+        next(prefetch_to_devices(host_batches(1), jax.devices()[:3]))

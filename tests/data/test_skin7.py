@@ -1,0 +1,213 @@
+import csv
+import io
+import os
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from metriclt_jax.data import load_dataset, prepare
+from metriclt_jax.data.builders.skin7 import skin7_dataset_builder as skin7
+from metriclt_jax.errors import InputError
+
+NAMES = ['MEL', 'NV', 'BCC', 'AKIEC', 'BKL', 'DF', 'VASC']
+PER_CLASS = 20
+
+
+def picture(number):
+    return Image.new('RGB', (16, 12), (number, 255 - number, 40))
+
+
+def noise():
+    file = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    Image.fromarray(pixels).save(file, 'JPEG')
+    return file.getvalue()
+
+
+def write_table(path, rows):
+    path.parent.mkdir(exist_ok=True)
+    with path.open('w', newline='') as file:
+        csv.writer(file).writerows(rows)
+
+
+@pytest.fixture(scope='session')
+def original(tmp_path_factory):
+    """The official layout in miniature: 20 images a class, two a lesion."""
+    folder = tmp_path_factory.mktemp('isic')
+    (folder / skin7.IMAGES).mkdir()
+    labels, lesions = [['image', *NAMES]], [['image', 'lesion_id', 'diagnosis_confirm_type']]
+    for number in range(PER_CLASS * len(NAMES)):
+        name = f'ISIC_{number:07d}'
+        label = number % len(NAMES)
+        labels.append([name, *(f'{float(c == label)}' for c in range(len(NAMES)))])
+        lesions.append([name, f'HAM_{number // (2 * 7)}_{label}', 'histo'])
+        picture(number).save(folder / skin7.IMAGES / f'{name}.jpg', quality=95)
+    write_table(folder / skin7.LABELS, labels)
+    write_table(folder / skin7.LESIONS, lesions)
+    (folder / skin7.IMAGES / 'LICENSE.txt').write_text('as in the official archive')
+    return folder
+
+
+@pytest.fixture
+def folder(original, tmp_path):
+    """A copy that a test may spoil."""
+    return Path(shutil.copytree(original, tmp_path / 'isic'))
+
+
+@pytest.fixture(scope='session')
+def prepared(original, tmp_path_factory):
+    data_dir = tmp_path_factory.mktemp('skin7')
+    prepare('skin7', str(original), str(data_dir))
+    return data_dir
+
+
+def test_prepared_data_is_what_the_folder_says(prepared, data_config):
+    dataset = load_dataset(data_config(prepared, name='skin7', resize=12))
+    assert dataset.class_names == tuple(NAMES)
+    assert dataset.ids.tolist() == [f'ISIC_{n:07d}' for n in range(140)]
+    assert dataset.labels.tolist() == [n % 7 for n in range(140)]
+    assert dataset.groups.tolist() == [f'HAM_{n // 14}_{n % 7}' for n in range(140)]
+    np.testing.assert_allclose(dataset.aspects, 16 / 12)
+    images = dataset.images.read(np.arange(140))
+    assert images.shape == (140, 12, 12, 3)
+    for number in (0, 77, 139):
+        error = images[number].astype(int) - np.asarray(picture(number))[0, 0]
+        assert np.abs(error).max() < 12  # JPEG
+    assert dataset.train_counts.tolist() == [15] * 7
+
+
+def test_grouped_split_keeps_lesions_together(prepared, data_config):
+    config = data_config(prepared, name='skin7', split='grouped', fractions=(0.7, 0.1, 0.2))
+    dataset = load_dataset(config)
+    lesions = {part: set(dataset.groups[indices]) for part, indices in dataset.parts.items()}
+    assert sum(len(names) for names in lesions.values()) == 70
+    assert dataset.train_counts.tolist() == [14] * 7
+
+
+def test_an_unprepared_data_set_says_how_to_prepare_it(tmp_path, data_config):
+    with pytest.raises(InputError) as raised:
+        load_dataset(data_config(tmp_path / 'my data', name='skin7'))
+    command = f"metriclt-prepare-data --dataset=skin7 --source=DIR --data_dir='{tmp_path}/my data'"
+    assert str(raised.value).endswith(f'prepare it with: {command}')
+
+
+def edit(name, old, new, count=1):
+    def change(folder):
+        text = (folder / name).read_text()
+        assert old in text
+        (folder / name).write_text(text.replace(old, new, count))
+
+    return change
+
+
+def spoil_image(content):
+    def change(folder):
+        path = folder / skin7.IMAGES / 'ISIC_0000033.jpg'
+        path.write_bytes(content(path.read_bytes()))
+
+    return change
+
+
+ROW = 'ISIC_0000007,1.0,0.0'
+SPOILED = {
+    'no folder': (shutil.rmtree, 'there is no folder .*/isic; the source of skin7 is'),
+    'no images': (lambda f: shutil.rmtree(f / skin7.IMAGES), 'there is no folder .*Input'),
+    'no labels': (lambda f: (f / skin7.LABELS).unlink(), 'there is no file .*GroundTruth.csv'),
+    'no lesions': (lambda f: (f / skin7.LESIONS).unlink(), 'there is no file .*Groupings.csv'),
+    'half copied': (
+        lambda f: [(f / skin7.IMAGES / f'ISIC_{n:07d}.jpg').unlink() for n in range(50, 140)],
+        'Input lacks 90 of the 140 images of .*GroundTruth.csv, the first is ISIC_0000050',
+    ),
+    'unknown image': (
+        lambda f: shutil.copy(f / skin7.IMAGES / 'ISIC_0000001.jpg', f / skin7.IMAGES / 'new.jpg'),
+        'GroundTruth.csv lacks 1 of the 141 images of .*Input, the first is new',
+    ),
+    'lesion without label': (
+        edit(skin7.LESIONS, 'ISIC_0000003,', 'ISIC_9999999,'),
+        'Groupings.csv lacks 1 of the 140 images of .*GroundTruth.csv, the first is ISIC_0000003',
+    ),
+    'zero bytes': (spoil_image(lambda b: b''), 'ISIC_0000033.jpg is not a readable image'),
+    'truncated': (spoil_image(lambda b: noise()[:-200]), 'ISIC_0000033.jpg is not .*truncated'),
+    'no image': (spoil_image(lambda b: b'<html>'), 'ISIC_0000033.jpg is not .*unknown format'),
+    'two labels': (
+        edit(skin7.LABELS, ROW, 'ISIC_0000007,1.0,1.0'),
+        'GroundTruth.csv has 1.0,1.0,0.0,0.0,0.0,0.0,0.0 for image ISIC_0000007; allowed: 1.0 for',
+    ),
+    'no label': (edit(skin7.LABELS, ROW, 'ISIC_0000007,0.0,0.0'), 'for image ISIC_0000007'),
+    'half a label': (edit(skin7.LABELS, ROW, 'ISIC_0000007,0.5,0.5'), 'for image ISIC_0000007'),
+    'a word': (edit(skin7.LABELS, ROW, 'ISIC_0000007,yes,0.0'), 'for image ISIC_0000007'),
+    'short row': (
+        edit(skin7.LABELS, 'ISIC_0000007,1.0,0.0,0.0,0.0,0.0,0.0,0.0', 'ISIC_0000007,1.0'),
+        "has an empty field in the row of image 'ISIC_0000007'",
+    ),
+    'no column': (edit(skin7.LABELS, ',DF,', ',DX,'), "GroundTruth.csv has no column 'DF'"),
+    'no lesion column': (
+        edit(skin7.LESIONS, 'lesion_id', 'lesion'),
+        "Groupings.csv has no column 'lesion_id'",
+    ),
+    'no lesion': (edit(skin7.LESIONS, ',HAM_0_3,', ',,'), 'Groupings.csv has an empty field'),
+    'empty table': (lambda f: (f / skin7.LABELS).write_text(''), "has no column 'image'"),
+    'no rows': (
+        lambda f: (f / skin7.LABELS).write_text(','.join(['image', *NAMES])),
+        'GroundTruth.csv has no rows',
+    ),
+    'not text': (
+        lambda f: (f / skin7.LABELS).write_bytes(b'PK\xff\xfe\x00'),
+        'GroundTruth.csv cannot be read as a CSV file',
+    ),
+    'twice': (
+        edit(skin7.LABELS, 'ISIC_0000008,', 'ISIC_0000007,'),
+        'GroundTruth.csv lists image ISIC_0000007 2 times; allowed: once',
+    ),
+    'twice in lesions': (
+        edit(skin7.LESIONS, 'ISIC_0000008,', 'ISIC_0000007,'),
+        'Groupings.csv lists image ISIC_0000007 2 times; allowed: once',
+    ),
+}
+
+
+@pytest.mark.parametrize('case', SPOILED)
+def test_bad_folders_are_refused_before_anything_is_written(case, folder, tmp_path):
+    spoil, message = SPOILED[case]
+    spoil(folder)
+    with pytest.raises(InputError, match=message) as raised:
+        prepare('skin7', str(folder), str(tmp_path / 'data'))
+    assert '\n' not in str(raised.value)
+    assert not (tmp_path / 'data').exists()
+
+
+def test_a_source_is_needed(tmp_path):
+    with pytest.raises(InputError, match='skin7 needs a source'):
+        prepare('skin7', None, str(tmp_path / 'data'))
+
+
+def test_a_byte_order_mark_and_hidden_files_do_no_harm(folder, tmp_path):
+    labels = (folder / skin7.LABELS).read_text()
+    (folder / skin7.LABELS).write_text(labels, encoding='utf-8-sig')
+    (folder / skin7.IMAGES / '._ISIC_0000001.jpg').write_bytes(b'left by a file manager')
+    assert len(skin7.read_source(str(folder))) == 140
+
+
+def test_read_source_on_the_real_tables(tmp_path):
+    if not os.environ.get('METRICLT_DATA'):
+        pytest.skip('METRICLT_DATA names no folder with isic2018_task3_200x150.zip')
+    with zipfile.ZipFile(
+        Path(os.environ['METRICLT_DATA']) / 'isic2018_task3_200x150.zip'
+    ) as archive:
+        for name in archive.namelist():
+            if name.endswith('.csv'):
+                archive.extract(name, tmp_path)
+            elif name.endswith('.jpg'):
+                (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+                (tmp_path / name).touch()
+    (folder,) = {path.parent for path in tmp_path.rglob(skin7.IMAGES)}
+    examples = skin7.read_source(str(folder))
+    counts = np.bincount([example.label for example in examples])
+    assert dict(zip(NAMES, counts.tolist(), strict=True)) == {
+        'MEL': 1113, 'NV': 6705, 'BCC': 514, 'AKIEC': 327, 'BKL': 1099, 'DF': 115, 'VASC': 142,
+    }  # fmt: skip
+    assert len({example.group for example in examples}) == 7470

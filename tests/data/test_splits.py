@@ -1,0 +1,205 @@
+import csv
+import io
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from metriclt_jax.data.splits import PARTS, grouped, part_counts, stratified
+from metriclt_jax.errors import InputError
+
+SKIN7 = {'NV': 6705, 'MEL': 1113, 'BKL': 1099, 'BCC': 514, 'AKIEC': 327, 'VASC': 142, 'DF': 115}
+SKIN7_TRAIN = {'NV': 5029, 'MEL': 835, 'BKL': 824, 'BCC': 386, 'AKIEC': 245, 'VASC': 107, 'DF': 86}
+XRAY9 = (4210, 3955, 2705, 2195, 2135, 1090, 895, 630, 110)
+XRAY9_TRAIN = (3158, 2966, 2029, 1646, 1601, 818, 671, 473, 83)
+PAPER = (0.75, 0.05, 0.2)
+
+
+def counts(labels, parts):
+    return np.stack([np.bincount(labels[parts[p]], minlength=labels.max() + 1) for p in PARTS])
+
+
+def assert_partition(parts, size):
+    assert tuple(parts) == PARTS
+    np.testing.assert_array_equal(np.sort(np.concatenate(list(parts.values()))), np.arange(size))
+    for indices in parts.values():
+        assert indices.dtype == np.int64
+        assert np.all(np.diff(indices) > 0)
+
+
+@pytest.mark.parametrize(
+    ('all_counts', 'train_counts'),
+    [(SKIN7.values(), SKIN7_TRAIN.values()), (XRAY9, XRAY9_TRAIN)],
+)
+def test_training_counts_are_those_of_table_1(all_counts, train_counts):
+    labels = np.random.default_rng(0).permutation(
+        np.repeat(np.arange(len(all_counts)), [*all_counts])
+    )
+    parts = stratified(labels, PAPER, seed=3)
+    assert_partition(parts, len(labels))
+    assert counts(labels, parts)[0].tolist() == [*train_counts]
+
+
+def test_rare_classes_have_the_test_images_that_the_reported_recalls_imply():
+    assert part_counts(SKIN7['DF'], PAPER) == (86, 6, 23)
+    assert part_counts(SKIN7['VASC'], PAPER) == (107, 6, 29)
+
+
+@pytest.mark.parametrize(
+    ('count', 'fractions', 'expected'),
+    [
+        (10, (0.8, 0.0, 0.2), (8, 0, 2)),
+        (2, (0.8, 0.0, 0.2), (2, 0, 0)),  # half up and floor would hand out three images of two
+        (3, (1 / 3, 1 / 3, 1 / 3), (1, 1, 1)),
+        (100, (0.71, 0.0, 0.29), (71, 0, 29)),
+        (100, (0.42, 0.29, 0.29), (42, 29, 29)),  # 0.71 * 100 is 70.99999999999999 in floats
+        (7, (1.0, 0.0, 0.0), (7, 0, 0)),
+    ],
+)
+def test_part_counts_are_exact(count, fractions, expected):
+    assert part_counts(count, fractions) == expected
+
+
+@given(
+    st.integers(0, 3000),
+    st.integers(1, 100).flatmap(lambda a: st.tuples(st.just(a), st.integers(0, 100 - a))),
+)
+@settings(deadline=None, max_examples=100)
+def test_part_counts_hand_out_every_image_once(count, percent):
+    train, validation = percent
+    fractions = (train / 100, validation / 100, (100 - train - validation) / 100)
+    parts = part_counts(count, fractions)
+    assert sum(parts) == count
+    assert min(parts) >= 0
+    assert all(abs(p - f * count) <= 1.5 for p, f in zip(parts, fractions, strict=True))
+    assert all(p == 0 for p, f in zip(parts, fractions, strict=True) if f == 0)
+
+
+def test_stratified_is_seeded_and_random_within_each_class():
+    labels = np.repeat([0, 1], [400, 100])
+    parts = stratified(labels, PAPER, seed=1)
+    again = stratified(labels, PAPER, seed=1)
+    other = stratified(labels, PAPER, seed=2)
+    for part in PARTS:
+        np.testing.assert_array_equal(parts[part], again[part])
+        assert not np.array_equal(parts[part], other[part])
+    # 80 test images out of 400 in order would have mean 39.5 or 359.5.
+    assert 150 < parts['test'][:80].mean() < 250
+    # A class is split alike whatever the other classes are.
+    alone = stratified(labels[:400], PAPER, seed=1)
+    np.testing.assert_array_equal(parts['test'][parts['test'] < 400], alone['test'])
+
+
+@pytest.mark.parametrize('split', [stratified, lambda y, *a: grouped(y, y.astype(str), *a)])
+def test_a_class_that_cannot_be_in_every_part_is_named(split):
+    labels = np.repeat([0, 1], [100, 16])  # of 16, 12 go to training and 4 to test
+    with pytest.raises(InputError, match=r'class rare has 16 images.*validation'):
+        split(labels, PAPER, 0, ('common', 'rare'))
+    with pytest.raises(InputError, match='class unseen has 0 images'):
+        split(labels[:100], PAPER, 0, ('common', 'unseen'))
+
+
+@pytest.mark.parametrize(
+    'fractions',
+    [(0.75, 0.05), (0.75, 0.05, 0.1), (1.2, 0, -0.2), (0, 0.5, 0.5), (float('nan'), 0.5, 0.5)],
+)
+@pytest.mark.parametrize('split', [stratified, lambda y, *a: grouped(y, y.astype(str), *a)])
+def test_impossible_fractions_are_refused(split, fractions):
+    with pytest.raises(InputError, match=r'data\.fractions'):
+        split(np.zeros(100, int), fractions)
+
+
+def assert_grouped(labels, groups, parts):
+    assert_partition(parts, len(labels))
+    part_of = np.empty(len(labels), int)
+    for number, part in enumerate(PARTS):
+        part_of[parts[part]] = number
+    for group in set(groups) - {''}:
+        assert len(set(part_of[np.asarray(groups) == group])) == 1
+
+
+def test_grouped_keeps_groups_together_and_class_sizes_close():
+    rng = np.random.default_rng(0)
+    labels = rng.permutation(np.repeat(np.arange(9), XRAY9))
+    # A few patients have dozens of images, of several classes; most have one or two.
+    groups = np.array([f'p{n}' for n in (800 * rng.pareto(1.2, len(labels))).astype(int) % 9000])
+    parts = grouped(labels, groups, PAPER, seed=0)
+    assert_grouped(labels, groups, parts)
+    wanted = counts(labels, stratified(labels, PAPER))
+    assert np.all(np.abs(counts(labels, parts) - wanted) <= np.maximum(0.03 * wanted, 3))
+    # Large groups are dealt to all parts, not only to the large one.
+    size = np.unique(groups, return_counts=True)[1][np.unique(groups, return_inverse=True)[1]]
+    assert np.ptp([size[parts[part]].mean() for part in PARTS]) < 0.1 * size.mean()
+    other = grouped(labels, groups, PAPER, seed=1)
+    assert not np.array_equal(parts['test'], other['test'])
+    np.testing.assert_array_equal(parts['test'], grouped(labels, groups, PAPER, seed=0)['test'])
+
+
+@given(
+    images=st.integers(50, 400),
+    number=st.integers(3, 150),
+    mixed=st.booleans(),
+    seed=st.integers(0, 1000),
+    fractions=st.sampled_from([PAPER, (0.6, 0.2, 0.2), (0.7, 0.0, 0.3)]),
+)
+@settings(deadline=None, max_examples=60)
+def test_grouped_never_divides_a_group(images, number, mixed, seed, fractions):
+    rng = np.random.default_rng(seed)
+    group = rng.integers(0, number, images)
+    labels = rng.integers(0, 3, images) if mixed else group % 3
+    groups = np.where(group == 0, '', group.astype(str))
+    try:
+        parts = grouped(labels, groups, fractions, seed)
+    except InputError:  # a class with too few images or groups
+        assert images < 100 or number < 60
+        return
+    assert_grouped(labels, groups, parts)
+    for part, fraction in zip(PARTS, fractions, strict=True):
+        present = set(labels[parts[part]])
+        assert present == (set(labels) if fraction else set())
+
+
+def test_grouped_treats_an_image_without_group_as_its_own():
+    labels = np.repeat([0, 1], [200, 100])
+    parts = grouped(labels, np.full(300, ''), PAPER)
+    np.testing.assert_array_equal(counts(labels, parts), counts(labels, stratified(labels, PAPER)))
+
+
+def test_grouped_names_a_class_with_too_few_groups():
+    labels = np.repeat([0, 1], [100, 60])
+    groups = np.array([str(i) for i in range(100)] + ['x'] * 50 + ['y'] * 10)
+    with pytest.raises(InputError, match='class rare has 2 groups'):
+        grouped(labels, groups, PAPER, 0, ('common', 'rare'))
+
+
+def test_both_splits_on_the_real_tables():
+    if not os.environ.get('METRICLT_DATA'):
+        pytest.skip('METRICLT_DATA names no folder with isic2018_task3_200x150.zip')
+    archive = zipfile.ZipFile(Path(os.environ['METRICLT_DATA']) / 'isic2018_task3_200x150.zip')
+    with archive:
+        rows = {
+            name.rsplit('/', 1)[-1]: list(csv.DictReader(io.StringIO(archive.read(name).decode())))
+            for name in archive.namelist()
+            if name.endswith('.csv')
+        }
+    lesions = {
+        row['image']: row['lesion_id']
+        for row in rows['ISIC2018_Task3_Training_LesionGroupings.csv']
+    }
+    truth = rows['ISIC2018_Task3_Training_GroundTruth.csv']
+    names = [*SKIN7]
+    labels = np.array([[row[name] for name in names].index('1.0') for row in truth])
+    groups = np.array([lesions[row['image']] for row in truth])
+    assert len(np.unique(groups)) == 7470
+
+    wanted = counts(labels, stratified(labels, PAPER, 0, names))
+    assert wanted[0].tolist() == [*SKIN7_TRAIN.values()]
+    for seed in range(2):
+        parts = grouped(labels, groups, PAPER, seed, names)
+        assert_partition(parts, 10015)
+        assert sum(len(set(groups[indices])) for indices in parts.values()) == 7470
+        assert np.all(np.abs(counts(labels, parts) - wanted) <= np.maximum(0.03 * wanted, 3))

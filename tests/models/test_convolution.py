@@ -1,0 +1,102 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import lax
+
+from metriclt_jax.errors import InputError
+from metriclt_jax.models.convolution import Conv, convolve
+
+
+def reference(x, kernel, stride, padding, groups):
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        [(padding, padding)] * 2,
+        dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+        feature_group_count=groups,
+        precision='highest',
+    )
+
+
+def draw(seed, *shape):
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    size=st.tuples(st.integers(3, 9), st.integers(3, 9)),
+    window=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    stride=st.integers(1, 3),
+    padding=st.integers(0, 3),
+    # Few and many outputs for the inputs: both ways of arranging the product.
+    channels=st.tuples(st.sampled_from([1, 2, 6]), st.sampled_from([1, 2, 24])),
+    groups=st.sampled_from([1, 1, 2]),
+)
+def test_patches_agree_with_xla_in_value_and_gradient(
+    size, window, stride, padding, channels, groups
+):
+    inputs, outputs = channels[0] * groups, channels[1] * groups
+    window = min(window[0], size[0] + 2 * padding), min(window[1], size[1] + 2 * padding)
+    x = draw(0, 2, *size, inputs)
+    kernel = draw(1, *window, inputs // groups, outputs)
+
+    def patches(x, kernel):
+        return convolve(
+            x, kernel, stride=stride, padding=padding, groups=groups, lowering='patches'
+        )
+
+    expected, expected_vjp = jax.vjp(
+        lambda x, kernel: reference(x, kernel, stride, padding, groups), x, kernel
+    )
+    actual, actual_vjp = jax.vjp(patches, x, kernel)
+    assert actual.shape == expected.shape
+    np.testing.assert_allclose(actual, expected, atol=1e-4)
+    cotangent = draw(2, *expected.shape)
+    for a, b in zip(actual_vjp(cotangent), expected_vjp(cotangent), strict=True):
+        np.testing.assert_allclose(a, b, atol=3e-4)
+
+
+@pytest.mark.parametrize(
+    ('size', 'padding', 'stride'), [(1, 0, 1), (1, 0, 2), (3, 1, 1), (7, 3, 2)]
+)
+def test_lowerings_share_the_parameter(size, padding, stride):
+    x = draw(0, 2, 11, 8, 3)
+    conv = Conv(5, size, stride, padding)
+    variables = conv.init(jax.random.key(0), x)
+    kernel = variables['params']['kernel']
+    assert kernel.shape == (size, size, 3, 5)
+    expected = reference(x, kernel, stride, padding, 1)
+    for lowering in ('auto', 'patches', 'xla'):
+        actual = conv.clone(lowering=lowering).apply(variables, x)
+        np.testing.assert_allclose(actual, expected, atol=1e-4)
+
+
+def test_auto_uses_a_matrix_product_on_cpu():
+    x, kernel = draw(0, 1, 8, 8, 4), draw(1, 3, 3, 4, 4)
+
+    def primitives(lowering):
+        closed = jax.make_jaxpr(lambda x, k: convolve(x, k, padding=1, lowering=lowering))(
+            x, kernel
+        )
+        return {equation.primitive.name for equation in closed.jaxpr.eqns}
+
+    assert 'conv_general_dilated' in primitives('xla')
+    assert 'conv_general_dilated' not in primitives('auto')
+    assert 'dot_general' in primitives('auto')
+
+
+def test_computes_in_its_dtype_with_a_float32_kernel():
+    x = draw(0, 1, 4, 4, 2)
+    conv = Conv(3, 3, 1, 1, dtype=jnp.bfloat16)
+    variables = conv.init(jax.random.key(0), x)
+    assert variables['params']['kernel'].dtype == jnp.float32
+    assert conv.apply(variables, x).dtype == jnp.bfloat16
+
+
+def test_unknown_lowering_is_refused():
+    with pytest.raises(InputError, match="'im2col'; allowed: auto, patches, xla"):
+        convolve(draw(0, 1, 4, 4, 1), draw(1, 3, 3, 1, 1), lowering='im2col')
