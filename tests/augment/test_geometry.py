@@ -137,10 +137,13 @@ def test_sampling_is_pillows_transform_of_the_cached_image(
         PILLOW[interpolation],
         fillcolor=FILL,
     )
-    # Pillow truncates or rounds to whole levels. Points within rounding of a border, between image
-    # and fill or between two pixels, may fall to either side: a handful at most.
-    wrong = np.abs(np.asarray(pixels) - np.asarray(expected)).max(axis=-1) > 1.01
-    assert wrong.sum() <= 6
+    # A point on the border of a pixel may fall to either side (Pillow's coordinates are fixed-point
+    # for 'nearest'), so these are left out. Pillow's levels are whole numbers.
+    u, v = np.meshgrid(np.arange(56) + 0.5, np.arange(56) + 0.5)
+    points = np.einsum('ij,jyx->yxi', np.asarray(matrix)[:2], np.stack([u, v, np.ones_like(u)]))
+    clear = np.all(np.abs(points - np.round(points)) > 5e-3, axis=-1)
+    error = np.abs(np.asarray(pixels) - np.asarray(expected))[clear]
+    assert np.all(error <= (1.01 if interpolation == 'bilinear' else 0))
 
 
 @pytest.mark.parametrize('angle', [10.0, -30.0, 100.0])

@@ -194,6 +194,13 @@ def test_batches_lie_on_the_devices_as_pmap_wants_them(num_devices):
     assert len(traced) == 1
 
 
+def wait_until(condition, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_prefetching_is_bounded():
     taken = []
 
@@ -205,10 +212,11 @@ def test_prefetching_is_bounded():
     prefetched = prefetch_to_devices(batches(), jax.devices()[:2], depth=3)
     for received in range(1, 6):
         next(prefetched)
-        time.sleep(0.05)
-        assert len(taken) == received + 3
+        wait_until(lambda expected=received + 3: len(taken) == expected)
+    time.sleep(0.1)
+    assert len(taken) == 8
     prefetched.close()
-    time.sleep(0.05)
+    time.sleep(0.1)
     assert len(taken) == 8
 
 
@@ -239,10 +247,7 @@ def test_no_thread_outlives_its_consumer(dataset):
     assert set(threading.enumerate()) - before
     prefetched.close()
     del prefetched, batches
-    deadline = time.monotonic() + 10
-    while set(threading.enumerate()) - before and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not set(threading.enumerate()) - before
+    wait_until(lambda: not set(threading.enumerate()) - before)
 
 
 def test_a_batch_that_the_devices_cannot_share_is_refused():
