@@ -21,7 +21,7 @@ def evaluate() -> None:
     from rich.console import Console
 
     from metriclt_jax.evaluation.evaluate import make_eval_step
-    from metriclt_jax.reports.tables import print_summary
+    from metriclt_jax.reports.tables import summary_table
     from metriclt_jax.training.run import evaluate_part, make_run, trained_states
     from metriclt_jax.training.workdir import read_config, write_atomically
 
@@ -46,7 +46,7 @@ def evaluate() -> None:
             f'or {this.dataset.name} has no {_PART.value} part'
         )
     title = f'{this.dataset.name} {_PART.value}, {name} {_CHECKPOINT.value}'
-    print_summary(result.summary, this.dataset.class_names, title, this.console)
+    this.console.print(summary_table(result.summary, this.dataset.class_names, title))
     if _OUTPUT.value:
         write_atomically(Path(_OUTPUT.value), json.dumps(result.summary, indent=1) + '\n')
 

@@ -1,6 +1,6 @@
 """What a run reached, as a table for the terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -51,6 +51,28 @@ def stage_table(results: Mapping[str, Any]) -> Table:
                     *(_per_cent(test and test[metric]) for metric in metrics),
                     style='bold' if is_result else '',
                 )
+    return table
+
+
+def summary_table(summary: Mapping[str, Any], class_names: Sequence[str], title: str) -> Table:
+    """The metrics of one evaluated part and the recall of each class, in per cent.
+
+    Args:
+        summary: as from `evaluation.metrics.summarize`.
+        class_names: `[C]`.
+        title: what was evaluated.
+    """
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_style='', title_justify='left')
+    table.add_column('', no_wrap=True)
+    table.add_column('per cent', justify='right')
+    table.add_column('images', justify='right')
+    images = sum(map(sum, summary['confusion']))
+    for metric, heading in _COLUMNS.items():
+        if metric in summary:
+            table.add_row(' '.join(heading.split()), _per_cent(summary[metric]), str(images))
+    table.add_section()
+    for index, (name, row) in enumerate(zip(class_names, summary['confusion'], strict=True)):
+        table.add_row(f'recall of {name}', _per_cent(row[index] / sum(row)), str(sum(row)))
     return table
 
 

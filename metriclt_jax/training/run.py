@@ -23,7 +23,7 @@ from rich.console import Console
 
 from metriclt_jax.config import validate
 from metriclt_jax.data import Dataset, load_dataset
-from metriclt_jax.data.pipeline import prefetch_to_devices, train_batches
+from metriclt_jax.data.pipeline import prefetch_to_devices, steps_per_epoch, train_batches
 from metriclt_jax.errors import InputError
 from metriclt_jax.evaluation.evaluate import Evaluation, evaluate, make_eval_step
 from metriclt_jax.evaluation.metrics import class_groups, summarize
@@ -65,7 +65,7 @@ class Run:
 
     def steps_per_epoch(self, stage: Stage) -> int:
         """Updates in an epoch; the last incomplete batch is dropped."""
-        return len(self.dataset.parts['train']) // stage.batch_size
+        return steps_per_epoch(self.dataset, stage.batch_size)
 
     def initial_state(self, stage: Stage, previous: Any = None) -> TrainState:
         """The state at step 0 of a stage, from the variables that the previous stage left."""
@@ -140,14 +140,23 @@ def make_run(config: ConfigDict, workdir: Path, console: Console) -> Run:
     stages = make_stages(config)
     dataset = load_dataset(config.data)
     for stage in stages:
-        if stage.batch_size > len(dataset.parts['train']):
-            raise InputError(
-                f'config field {stage.name}.batch_size is {stage.batch_size}; allowed: at most '
-                f'the {len(dataset.parts["train"])} training images of {dataset.name}'
-            )
+        steps_per_epoch(dataset, stage.batch_size)  # raises if there is not even one
+    for part in ('validation', 'test'):
+        _require_every_class(dataset, part)
     groups = class_groups(dataset.train_counts, config.data.major, config.data.minor)
     model = make_model(config, stages, len(dataset.class_names))
     return Run(config, workdir, devices, stages, dataset, groups, model, console)
+
+
+def _require_every_class(dataset: Dataset, part: str) -> None:
+    labels = dataset.labels[dataset.parts[part]]
+    counts = np.bincount(labels, minlength=len(dataset.class_names))
+    if len(labels) and not counts.all():
+        missing = [dataset.class_names[c] for c in np.flatnonzero(counts == 0)]
+        raise InputError(
+            f'the {part} part of {dataset.name} has no image of {", ".join(missing)}, so there is '
+            'no mean class recall; allowed: at least one image of each class, or no such part'
+        )
 
 
 def train_stage(

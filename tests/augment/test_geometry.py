@@ -273,7 +273,7 @@ def test_jit_pmap_and_old_style_keys_give_the_same_images():
     # Not to the bit: a compiler may fuse a multiplication and an addition.
     tolerance = {'rtol': 0, 'atol': 1e-3}
     old = jax.random.key_data(keys(8))
-    np.testing.assert_allclose(augment(old, images, aspects, SMALL), expected, **tolerance)
+    np.testing.assert_allclose(augmented(old, images, aspects, SMALL), expected, **tolerance)
 
     def split(array):
         return array.reshape(4, 2, *array.shape[1:])

@@ -1,8 +1,10 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jax import lax
 
@@ -26,7 +28,7 @@ def draw(seed, *shape):
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=10)
 @given(
     size=st.tuples(st.integers(3, 9), st.integers(3, 9)),
     window=st.tuples(st.integers(1, 4), st.integers(1, 4)),
@@ -34,8 +36,11 @@ def draw(seed, *shape):
     padding=st.integers(0, 3),
     # Few and many outputs for the inputs: both ways of arranging the product.
     channels=st.tuples(st.sampled_from([1, 2, 6]), st.sampled_from([1, 2, 24])),
-    groups=st.sampled_from([1, 1, 2]),
+    groups=st.sampled_from([1, 1, 1, 2]),
 )
+@example((9, 6), (3, 3), 1, 1, (6, 2), 1)  # rows added in the output
+@example((9, 6), (3, 3), 1, 1, (1, 24), 1)  # whole patches in the input
+@example((9, 6), (7, 7), 2, 3, (3, 4), 1)  # the stem of a ResNet
 def test_patches_agree_with_xla_in_value_and_gradient(
     size, window, stride, padding, channels, groups
 ):
@@ -44,25 +49,23 @@ def test_patches_agree_with_xla_in_value_and_gradient(
     x = draw(0, 2, *size, inputs)
     kernel = draw(1, *window, inputs // groups, outputs)
 
-    def patches(x, kernel):
-        return convolve(
-            x, kernel, stride=stride, padding=padding, groups=groups, lowering='patches'
-        )
+    @jax.jit
+    def both(x, kernel):
+        results = []
+        for convolution in (partial(convolve, lowering='patches'), reference):
+            value, vjp = jax.vjp(
+                partial(convolution, stride=stride, padding=padding, groups=groups), x, kernel
+            )
+            cotangent = jnp.cos(jnp.arange(value.size, dtype=jnp.float32)).reshape(value.shape)
+            results.append((value, *vjp(cotangent)))
+        return results
 
-    expected, expected_vjp = jax.vjp(
-        lambda x, kernel: reference(x, kernel, stride, padding, groups), x, kernel
-    )
-    actual, actual_vjp = jax.vjp(patches, x, kernel)
-    assert actual.shape == expected.shape
-    np.testing.assert_allclose(actual, expected, atol=1e-4)
-    cotangent = draw(2, *expected.shape)
-    for a, b in zip(actual_vjp(cotangent), expected_vjp(cotangent), strict=True):
-        np.testing.assert_allclose(a, b, atol=3e-4)
+    for actual, expected in zip(*both(x, kernel), strict=True):
+        assert actual.shape == expected.shape
+        np.testing.assert_allclose(actual, expected, atol=3e-4)
 
 
-@pytest.mark.parametrize(
-    ('size', 'padding', 'stride'), [(1, 0, 1), (1, 0, 2), (3, 1, 1), (7, 3, 2)]
-)
+@pytest.mark.parametrize(('size', 'padding', 'stride'), [(1, 0, 2), (3, 1, 1)])
 def test_lowerings_share_the_parameter(size, padding, stride):
     x = draw(0, 2, 11, 8, 3)
     conv = Conv(5, size, stride, padding)
@@ -79,10 +82,8 @@ def test_auto_uses_a_matrix_product_on_cpu():
     x, kernel = draw(0, 1, 8, 8, 4), draw(1, 3, 3, 4, 4)
 
     def primitives(lowering):
-        closed = jax.make_jaxpr(lambda x, k: convolve(x, k, padding=1, lowering=lowering))(
-            x, kernel
-        )
-        return {equation.primitive.name for equation in closed.jaxpr.eqns}
+        jaxpr = jax.make_jaxpr(partial(convolve, padding=1, lowering=lowering))(x, kernel)
+        return {equation.primitive.name for equation in jaxpr.eqns}
 
     assert 'conv_general_dilated' in primitives('xla')
     assert 'conv_general_dilated' not in primitives('auto')
