@@ -24,4 +24,6 @@ def get_config(argument: str | None = None):
     config.stage1.epochs = 40
     config.stage1.learning_rate = 0.05
     config.stage2.epochs = 10
+    config.evaluation.every = 2
+    config.checkpoint_every = 5
     return apply_argument(config, argument, scales={})
