@@ -149,7 +149,7 @@ def validate(config: ml_collections.ConfigDict, num_devices: int) -> None:
     for field in ('data.major', 'data.minor', 'evaluation.batch_size', 'evaluation.every'):
         _at_least(config, field, 1)
     _at_least(config, 'checkpoint_every', 1)
-    for field in ('data.imbalance_ratio', 'metric.center.learning_rate'):
+    for field in ('seed', 'data.split_seed', 'data.imbalance_ratio', 'metric.center.learning_rate'):
         _at_least(config, field, 0)
     if not config.metric.supervised_contrastive.temperature > 0:
         value = config.metric.supervised_contrastive.temperature

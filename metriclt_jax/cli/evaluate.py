@@ -22,7 +22,8 @@ def evaluate() -> None:
 
     from metriclt_jax.evaluation.evaluate import make_eval_step
     from metriclt_jax.reports.tables import summary_table
-    from metriclt_jax.training.run import evaluate_part, make_run, trained_states
+    from metriclt_jax.training.results import evaluate_part, trained_states
+    from metriclt_jax.training.setup import make_run
     from metriclt_jax.training.workdir import read_config, write_atomically
 
     cli.keep_compiled_programs()

@@ -21,7 +21,8 @@ def train() -> int | None:
     from rich.console import Console
 
     from metriclt_jax.reports.tables import stage_table
-    from metriclt_jax.training.run import Interrupted, run
+    from metriclt_jax.training.loop import Interrupted
+    from metriclt_jax.training.run import run
 
     cli.keep_compiled_programs()
     console = Console()

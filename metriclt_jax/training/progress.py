@@ -3,6 +3,8 @@
 import json
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -82,29 +84,36 @@ class Progress:
 
 
 class Stopwatch:
-    """Times of an epoch for `timing.jsonl`: how long it took and how long input was waited for."""
+    """Times of the epochs, a line each in `timing.jsonl`: speed, and how long input was awaited."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, stage: str, batch_size: int) -> None:
         self._path = path
+        self._stage = stage
+        self._batch_size = batch_size
         self.start()
 
     def start(self) -> None:
-        """Begins an epoch."""
+        """Begins an epoch, or what is left of one."""
         self._begin = time.monotonic()
+        self._steps = 0
         self._waited = 0.0
 
-    def waited(self, seconds: float) -> None:
-        """Adds time in which the host had no batch to hand to the devices."""
-        self._waited += seconds
+    @contextmanager
+    def waiting_for_input(self) -> Iterator[None]:
+        """Counts the time of its block, which fetches a batch, as waiting."""
+        asked = time.monotonic()
+        yield
+        self._waited += time.monotonic() - asked
+        self._steps += 1
 
-    def stop(self, stage: str, epoch: int, images: int) -> None:
-        """Ends an epoch of `images` images and writes its line."""
+    def stop(self, epoch: int) -> None:
+        """Ends an epoch whose last result has arrived, and writes its line."""
         seconds = time.monotonic() - self._begin
         line = {
-            'stage': stage,
+            'stage': self._stage,
             'epoch': epoch,
             'seconds': round(seconds, 3),
-            'images_per_second': round(images / seconds, 1),
+            'images_per_second': round(self._steps * self._batch_size / seconds, 1),
             'input_wait_share': round(self._waited / seconds, 5),
         }
         with self._path.open('a') as file:

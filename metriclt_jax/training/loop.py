@@ -1,0 +1,151 @@
+"""The loop over the steps of a stage."""
+
+import collections
+import math
+from typing import Any
+
+import jax.numpy as jnp
+
+from metriclt_jax.data.pipeline import prefetch_to_devices, train_batches
+from metriclt_jax.errors import InputError
+from metriclt_jax.training.checkpoints import Best
+from metriclt_jax.training.progress import Progress, Stopwatch
+from metriclt_jax.training.results import evaluate_part
+from metriclt_jax.training.schedules import Schedule, make_class_weights
+from metriclt_jax.training.setup import Run
+from metriclt_jax.training.stages import Stage
+from metriclt_jax.training.state import TrainState
+from metriclt_jax.training.steps import make_train_step, place
+from metriclt_jax.training.workdir import MetricsLog
+
+# Updates that may be under way at once. The host waits for an older one, so that it cannot run
+# ahead and fill the memory with batches; the devices never wait for the host.
+_IN_FLIGHT = 8
+
+
+class Interrupted(Exception):
+    """SIGTERM came; the state was saved and the same command goes on from it."""
+
+
+def train_stage(
+    this: Run,
+    stage: Stage,
+    previous: Any,
+    eval_step: Any,
+    log: MetricsLog,
+    terminated: list[bool],
+) -> Any:
+    """Trains a stage from where its checkpoints say, to its end.
+
+    Args:
+        this: the run.
+        stage: what to train.
+        previous: the variables that the stage before left; None for the first.
+        eval_step: from `make_eval_step`.
+        log: gets a line an epoch.
+        terminated: becomes non-empty when SIGTERM has come.
+
+    Returns:
+        The model's variables at the end of the stage.
+
+    Raises:
+        Interrupted: SIGTERM came and the state was saved.
+        InputError: the loss is not finite.
+    """
+    steps_per_epoch = this.steps_per_epoch(stage)
+    last_step = stage.epochs * steps_per_epoch
+    checkpoints = this.checkpoints(stage)
+    state, best = this.initial_state(stage, previous), None
+    if checkpoints.latest_step() is not None:
+        state, best = checkpoints.restore(like=state)
+    first_step = int(state.step)
+
+    train_step = make_train_step(this.model, stage, steps_per_epoch, this.devices)
+    schedule = make_schedule(this, stage)
+    batches = make_batches(this, stage, first_step, last_step - first_step)
+    progress = Progress(this.console, stage.name, stage.epochs, steps_per_epoch, stage.batch_size)
+    stopwatch = Stopwatch(this.workdir / 'timing.jsonl', stage.name, stage.batch_size)
+    in_flight = collections.deque()
+    for step in range(first_step + 1, last_step + 1):
+        with stopwatch.waiting_for_input():
+            batch = next(batches)
+        state, loss = train_step(state, batch, schedule)
+        in_flight.append(loss)
+        if len(in_flight) > _IN_FLIGHT:
+            progress.update(step, in_flight.popleft().block_until_ready())
+
+        if step % steps_per_epoch == 0:
+            epoch = step // steps_per_epoch
+            line = _line(this, stage, epoch, state)
+            stopwatch.stop(epoch)
+            if epoch % this.config.evaluation.every == 0 or step == last_step:
+                line['validation'], best = _validate(this, stage, eval_step, state, step, best)
+            log.append(line)
+            progress.epoch(line)
+            improved = best is not None and best.step == step
+            if improved or epoch % this.config.checkpoint_every == 0 or step == last_step:
+                checkpoints.save(step, state, best)
+            stopwatch.start()
+        if terminated:
+            if checkpoints.latest_step() != step:
+                checkpoints.save(step, state, best)
+            checkpoints.close()
+            raise Interrupted(f'saved {stage.name} at step {step} of {last_step}')
+    checkpoints.close()
+    return state.variables
+
+
+def make_schedule(this: Run, stage: Stage) -> Schedule:
+    """The values that the stage's objective is told, on the devices."""
+    weights = make_class_weights(
+        stage.class_weights, this.dataset.train_counts, this.config.weighting.beta
+    )
+    return place(Schedule(class_weights=jnp.asarray(weights)), this.devices)
+
+
+def make_batches(
+    this: Run, stage: Stage, first_step: int, num_steps: int, repeat_first: bool = False
+) -> Any:
+    """The stage's batches from `first_step` on, ahead of time on the devices."""
+    batches = train_batches(
+        this.dataset,
+        sampler=stage.sampler,
+        seed=this.seed(stage),
+        batch_size=stage.batch_size,
+        first_step=first_step,
+        num_steps=num_steps,
+        repeat_first=repeat_first,
+    )
+    return prefetch_to_devices(batches, this.devices)
+
+
+def _line(this: Run, stage: Stage, epoch: int, state: TrainState) -> dict[str, Any]:
+    """The epoch's line of `metrics.jsonl`, before validation; waits for the devices."""
+    steps_per_epoch = this.steps_per_epoch(stage)
+    train = {name: float(value) / steps_per_epoch for name, value in state.report.items()}
+    if not math.isfinite(train['loss']):
+        raise InputError(
+            f'the loss of {stage.name} is {train["loss"]} in epoch {epoch}: training has diverged; '
+            f'try a {stage.name}.learning_rate below {stage.optimizer.learning_rate}'
+        )
+    step = epoch * steps_per_epoch
+    return {
+        'stage': stage.name,
+        'epoch': epoch,
+        'step': step,
+        'learning_rate': float(stage.learning_rate(steps_per_epoch)(step - 1)),
+        'train': train,
+        'validation': None,
+    }
+
+
+def _validate(
+    this: Run, stage: Stage, eval_step: Any, state: TrainState, step: int, best: Best | None
+) -> tuple[dict[str, Any] | None, Best | None]:
+    """The metrics of the validation part, if there are any, and where the best ones were."""
+    result = evaluate_part(this, stage, eval_step, state.variables, 'validation')
+    if result is None:
+        return None, best
+    if best is None or result.summary['mcr_all'] > best.value:
+        best = Best(step, result.summary['mcr_all'])
+    return {name: value for name, value in result.summary.items() if name != 'confusion'}, best

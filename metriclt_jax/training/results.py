@@ -1,0 +1,89 @@
+"""What the stages of a run left, evaluated: the contents of `results.json`."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from metriclt_jax.evaluation.evaluate import Evaluation, evaluate
+from metriclt_jax.evaluation.metrics import summarize
+from metriclt_jax.training.setup import Run
+from metriclt_jax.training.stages import Stage
+from metriclt_jax.training.state import TrainState
+
+
+def evaluate_stages(this: Run, eval_step: Any) -> tuple[dict[str, Any], np.ndarray | None]:
+    """Evaluates what the stages' checkpoints hold: all of `results.json` but times and versions.
+
+    Returns:
+        The results, and the features `[N, D]` of the test part at the end of the last stage (None
+        if it trained no classifier).
+    """
+    stages = []
+    final = features = None
+    for stage in this.stages:
+        entry = {'name': stage.name, 'last': None, 'best': None}
+        for which, state in trained_states(this, stage).items():
+            is_final = stage is this.stages[-1] and which == 'last'
+            parts = {
+                part: evaluate_part(
+                    this, stage, eval_step, state.variables, part, features=is_final
+                )
+                for part in ('validation', 'test')
+            }
+            entry[which] = {part: result and result.summary for part, result in parts.items()}
+            if is_final and parts['test'] is not None:
+                final = parts['test'].summary
+                features = parts['test'].evaluation.features
+        stages.append(entry)
+    results = {
+        'dataset': this.dataset.name,
+        'method': this.config.method,
+        'model': this.config.model.name,
+        'seed': this.config.seed,
+        'class_names': list(this.dataset.class_names),
+        'train_counts': [int(count) for count in this.dataset.train_counts],
+        'groups': this.groups,
+        'stages': stages,
+        'final': final,
+    }
+    return results, features
+
+
+def trained_states(this: Run, stage: Stage) -> dict[str, TrainState]:
+    """The states that a finished stage left: `last` and, where it was validated, `best`."""
+    checkpoints = this.checkpoints(stage)
+    like = this.initial_state(stage)
+    states = {'last': checkpoints.restore_latest_state(like)}
+    if checkpoints.best_step() is not None:
+        states['best'] = checkpoints.restore_best_state(like)
+    checkpoints.close()
+    return states
+
+
+@dataclass(frozen=True)
+class PartResult:
+    """What the images of a part gave, and their metrics as `results.json` has them."""
+
+    evaluation: Evaluation
+    summary: dict[str, Any]
+
+
+def evaluate_part(
+    this: Run, stage: Stage, eval_step: Any, variables: Any, part: str, features: bool = False
+) -> PartResult | None:
+    """Evaluates a part; None where it is empty or the stage has trained no classifier."""
+    if not stage.trains_classifier or len(this.dataset.parts[part]) == 0:
+        return None
+    batch_size = this.config.evaluation.batch_size
+    evaluation = evaluate(
+        eval_step, variables, this.dataset, part, batch_size, this.devices, features=features
+    )
+    summary = summarize(
+        evaluation.probabilities,
+        evaluation.labels,
+        evaluation.confusion,
+        this.groups,
+        this.dataset.class_names,
+    )
+    return PartResult(evaluation, summary)

@@ -1,0 +1,102 @@
+"""What a run needs before it trains: checked config, devices, data, model, stages."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from metriclt_jax.config import validate
+from metriclt_jax.data import Dataset, load_dataset
+from metriclt_jax.data.pipeline import steps_per_epoch
+from metriclt_jax.errors import InputError
+from metriclt_jax.evaluation.metrics import class_groups
+from metriclt_jax.models import initialize
+from metriclt_jax.training.checkpoints import StageCheckpoints
+from metriclt_jax.training.stages import Stage, make_model, make_stages
+from metriclt_jax.training.state import TrainState, create_state
+from metriclt_jax.training.steps import place
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all stages of a run share."""
+
+    config: ConfigDict
+    workdir: Path
+    devices: Sequence[jax.Device]
+    stages: tuple[Stage, ...]
+    dataset: Dataset
+    groups: dict[str, list[int]]
+    model: nn.Module
+    console: Console
+
+    def checkpoints(self, stage: Stage) -> StageCheckpoints:
+        """The checkpoints of a stage."""
+        return StageCheckpoints(self.workdir / 'checkpoints' / stage.name)
+
+    def steps_per_epoch(self, stage: Stage) -> int:
+        """Updates in an epoch; the last incomplete batch is dropped."""
+        return steps_per_epoch(self.dataset, stage.batch_size)
+
+    def seed(self, stage: Stage) -> int:
+        """The stage's own seed: its fresh parameters, order of images and augmentation."""
+        name = [ord(letter) for letter in stage.name]
+        return int(np.random.SeedSequence([self.config.seed, *name]).generate_state(1)[0])
+
+    def initial_state(self, stage: Stage, previous: Any = None) -> TrainState:
+        """The state at step 0 of a stage, from the variables that the previous stage left."""
+        seed = self.seed(stage)
+        variables = initialize(self.model, seed, self.config.augment.crop)
+        if previous is not None:
+            head = variables['params']['head']
+            variables = previous
+            if stage.head == 'fresh':
+                variables = {**previous, 'params': {**previous['params'], 'head': head}}
+        state = create_state(
+            stage,
+            variables,
+            jax.random.key(seed),
+            self.steps_per_epoch(stage),
+            len(self.dataset.class_names),
+        )
+        return place(state, self.devices)
+
+
+def make_run(config: ConfigDict, workdir: Path, console: Console) -> Run:
+    """Checks the config, reads the data's index and makes the model; compiles and writes nothing.
+
+    (A data set that is not in its cache yet is decoded into it.)
+    """
+    devices = jax.local_devices()
+    if not 0 <= config.num_devices <= len(devices):
+        raise InputError(
+            f'config field num_devices is {config.num_devices}; allowed: 0 (all) to {len(devices)}'
+        )
+    devices = devices[: config.num_devices or None]
+    validate(config, len(devices))
+    stages = make_stages(config)
+    dataset = load_dataset(config.data)
+    for stage in stages:
+        steps_per_epoch(dataset, stage.batch_size)  # raises if there is not even one
+    for part in ('validation', 'test'):
+        _require_every_class(dataset, part)
+    groups = class_groups(dataset.train_counts, config.data.major, config.data.minor)
+    model = make_model(config, stages, len(dataset.class_names))
+    return Run(config, workdir, devices, stages, dataset, groups, model, console)
+
+
+def _require_every_class(dataset: Dataset, part: str) -> None:
+    labels = dataset.labels[dataset.parts[part]]
+    counts = np.bincount(labels, minlength=len(dataset.class_names))
+    if len(labels) and not counts.all():
+        missing = [dataset.class_names[c] for c in np.flatnonzero(counts == 0)]
+        raise InputError(
+            f'the {part} part of {dataset.name} has no image of {", ".join(missing)}, so there is '
+            'no mean class recall; allowed: at least one image of each class, or no such part'
+        )

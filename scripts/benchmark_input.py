@@ -1,0 +1,68 @@
+"""How much of a training epoch goes into input: benchmark_input.py --config=FILE:METHOD.
+
+Alternates epochs with real input and epochs that repeat one batch, in one process, and prints the
+ratio of their times pair by pair.
+"""
+
+import statistics
+import time
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+from rich.console import Console
+
+from metriclt_jax.cli import main as cli
+
+_CONFIG = config_flags.DEFINE_config_file('config', None, 'FILE:METHOD[,scale=NAME]')
+_PAIRS = flags.DEFINE_integer('pairs', 5, 'pairs of epochs', lower_bound=1)
+flags.mark_flag_as_required('config')
+
+
+def benchmark() -> None:
+    """Prints the seconds of each epoch and the ratio of each pair."""
+    from metriclt_jax.training.loop import make_batches, make_schedule
+    from metriclt_jax.training.setup import make_run
+    from metriclt_jax.training.steps import make_train_step
+
+    this = make_run(_CONFIG.value, Path(), Console())
+    stage = this.stages[0]
+    steps = this.steps_per_epoch(stage)
+    step = make_train_step(this.model, stage, steps, this.devices)
+    schedule = make_schedule(this, stage)
+    state = this.initial_state(stage)
+
+    def epoch(state, number, repeat_first):
+        batches = make_batches(this, stage, number * steps, steps, repeat_first)
+        started, waited = time.perf_counter(), 0.0
+        in_flight = []
+        for _ in range(steps):
+            asked = time.perf_counter()
+            batch = next(batches)
+            waited += time.perf_counter() - asked
+            state, loss = step(state, batch, schedule)
+            in_flight.append(loss)
+            if len(in_flight) > 8:
+                in_flight.pop(0).block_until_ready()
+        loss.block_until_ready()
+        seconds = time.perf_counter() - started
+        return state, seconds, waited / seconds
+
+    state, _, _ = epoch(state, 0, repeat_first=False)  # compiles, and checks the cached images
+    ratios = []
+    for pair in range(_PAIRS.value):
+        state, repeated, _ = epoch(state, pair, repeat_first=True)
+        state, real, waited = epoch(state, pair, repeat_first=False)
+        ratios.append(real / repeated)
+        print(
+            f'real {real:.2f} s  repeated {repeated:.2f} s  ratio {ratios[-1]:.4f}  '
+            f'waiting {100 * waited:.2f} %',
+            flush=True,
+        )
+    print(
+        f'{steps * stage.batch_size} images an epoch, median ratio {statistics.median(ratios):.4f}'
+    )
+
+
+if __name__ == '__main__':
+    cli.run(benchmark)
