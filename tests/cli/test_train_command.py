@@ -1,4 +1,4 @@
-"""The command as a user meets it: exit codes, one sentence for each mistake, nothing left behind."""
+"""The command as a user meets it: exit codes, one sentence a mistake, nothing left behind."""
 
 import json
 import os
@@ -32,6 +32,10 @@ def call(script, *flags, devices=1):
     }
     command = [sys.executable, f'{ROOT}/scripts/{script}.py', *map(str, flags)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def read_lines(path):
+    return [json.loads(text) for text in path.read_text().splitlines()]
 
 
 def assert_refused(process, *words):
@@ -125,13 +129,17 @@ def test_a_run_writes_what_the_readme_says(trained):
     assert f'{100 * final["mcr_all"]:.2f}' in process.stdout
     assert 'images/s' in process.stdout
     assert 'left' in process.stdout
-    lines = [json.loads(text) for text in (folder / 'run' / 'metrics.jsonl').open()]
+    lines = [
+        json.loads(text) for text in (folder / 'run' / 'metrics.jsonl').read_text().splitlines()
+    ]
     assert [(line['stage'], line['epoch']) for line in lines] == [
         *(('stage1', epoch) for epoch in range(1, 7)),
         ('stage2', 1),
         ('stage2', 2),
     ]
-    timing = [json.loads(text) for text in (folder / 'run' / 'timing.jsonl').open()]
+    timing = [
+        json.loads(text) for text in (folder / 'run' / 'timing.jsonl').read_text().splitlines()
+    ]
     assert all(0 <= line['input_wait_share'] <= 1 for line in timing)
 
 
