@@ -21,6 +21,7 @@ flags.mark_flag_as_required('config')
 
 def benchmark() -> None:
     """Prints the seconds of each epoch and the ratio of each pair."""
+    cli.keep_freed_memory()
     from metriclt_jax.training.loop import make_batches, make_schedule
     from metriclt_jax.training.setup import make_run
     from metriclt_jax.training.steps import make_train_step

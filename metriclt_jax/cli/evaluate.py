@@ -26,6 +26,7 @@ def evaluate() -> None:
     from metriclt_jax.training.setup import make_run
     from metriclt_jax.training.workdir import read_config, write_atomically
 
+    cli.keep_freed_memory()
     cli.keep_compiled_programs()
     workdir = Path(_WORKDIR.value).expanduser()
     this = make_run(read_config(workdir), workdir, Console())

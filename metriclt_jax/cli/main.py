@@ -1,5 +1,6 @@
 """What all commands share: flags in, errors out."""
 
+import ctypes
 import os
 import platform
 import sys
@@ -9,6 +10,9 @@ from pathlib import Path
 from absl import app, flags, logging
 
 from metriclt_jax.errors import InputError
+
+# From glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
 
 BAD_INPUT = 2  # exit code: the command line, the config or the data cannot be used
 
@@ -54,6 +58,26 @@ def keep_compiled_programs() -> None:
     if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
         directory = Path('~/.cache/metriclt_jax').expanduser() / platform.node()
         jax.config.update('jax_compilation_cache_dir', str(directory))
+
+
+def keep_freed_memory() -> None:
+    """Has the C library keep the memory that XLA frees after each step, for the next step.
+
+    On a CPU, XLA takes its buffers from malloc. glibc hands large blocks back to the system, which
+    then clears every page again: about a fifth of a training step (Linux, 2 cores). Elsewhere this
+    does nothing.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # no glibc
+        return
+    for parameter, value in (
+        (_M_MMAP_MAX, 0),
+        (_M_TRIM_THRESHOLD, 2**31 - 1),
+        (_M_ARENA_MAX, 1),
+        (_M_TOP_PAD, 2**28),
+    ):
+        mallopt(parameter, value)
 
 
 def _with_flag(error: Exception, argv: Sequence[str]) -> str:

@@ -24,6 +24,7 @@ def train() -> int | None:
     from metriclt_jax.training.loop import Interrupted
     from metriclt_jax.training.run import run
 
+    cli.keep_freed_memory()
     cli.keep_compiled_programs()
     console = Console()
     try:
