@@ -7,6 +7,7 @@ Where the paper is silent, the default is explained in the README's fidelity tab
 from collections.abc import Callable, Mapping
 
 import ml_collections
+from ml_collections.config_dict import placeholder
 
 from metriclt_jax.errors import InputError
 from metriclt_jax.methods import get_method
@@ -16,7 +17,6 @@ def paper_config() -> ml_collections.ConfigDict:
     """The paper's recipe (section 3.1), with Skin7's batch size."""
     config = ml_collections.ConfigDict()
     config.method = 'ce_sc_crw'  # a row of metriclt_jax.methods.METHODS
-    config.scale = 'paper'  # variant of the file, set through --config=FILE:METHOD,scale=NAME
     config.seed = 0  # initial parameters, order of the images, augmentation
     config.num_devices = 0  # data-parallel devices; 0 takes all
 
@@ -44,7 +44,10 @@ def paper_config() -> ml_collections.ConfigDict:
     model.name = 'resnet50'
     model.dtype = 'float32'  # of the computation; parameters and losses are always float32
     model.cross_device_batch_norm = True  # statistics of the global batch
-    model.options = ml_collections.ConfigDict()  # further arguments of the backbone
+    model.options = options = ml_collections.ConfigDict()  # of the backbone; None is its default
+    options.stage_sizes = placeholder(tuple)  # ResNets: blocks in each stage
+    options.width = placeholder(int)  # ResNets: channels of the first stage
+    options.stem = placeholder(str)  # ResNets: 'imagenet' (7x7, pooling) or 'small' (3x3)
 
     config.metric = metric = ml_collections.ConfigDict()
     metric.center = ml_collections.ConfigDict()
@@ -116,7 +119,7 @@ def apply_argument(
     config.method = method
     for word in words:
         key, _, value = word.partition('=')
-        if key != 'scale':
+        if key != 'scale' or len(words) > 1:
             raise InputError(
                 f'config argument {word!r} is unknown; allowed: METHOD or METHOD,scale=NAME'
             )
@@ -125,7 +128,6 @@ def apply_argument(
                 allowed = ', '.join(['paper', *scales])
                 raise InputError(f'scale {value!r} is unknown here; allowed: {allowed}')
             scales[value](config)
-        config.scale = value
     return config.lock()
 
 
@@ -137,24 +139,38 @@ def stage_configs(config: ml_collections.ConfigDict) -> dict[str, ml_collections
     return stages
 
 
-def validate(config: ml_collections.ConfigDict, num_devices: int) -> None:
+def validate(config: ml_collections.ConfigDict) -> None:
     """Checks what can be checked before data is read; raises `InputError` on the first fault."""
     get_method(config.method)
     _choice(config, 'weighting.balanced', 'inverse_frequency', 'effective_number')
     _choice(config, 'metric.triplet.mining', 'batch_hard', 'batch_all')
     _choice(config, 'model.dtype', 'float32', 'bfloat16')
-    _choice(config, 'data.split', 'paper', 'grouped')
     _choice(config, 'stage2.head', 'fresh', 'previous')
     _choice(config, 'stage2.batch_statistics', 'frozen', 'drift')
     for field in ('data.major', 'data.minor', 'evaluation.batch_size', 'evaluation.every'):
         _at_least(config, field, 1)
     _at_least(config, 'checkpoint_every', 1)
-    for field in ('seed', 'data.split_seed', 'data.imbalance_ratio', 'metric.center.learning_rate'):
+    _below_one(config, 'weighting.beta')
+    _below_one(config, 'metric.center.momentum')
+    for name in config.metric:
+        _at_least(config, f'metric.{name}.coefficient', 0)
+    for field in (
+        'seed',
+        'data.split_seed',
+        'data.imbalance_ratio',
+        'metric.center.learning_rate',
+        'metric.triplet.margin',
+    ):
         _at_least(config, field, 0)
     if not config.metric.supervised_contrastive.temperature > 0:
         value = config.metric.supervised_contrastive.temperature
         raise InputError(
             f'config field metric.supervised_contrastive.temperature is {value}; allowed: above 0'
+        )
+    if not config.metric.supervised_contrastive.projection:
+        raise InputError(
+            'config field metric.supervised_contrastive.projection is empty; allowed: one width or '
+            'more'
         )
     for name, stage in stage_configs(config).items():
         _at_least(config, f'{name}.epochs', 1)
@@ -163,19 +179,11 @@ def validate(config: ml_collections.ConfigDict, num_devices: int) -> None:
         _choice(config, f'{name}.learning_rate_per', 'step', 'epoch')
         for field in ('learning_rate', 'final_learning_rate', 'weight_decay', 'warmup_epochs'):
             _at_least(config, f'{name}.{field}', 0)
-        if not 0 <= stage.momentum < 1:
-            raise InputError(
-                f'config field {name}.momentum is {stage.momentum}; allowed: 0 <= momentum < 1'
-            )
+        _below_one(config, f'{name}.momentum')
         if stage.warmup_epochs >= stage.epochs:
             raise InputError(
                 f'config field {name}.warmup_epochs is {stage.warmup_epochs}; allowed: less than '
                 f'{name}.epochs, which is {stage.epochs}'
-            )
-        if stage.batch_size % num_devices:
-            raise InputError(
-                f'config field {name}.batch_size is {stage.batch_size}, which the {num_devices} '
-                f'devices do not divide; allowed: a multiple of {num_devices} (or set num_devices)'
             )
 
 
@@ -189,6 +197,12 @@ def _choice(config: ml_collections.ConfigDict, field: str, *allowed: str) -> Non
     value = _value(config, field)
     if value not in allowed:
         raise InputError(f'config field {field} is {value!r}; allowed: {", ".join(allowed)}')
+
+
+def _below_one(config: ml_collections.ConfigDict, field: str) -> None:
+    value = _value(config, field)
+    if not 0 <= value < 1:
+        raise InputError(f'config field {field} is {value}; allowed: 0 or more and below 1')
 
 
 def _at_least(config: ml_collections.ConfigDict, field: str, low: float) -> None:

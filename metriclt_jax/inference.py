@@ -12,12 +12,12 @@ import jax
 import numpy as np
 
 from metriclt_jax.augment.geometry import Geometry, center
+from metriclt_jax.devices import place
 from metriclt_jax.errors import InputError
 from metriclt_jax.models import initialize
 from metriclt_jax.training.checkpoints import StageCheckpoints
 from metriclt_jax.training.stages import make_geometry, make_model, make_stages
 from metriclt_jax.training.state import create_state
-from metriclt_jax.training.steps import place
 from metriclt_jax.training.workdir import read_config
 
 
@@ -49,15 +49,15 @@ class TrainedClassifier:
         return self._outputs(images)[1]
 
     def _outputs(self, images):
-        prepared = [_storage_image(image, self.geometry.resize) for image in images]
-        if not prepared:
-            raise InputError('images is empty; one image or more are needed')
+        if isinstance(images, str | Path) or not len(images):
+            raise InputError(f'images is {images!r}; allowed: an array or a list of images')
         results = []
-        for start in range(0, len(prepared), self.batch_size):
-            chunk = np.stack(prepared[start : start + self.batch_size])
+        for start in range(0, len(images), self.batch_size):
+            some = images[start : start + self.batch_size]
+            chunk = np.stack([_storage_image(image, self.geometry.resize) for image in some])
             # A short last batch is filled up, so that one compiled function serves all.
-            fill = min(self.batch_size, len(prepared)) - len(chunk)
-            padded = np.concatenate([chunk, np.repeat(chunk[:1], max(fill, 0), axis=0)])
+            fill = min(self.batch_size, len(images)) - len(chunk)
+            padded = np.concatenate([chunk, np.repeat(chunk[:1], fill, axis=0)])
             outputs = _forward(self.model, self.geometry, self.variables, padded)
             results.append([np.asarray(output)[: len(chunk)] for output in outputs])
         return tuple(np.concatenate(output) for output in zip(*results, strict=True))
@@ -81,10 +81,11 @@ def load(workdir: str | Path) -> TrainedClassifier:
         raise InputError(f'method {config.method} in {workdir} trains no classifier')
     model = make_model(config, stages, len(class_names))
     stage = stages[-1]
-    like = create_state(
-        stage, initialize(model, 0, config.augment.crop), jax.random.key(0), 1, len(class_names)
-    )
-    checkpoints = StageCheckpoints(workdir / 'checkpoints' / stage.name)
+    like = create_state(stage, initialize(model, 0), jax.random.key(0), 1, len(class_names))
+    directory = workdir / 'checkpoints' / stage.name
+    if not directory.exists():
+        raise InputError(f'{directory} is missing: {workdir} has no parameters to load')
+    checkpoints = StageCheckpoints(directory)
     state = checkpoints.restore_latest_state(place(like, jax.local_devices()[:1]))
     checkpoints.close()
     return TrainedClassifier(model, state.variables, make_geometry(config), class_names)
@@ -102,8 +103,11 @@ def _storage_image(image: Any, side: int) -> np.ndarray:
     from metriclt_jax.data.decoding import to_storage
 
     if isinstance(image, str | Path):
-        with Image.open(image) as opened:
-            return to_storage(opened, side)
+        try:
+            with Image.open(image) as opened:
+                return to_storage(opened, side)
+        except (OSError, ValueError, SyntaxError) as error:
+            raise InputError(f'image {image} cannot be read: {error}') from None
     if isinstance(image, Image.Image):
         return to_storage(image, side)
     array = np.asarray(image)

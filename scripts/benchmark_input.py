@@ -22,11 +22,12 @@ flags.mark_flag_as_required('config')
 def benchmark() -> None:
     """Prints the seconds of each epoch and the ratio of each pair."""
     cli.keep_freed_memory()
-    from metriclt_jax.training.loop import make_batches, make_schedule
-    from metriclt_jax.training.setup import make_run
+    from metriclt_jax.training.loop import IN_FLIGHT, make_batches, make_schedule
+    from metriclt_jax.training.setup import check_batches, make_run
     from metriclt_jax.training.steps import make_train_step
 
     this = make_run(_CONFIG.value, Path(), Console())
+    check_batches(this)
     stage = this.stages[0]
     steps = this.steps_per_epoch(stage)
     step = make_train_step(this.model, stage, steps, this.devices)
@@ -43,7 +44,7 @@ def benchmark() -> None:
             waited += time.perf_counter() - asked
             state, loss = step(state, batch, schedule)
             in_flight.append(loss)
-            if len(in_flight) > 8:
+            if len(in_flight) > IN_FLIGHT:
                 in_flight.pop(0).block_until_ready()
         loss.block_until_ready()
         seconds = time.perf_counter() - started

@@ -22,7 +22,7 @@ def load(path, argument):
 @pytest.mark.parametrize('method', METHODS)
 def test_every_method_of_every_config_makes_valid_stages(path, method):
     config = load(path, method)
-    validate(config, num_devices=1)
+    validate(config)
     stages = make_stages(config)
     assert len(stages) == (1 if METHODS[method].second_stage is None else 2)
     make_model(config, stages, 7)
@@ -51,9 +51,9 @@ def test_the_recipe_of_the_paper():
     assert len(metric.supervised_contrastive.projection) == 3
 
 
-def test_scale_changes_the_config_and_is_recorded():
+def test_scale_changes_the_config():
     config = load(CONFIGS[-1], 'ce_crw,scale=cpu')
-    assert (config.method, config.scale) == ('ce_crw', 'cpu')
+    assert config.method == 'ce_crw'
     assert config.stage1.epochs < 100
     assert config.is_locked
 
@@ -63,6 +63,7 @@ def test_scale_changes_the_config_and_is_recorded():
     [
         ('cee', r"method 'cee' is unknown; allowed: ce, "),
         ('ce,scale=tpu', r"scale 'tpu' is unknown here; allowed: paper, cpu"),
+        ('ce,scale=cpu,scale=paper', r'allowed: METHOD or METHOD,scale=NAME'),
         ('ce,size=cpu', r"'size=cpu' is unknown; allowed: METHOD or METHOD,scale=NAME"),
     ],
 )
@@ -74,17 +75,20 @@ def test_wrong_arguments(argument, message):
 @pytest.mark.parametrize(
     ('field', 'value', 'message'),
     [
-        ('stage1.batch_size', 33, r'stage1.batch_size is 33, which the 8 devices do not divide'),
+        ('seed', -1, r'seed is -1; allowed: 0 or more'),
+        ('weighting.beta', 1.0, r'weighting.beta is 1.0; allowed: 0 or more and below 1'),
+        ('metric.triplet.margin', -1.0, r'metric.triplet.margin is -1.0; allowed: 0 or more'),
+        ('metric.center.coefficient', -1.0, r'metric.center.coefficient is -1.0; allowed: 0 or'),
+        ('metric.supervised_contrastive.projection', (), r'projection is empty; allowed: one'),
         ('stage2.batch_size', 0, r'stage2.batch_size is 0; allowed: 1 or more'),
         ('stage1.epochs', 5, r'stage1.warmup_epochs is 5; allowed: less than stage1.epochs'),
         ('stage1.learning_rate', float('nan'), r'stage1.learning_rate is nan; allowed: 0 or more'),
-        ('stage1.momentum', 1.0, r'stage1.momentum is 1.0; allowed: 0 <= momentum < 1'),
+        ('stage1.momentum', 1.0, r'stage1.momentum is 1.0; allowed: 0 or more and below 1'),
         ('stage1.decay', 'some', r"stage1.decay is 'some'; allowed: all, kernels"),
         ('stage2.head', 'old', r"stage2.head is 'old'; allowed: fresh, previous"),
         ('metric.triplet.mining', 'hard', r"mining is 'hard'; allowed: batch_hard, batch_all"),
         ('metric.supervised_contrastive.temperature', 0.0, r'temperature is 0.0; allowed: above 0'),
         ('model.dtype', 'float16', r"model.dtype is 'float16'; allowed: float32, bfloat16"),
-        ('data.split', 'random', r"data.split is 'random'; allowed: paper, grouped"),
         ('evaluation.every', 0, r'evaluation.every is 0; allowed: 1 or more'),
     ],
 )
@@ -92,4 +96,4 @@ def test_values_that_cannot_be(field, value, message):
     config = paper_config()
     config.update_from_flattened_dict({field: value})
     with pytest.raises(InputError, match=message):
-        validate(config, num_devices=8)
+        validate(config)

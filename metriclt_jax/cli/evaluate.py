@@ -13,6 +13,7 @@ _PART = flags.DEFINE_enum('part', 'test', ['train', 'validation', 'test'], 'what
 _STAGE = flags.DEFINE_string('stage', None, 'stage1 or stage2; the last stage if not given')
 _CHECKPOINT = flags.DEFINE_enum('checkpoint', 'last', ['last', 'best'], 'last or best state')
 _OUTPUT = flags.DEFINE_string('output', None, 'also write the metrics to this JSON file')
+_DATA_DIR = flags.DEFINE_string('data_dir', None, 'prepared data; as in training if not given')
 flags.mark_flag_as_required('workdir')
 
 
@@ -29,7 +30,14 @@ def evaluate() -> None:
     cli.keep_freed_memory()
     cli.keep_compiled_programs()
     workdir = Path(_WORKDIR.value).expanduser()
-    this = make_run(read_config(workdir), workdir, Console())
+    output = _OUTPUT.value and Path(_OUTPUT.value).expanduser()
+    if output and not output.parent.is_dir():
+        raise InputError(f'--output is {output}; allowed: a file in a folder that exists')
+    config = read_config(workdir)
+    with config.unlocked():
+        config.num_devices = 0  # those of this machine, whatever the run was trained on
+        config.data.data_dir = _DATA_DIR.value or config.data.data_dir
+    this = make_run(config, workdir, Console())
     stages = {stage.name: stage for stage in this.stages}
     name = _STAGE.value or this.stages[-1].name
     if name not in stages:
@@ -49,8 +57,8 @@ def evaluate() -> None:
         )
     title = f'{this.dataset.name} {_PART.value}, {name} {_CHECKPOINT.value}'
     this.console.print(summary_table(result.summary, this.dataset.class_names, title))
-    if _OUTPUT.value:
-        write_atomically(Path(_OUTPUT.value), json.dumps(result.summary, indent=1) + '\n')
+    if output:
+        write_atomically(output, json.dumps(result.summary, indent=1) + '\n')
 
 
 def main() -> None:

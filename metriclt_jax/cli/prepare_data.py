@@ -13,8 +13,13 @@ flags.mark_flag_as_required('dataset')
 
 def prepare_data() -> None:
     """Prepares what the flags say; prints where it is."""
-    path = records.prepare(_DATASET.value, _SOURCE.value, _DATA_DIR.value)
-    print(f'{_DATASET.value} is prepared in {path}')
+    name = _DATASET.value
+    already = records.is_prepared(name, _DATA_DIR.value)
+    path = records.prepare(name, _SOURCE.value, _DATA_DIR.value)
+    if already:
+        print(f'{name} was already prepared in {path}; delete that folder to prepare it again')
+    else:
+        print(f'{name} is prepared in {path}')
 
 
 def main() -> None:

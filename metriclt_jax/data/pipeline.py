@@ -12,6 +12,7 @@ import numpy as np
 
 from metriclt_jax.data.dataset import Dataset
 from metriclt_jax.data.sampling import Sampler, epoch_order
+from metriclt_jax.devices import split
 from metriclt_jax.errors import InputError
 
 Batch = dict[str, np.ndarray]
@@ -132,8 +133,7 @@ def prefetch_to_devices(
         InputError: n does not divide B.
     """
     # What pmap itself asks for. Under another axis name than its own, it would compile once more.
-    mesh = jax.sharding.Mesh(np.array(devices), ('batch',))
-    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('batch'))
+    sharding = split(devices)
 
     def divide(array: np.ndarray) -> np.ndarray:
         if len(array) % len(devices):

@@ -82,6 +82,11 @@ def names() -> tuple[str, ...]:
     return tuple(_BUILDERS)
 
 
+def is_prepared(name: str, data_dir: str) -> bool:
+    """Whether the records of a data set are there; raises `InputError` for an unknown name."""
+    return _is_prepared(_path(_builder_module(name), name, data_dir))
+
+
 def prepare(name: str, source: str | None, data_dir: str) -> Path:
     """Writes the records of a data set, unless they are there already; returns their folder.
 

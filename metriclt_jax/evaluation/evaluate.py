@@ -11,8 +11,7 @@ import numpy as np
 from metriclt_jax.augment.geometry import Geometry, center
 from metriclt_jax.data import Dataset
 from metriclt_jax.data.pipeline import eval_batches, prefetch_to_devices
-
-AXIS = 'batch'
+from metriclt_jax.devices import AXIS
 
 
 class Evaluation(NamedTuple):

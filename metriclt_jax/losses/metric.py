@@ -22,10 +22,6 @@ from metriclt_jax.losses.reductions import at_least_float32, weighted_mean
 # none at 0) in the range of float32.
 _ZERO_SQUARED_LENGTH = 1e-24
 
-# A logit that softmax turns into an exact 0. Unlike -inf it leaves no NaN in a row that has nothing
-# else (a global batch of one example).
-_EXCLUDED = -1e30
-
 
 def center(features: ArrayLike, labels: ArrayLike, centers: ArrayLike) -> jax.Array:
     """Center loss of each example, |feature - center of its class|^2 / 2 (Wen et al. 2016, eq. 2).
@@ -140,9 +136,7 @@ def supervised_contrastive(
     candidates = _gather(embeddings, axis_name)
     logits = jnp.matmul(embeddings, candidates.T, precision='highest') / temperature
     positive, negative = _pairs(labels, axis_name)
-    log_probabilities = jax.nn.log_softmax(
-        jnp.where(positive | negative, logits, _EXCLUDED), axis=-1
-    )
+    log_probabilities = jax.nn.log_softmax(logits, axis=-1, where=positive | negative)
     positives = jnp.sum(positive, axis=-1)
     losses = -jnp.sum(log_probabilities, axis=-1, where=positive) / jnp.maximum(positives, 1)
     return weighted_mean(losses, positives > 0, axis_name)

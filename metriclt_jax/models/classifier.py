@@ -109,12 +109,12 @@ def _choose(what: str, name: str, choices: Mapping[str, Any]) -> Any:
     return choices[name]
 
 
-def initialize(model: Classifier, seed: int, image_size: int = 32) -> dict[str, Any]:
+def initialize(model: Classifier, seed: int) -> dict[str, Any]:
     """Fresh variables of `model`, as NumPy arrays: what `model.init` gives, without compiling.
 
     Drawn from the same distributions with NumPy, from a generator seeded by `seed` and the path of
     the parameter, so that they are the same on every platform, and a part of them (a new head) does
-    not depend on the rest. `image_size` has no influence on the shapes of the built-in models.
+    not depend on the rest.
     """
     modules = {}
 
@@ -122,7 +122,7 @@ def initialize(model: Classifier, seed: int, image_size: int = 32) -> dict[str, 
         modules[context.module.path] = context.module
         return call(*args, **kwargs)
 
-    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
     with nn.intercept_methods(remember):
         shapes = jax.eval_shape(lambda key, x: model.init(key, x), jax.random.key(0), images)
 

@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from metriclt_jax.data.pipeline import prefetch_to_devices, train_batches
+from metriclt_jax.devices import place
 from metriclt_jax.errors import InputError
 from metriclt_jax.training.checkpoints import Best
 from metriclt_jax.training.progress import Progress, Stopwatch
@@ -15,12 +16,12 @@ from metriclt_jax.training.schedules import Schedule, make_class_weights
 from metriclt_jax.training.setup import Run
 from metriclt_jax.training.stages import Stage
 from metriclt_jax.training.state import TrainState
-from metriclt_jax.training.steps import make_train_step, place
-from metriclt_jax.training.workdir import MetricsLog
+from metriclt_jax.training.steps import make_train_step
+from metriclt_jax.training.workdir import EpochLog
 
 # Updates that may be under way at once. The host waits for an older one, so that it cannot run
 # ahead and fill the memory with batches; the devices never wait for the host.
-_IN_FLIGHT = 8
+IN_FLIGHT = 8
 
 
 class Interrupted(Exception):
@@ -32,7 +33,8 @@ def train_stage(
     stage: Stage,
     previous: Any,
     eval_step: Any,
-    log: MetricsLog,
+    metrics: EpochLog,
+    timing: EpochLog,
     terminated: list[bool],
 ) -> Any:
     """Trains a stage from where its checkpoints say, to its end.
@@ -42,7 +44,8 @@ def train_stage(
         stage: what to train.
         previous: the variables that the stage before left; None for the first.
         eval_step: from `make_eval_step`.
-        log: gets a line an epoch.
+        metrics: gets the line of each epoch's losses and metrics.
+        timing: gets the line of each epoch's times.
         terminated: becomes non-empty when SIGTERM has come.
 
     Returns:
@@ -64,23 +67,24 @@ def train_stage(
     schedule = make_schedule(this, stage)
     batches = make_batches(this, stage, first_step, last_step - first_step)
     progress = Progress(this.console, stage.name, stage.epochs, steps_per_epoch, stage.batch_size)
-    stopwatch = Stopwatch(this.workdir / 'timing.jsonl', stage.name, stage.batch_size)
+    stopwatch = Stopwatch(stage.batch_size)
     in_flight = collections.deque()
     for step in range(first_step + 1, last_step + 1):
         with stopwatch.waiting_for_input():
             batch = next(batches)
         state, loss = train_step(state, batch, schedule)
         in_flight.append(loss)
-        if len(in_flight) > _IN_FLIGHT:
+        if len(in_flight) > IN_FLIGHT:
             progress.update(step, in_flight.popleft().block_until_ready())
 
         if step % steps_per_epoch == 0:
             epoch = step // steps_per_epoch
             line = _line(this, stage, epoch, state)
-            stopwatch.stop(epoch)
+            times = stopwatch.stop()
             if epoch % this.config.evaluation.every == 0 or step == last_step:
                 line['validation'], best = _validate(this, stage, eval_step, state, step, best)
-            log.append(line)
+            timing.append({name: line[name] for name in ('stage', 'epoch', 'step')} | times)
+            metrics.append(line)
             progress.epoch(line)
             improved = best is not None and best.step == step
             if improved or epoch % this.config.checkpoint_every == 0 or step == last_step:

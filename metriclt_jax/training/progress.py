@@ -1,11 +1,9 @@
-"""What a person sees while training runs, and the machine-readable times beside it."""
+"""What a person sees while training runs, and the times that are logged."""
 
-import json
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -84,11 +82,9 @@ class Progress:
 
 
 class Stopwatch:
-    """Times of the epochs, a line each in `timing.jsonl`: speed, and how long input was awaited."""
+    """Times of an epoch: how long it took, and how long input was waited for."""
 
-    def __init__(self, path: Path, stage: str, batch_size: int) -> None:
-        self._path = path
-        self._stage = stage
+    def __init__(self, batch_size: int) -> None:
         self._batch_size = batch_size
         self.start()
 
@@ -106,18 +102,14 @@ class Stopwatch:
         self._waited += time.monotonic() - asked
         self._steps += 1
 
-    def stop(self, epoch: int) -> None:
-        """Ends an epoch whose last result has arrived, and writes its line."""
+    def stop(self) -> dict[str, float]:
+        """The times of an epoch whose last result has arrived."""
         seconds = time.monotonic() - self._begin
-        line = {
-            'stage': self._stage,
-            'epoch': epoch,
+        return {
             'seconds': round(seconds, 3),
             'images_per_second': round(self._steps * self._batch_size / seconds, 1),
             'input_wait_share': round(self._waited / seconds, 5),
         }
-        with self._path.open('a') as file:
-            file.write(json.dumps(line) + '\n')
 
 
 def _clock(seconds: float) -> str:

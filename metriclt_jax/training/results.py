@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from metriclt_jax.errors import InputError
 from metriclt_jax.evaluation.evaluate import Evaluation, evaluate
 from metriclt_jax.evaluation.metrics import summarize
 from metriclt_jax.training.setup import Run
@@ -52,6 +53,8 @@ def evaluate_stages(this: Run, eval_step: Any) -> tuple[dict[str, Any], np.ndarr
 
 def trained_states(this: Run, stage: Stage) -> dict[str, TrainState]:
     """The states that a finished stage left: `last` and, where it was validated, `best`."""
+    if not this.latest_step(stage):
+        raise InputError(f'{this.workdir} has no checkpoint of {stage.name}; run its train command')
     checkpoints = this.checkpoints(stage)
     like = this.initial_state(stage)
     states = {'last': checkpoints.restore_latest_state(like)}

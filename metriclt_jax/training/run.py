@@ -7,7 +7,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,10 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from metriclt_jax.evaluation.evaluate import make_eval_step
-from metriclt_jax.training.loop import train_stage
+from metriclt_jax.training.loop import Interrupted, train_stage
 from metriclt_jax.training.results import evaluate_stages
-from metriclt_jax.training.setup import Run, make_run
-from metriclt_jax.training.stages import Stage
-from metriclt_jax.training.workdir import MetricsLog, claim, write_atomically
+from metriclt_jax.training.setup import Run, check_batches, make_run
+from metriclt_jax.training.workdir import EpochLog, claim, is_made_by, write_atomically
 from metriclt_jax.versions import versions
 
 
@@ -42,40 +41,39 @@ def run(config: ConfigDict, workdir: str | Path, console: Console | None = None)
     """
     started = time.monotonic()
     workdir = Path(workdir).expanduser()
-    this = make_run(config, workdir, console or Console())
-    claim(workdir, config)
     results_path = workdir / 'results.json'
-    if results_path.exists():
+    if is_made_by(workdir, config) and results_path.exists():
         return json.loads(results_path.read_text())
+    used = versions()
+    this = make_run(config, workdir, console or Console())
+    check_batches(this)
 
-    with _terminations() as terminated:
-        log = MetricsLog(workdir / 'metrics.jsonl')
-        log.resume({stage.name: _latest_step(this, stage) for stage in this.stages})
+    with claim(workdir, config):
+        metrics, timing = EpochLog(workdir / 'metrics.jsonl'), EpochLog(workdir / 'timing.jsonl')
+        steps = {stage.name: this.latest_step(stage) for stage in this.stages}
+        metrics.resume(steps)
+        timing.resume(steps)
+        earlier = sum(line['seconds'] for line in timing.lines)
         eval_step = make_eval_step(this.model, this.stages[0].geometry, this.devices)
         variables = None
-        for stage in this.stages:
-            variables = train_stage(this, stage, variables, eval_step, log, terminated)
-        results, features = evaluate_stages(this, eval_step)
-        if config.figures:
-            _draw_figures(this, log, results, features)
-    results['seconds'] = round(time.monotonic() - started, 1)
-    results['versions'] = versions()
-    write_atomically(results_path, json.dumps(results, indent=1) + '\n')
+        terminated: list[bool] = []
+        with _sigterm(lambda: terminated.append(True)):
+            for stage in this.stages:
+                variables = train_stage(
+                    this, stage, variables, eval_step, metrics, timing, terminated
+                )
+        with _sigterm(_stop_evaluating):
+            results, features = evaluate_stages(this, eval_step)
+            if config.figures:
+                _draw_figures(this, metrics, results, features)
+        results['seconds'] = round(earlier + time.monotonic() - started, 1)
+        results['versions'] = used
+        write_atomically(results_path, json.dumps(results, indent=1) + '\n')
     return results
 
 
-def _latest_step(this: Run, stage: Stage) -> int:
-    directory = this.workdir / 'checkpoints' / stage.name
-    if not directory.exists():
-        return 0
-    checkpoints = this.checkpoints(stage)
-    step = checkpoints.latest_step()
-    checkpoints.close()
-    return step or 0
-
-
 def _draw_figures(
-    this: Run, log: MetricsLog, results: dict[str, Any], features: np.ndarray | None
+    this: Run, log: EpochLog, results: dict[str, Any], features: np.ndarray | None
 ) -> None:
     from metriclt_jax.reports import figures  # matplotlib and scikit-learn are slow to import
 
@@ -90,15 +88,18 @@ def _draw_figures(
         )
 
 
+def _stop_evaluating() -> None:
+    raise Interrupted('all stages are trained and saved; their evaluation was stopped')
+
+
 @contextmanager
-def _terminations() -> Iterator[list[bool]]:
-    """A list that becomes non-empty when SIGTERM comes, instead of the process ending."""
-    came: list[bool] = []
+def _sigterm(handler: Callable[[], None]) -> Iterator[None]:
+    """Calls `handler` on SIGTERM, in the block, instead of the process ending."""
     if threading.current_thread() is not threading.main_thread():  # only it may handle signals
-        yield came
+        yield
         return
-    previous = signal.signal(signal.SIGTERM, lambda signum, frame: came.append(True))
+    previous = signal.signal(signal.SIGTERM, lambda signum, frame: handler())
     try:
-        yield came
+        yield
     finally:
         signal.signal(signal.SIGTERM, previous)

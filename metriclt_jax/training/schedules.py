@@ -36,14 +36,17 @@ def warmup_cosine(
     then half a cosine down to `final` at t = `epochs`.
 
     Args:
-        per: 'step', or 'epoch' for a rate that is constant within an epoch.
+        per: 'step', or 'epoch' for a rate that is constant within an epoch; the warm-up then takes
+            the rate at the epoch's end, since the one at its begin would be 0 at first.
     """
 
     def learning_rate(count: jax.Array) -> jax.Array:
         epoch = jnp.asarray(count, jnp.float32) / steps_per_epoch
+        reached = epoch
         if per == 'epoch':
             epoch = jnp.floor(epoch)
-        warmup = peak * epoch / max(warmup_epochs, 1)
+            reached = epoch + 1
+        warmup = peak * reached / max(warmup_epochs, 1)
         progress = jnp.clip((epoch - warmup_epochs) / (epochs - warmup_epochs), 0.0, 1.0)
         cosine = final + (peak - final) * 0.5 * (1 + jnp.cos(math.pi * progress))
         return jnp.where(epoch < warmup_epochs, warmup, cosine)

@@ -14,13 +14,13 @@ from rich.console import Console
 from metriclt_jax.config import validate
 from metriclt_jax.data import Dataset, load_dataset
 from metriclt_jax.data.pipeline import steps_per_epoch
+from metriclt_jax.devices import place
 from metriclt_jax.errors import InputError
 from metriclt_jax.evaluation.metrics import class_groups
 from metriclt_jax.models import initialize
 from metriclt_jax.training.checkpoints import StageCheckpoints
 from metriclt_jax.training.stages import Stage, make_model, make_stages
 from metriclt_jax.training.state import TrainState, create_state
-from metriclt_jax.training.steps import place
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,15 @@ class Run:
         """The checkpoints of a stage."""
         return StageCheckpoints(self.workdir / 'checkpoints' / stage.name)
 
+    def latest_step(self, stage: Stage) -> int:
+        """The step that the stage goes on from."""
+        if not (self.workdir / 'checkpoints' / stage.name).exists():
+            return 0
+        checkpoints = self.checkpoints(stage)
+        step = checkpoints.latest_step()
+        checkpoints.close()
+        return step or 0
+
     def steps_per_epoch(self, stage: Stage) -> int:
         """Updates in an epoch; the last incomplete batch is dropped."""
         return steps_per_epoch(self.dataset, stage.batch_size)
@@ -52,7 +61,7 @@ class Run:
     def initial_state(self, stage: Stage, previous: Any = None) -> TrainState:
         """The state at step 0 of a stage, from the variables that the previous stage left."""
         seed = self.seed(stage)
-        variables = initialize(self.model, seed, self.config.augment.crop)
+        variables = initialize(self.model, seed)
         if previous is not None:
             head = variables['params']['head']
             variables = previous
@@ -79,16 +88,28 @@ def make_run(config: ConfigDict, workdir: Path, console: Console) -> Run:
             f'config field num_devices is {config.num_devices}; allowed: 0 (all) to {len(devices)}'
         )
     devices = devices[: config.num_devices or None]
-    validate(config, len(devices))
+    validate(config)
     stages = make_stages(config)
     dataset = load_dataset(config.data)
-    for stage in stages:
-        steps_per_epoch(dataset, stage.batch_size)  # raises if there is not even one
+    if not len(dataset.parts['test']):
+        raise InputError('config field data.fractions leaves no test part; allowed: more than 0')
     for part in ('validation', 'test'):
         _require_every_class(dataset, part)
     groups = class_groups(dataset.train_counts, config.data.major, config.data.minor)
     model = make_model(config, stages, len(dataset.class_names))
     return Run(config, workdir, devices, stages, dataset, groups, model, console)
+
+
+def check_batches(this: Run) -> None:
+    """Checks that the devices divide each stage's batch and that the data fill one."""
+    for stage in this.stages:
+        if stage.batch_size % len(this.devices):
+            raise InputError(
+                f'config field {stage.name}.batch_size is {stage.batch_size}, which the '
+                f'{len(this.devices)} devices do not divide; allowed: a multiple of '
+                f'{len(this.devices)} (or set num_devices)'
+            )
+        this.steps_per_epoch(stage)  # raises if there is not even one
 
 
 def _require_every_class(dataset: Dataset, part: str) -> None:

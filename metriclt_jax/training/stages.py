@@ -8,12 +8,11 @@ import jax
 from ml_collections import ConfigDict
 
 from metriclt_jax.augment.geometry import Geometry
+from metriclt_jax.devices import AXIS
 from metriclt_jax.methods import get_method
 from metriclt_jax.models import create_model
 from metriclt_jax.training.objectives import Objective, make_metric_loss
 from metriclt_jax.training.schedules import warmup_cosine
-
-AXIS = 'batch'  # the devices' axis, over which BatchNorm and losses see the global batch
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,8 @@ class Stage:
     Attributes:
         name: 'stage1' or 'stage2'.
         objective: what it minimises.
-        trainable: top-level parameter names that it changes; the others stay bitwise as they are.
+        trainable: top-level parameter names that it changes.
+        frozen: the other top-level names; these parameters stay bitwise as they are.
         backbone_train: whether BatchNorm uses the batch and learns statistics.
         head: 'fresh' (initialised when the stage begins) or 'previous' (taken over).
         sampler: order of an epoch, see `data.sampling`.
@@ -59,6 +59,7 @@ class Stage:
     name: str
     objective: Objective
     trainable: tuple[str, ...]
+    frozen: tuple[str, ...]
     backbone_train: bool
     head: str
     sampler: str
@@ -107,16 +108,14 @@ def make_stages(config: ConfigDict) -> tuple[Stage, ...]:
     metric = make_metric_loss(method.metric, config.metric)
     weights = {'uniform': 'uniform', 'balanced': config.weighting.balanced}
 
-    trainable = ['backbone']
-    if method.classification is not None:
-        trainable.append('head')
-    if metric is not None and metric.projection is not None:
-        trainable.append('projection')
+    projection = ('projection',) if metric is not None and metric.projection else ()
+    classifies = method.classification is not None
     stages = [
         Stage(
             name='stage1',
             objective=Objective(method.classification, metric),
-            trainable=tuple(trainable),
+            trainable=('backbone', *(('head',) if classifies else ()), *projection),
+            frozen=() if classifies else ('head',),
             backbone_train=True,
             head='fresh',
             sampler=method.sampler,
@@ -133,6 +132,7 @@ def make_stages(config: ConfigDict) -> tuple[Stage, ...]:
                 name='stage2',
                 objective=Objective('cross_entropy'),
                 trainable=('head',),
+                frozen=('backbone', *projection),
                 backbone_train=config.stage2.batch_statistics == 'drift',
                 head=config.stage2.head,
                 sampler=method.second_stage.sampler,
@@ -155,7 +155,7 @@ def make_model(config: ConfigDict, stages: tuple[Stage, ...], num_classes: int) 
         projection=next(iter(projections), None),
         dtype=config.model.dtype,
         axis_name=AXIS if config.model.cross_device_batch_norm else None,
-        **config.model.options.to_dict(),
+        **{name: value for name, value in config.model.options.items() if value is not None},
     )
 
 

@@ -41,17 +41,19 @@ class TrainState:
         return {'params': self.params, 'batch_stats': self.batch_stats}
 
 
-def trainable_mask(params: dict[str, Any], trainable: tuple[str, ...]) -> Any:
-    """A tree of bools like `params`: True below the top-level names in `trainable`.
+def trainable_mask(params: dict[str, Any], stage: Stage) -> Any:
+    """A tree of bools like `params`: True below the top-level names that the stage trains.
 
     Raises:
-        ValueError: a name in `trainable` is no top-level name of `params`.
+        ValueError: the stage's trainable and frozen names do not cover each parameter once.
     """
-    unknown = set(trainable) - set(params)
-    if unknown:
-        raise ValueError(f'trainable names {sorted(unknown)} are not among {sorted(params)}')
+    if sorted(stage.trainable + stage.frozen) != sorted(params):
+        raise ValueError(
+            f'{stage.name} trains {stage.trainable} and freezes {stage.frozen}, which must be '
+            f'{sorted(params)} together'
+        )
     return {
-        name: jax.tree.map(lambda _, name=name: name in trainable, tree)
+        name: jax.tree.map(lambda _, name=name: name in stage.trainable, tree)
         for name, tree in params.items()
     }
 
@@ -63,7 +65,7 @@ def make_optimizer(stage: Stage, params: dict[str, Any], steps_per_epoch: int):
     them. The frozen parameters have no momentum buffers.
     """
     recipe = stage.optimizer
-    mask = trainable_mask(params, stage.trainable)
+    mask = trainable_mask(params, stage)
     decay_mask = None
     if recipe.decay == 'kernels':
         decay_mask = lambda tree: jax.tree_util.tree_map_with_path(  # noqa: E731

@@ -1,7 +1,6 @@
 """One update, for every stage and every method."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -9,8 +8,9 @@ import jax.numpy as jnp
 import optax
 
 from metriclt_jax.augment.geometry import augment
+from metriclt_jax.devices import AXIS
 from metriclt_jax.training.schedules import Schedule
-from metriclt_jax.training.stages import AXIS, Stage
+from metriclt_jax.training.stages import Stage
 from metriclt_jax.training.state import TrainState, make_optimizer, trainable_mask
 
 
@@ -76,7 +76,7 @@ def make_train_step(
             (gradients, evaluated.batch_stats, evaluated.metric_gradients, evaluated.report), AXIS
         )
 
-        mask = trainable_mask(state.params, stage.trainable)
+        mask = trainable_mask(state.params, stage)
         # Frozen parameters get a gradient of zero, which XLA drops with the rest of their update.
         gradients = {**jax.tree.map(jnp.zeros_like, state.params), **gradients}
         optimizer = make_optimizer(stage, state.params, steps_per_epoch)
@@ -113,14 +113,3 @@ def make_train_step(
         donate_argnums=0,
         devices=devices,
     )
-
-
-def replicate_sharding(devices: Sequence[jax.Device]) -> jax.sharding.Sharding:
-    """Where a state lives that `step` takes: the same value on every device."""
-    mesh = jax.sharding.Mesh(list(devices), AXIS)
-    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-
-
-def place(tree: Any, devices: Sequence[jax.Device]) -> Any:
-    """A copy of `tree` on the devices; a copy, since `step` donates what it is given."""
-    return jax.device_put(jax.tree.map(jnp.array, tree), replicate_sharding(devices))

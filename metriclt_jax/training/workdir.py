@@ -1,13 +1,20 @@
 """The work directory of a run: what is in it, and what a later run may trust."""
 
+import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from metriclt_jax.config import paper_config
 from metriclt_jax.errors import InputError
+
+# Fields that may change when a run goes on: they have no influence on its results.
+WITHOUT_INFLUENCE = ('data.data_dir', 'figures', 'checkpoint_every')
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -22,47 +29,82 @@ def config_as_json(config: ConfigDict) -> dict[str, Any]:
     return json.loads(json.dumps(config.to_dict()))
 
 
-def claim(workdir: Path, config: ConfigDict) -> None:
-    """Makes `workdir` the work directory of `config`, or finds that it already is.
+def is_made_by(workdir: Path, config: ConfigDict) -> bool:
+    """Whether an earlier run of `config` made `workdir`; False if it may be made. Writes nothing.
 
     Raises:
-        InputError: it belongs to another config, or is a directory of something else.
+        InputError: it belongs to another config, or is something else.
     """
     path = workdir / 'config.json'
-    wanted = config_as_json(config)
     if path.exists():
-        try:
-            found = json.loads(path.read_text())
-        except json.JSONDecodeError:
-            raise InputError(
-                f'{path} is not readable as JSON; use another --workdir or delete this one'
-            ) from None
-        if found != wanted:
-            fields = _differences(found, wanted)
+        found = _read_json(path)
+        wanted = config_as_json(config)
+        fields = [
+            text for name, text in _differences(found, wanted) if name not in WITHOUT_INFLUENCE
+        ]
+        if fields:
             raise InputError(
                 f'work directory {workdir} was made by another config ({"; ".join(fields)}); '
                 'use another --workdir, or the config that made this one'
             )
-        return
-    if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+        return True
+    ours = ('.lock', '.config.json.')  # what a run leaves that was killed before config.json
+    if workdir.exists() and (
+        not workdir.is_dir() or any(not path.name.startswith(ours) for path in workdir.iterdir())
+    ):
         raise InputError(
             f'work directory {workdir} exists and has no config.json; use one that is new, empty '
             'or made by an earlier run'
         )
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(wanted, indent=2) + '\n')
+    return False
+
+
+@contextmanager
+def claim(workdir: Path, config: ConfigDict) -> Iterator[None]:
+    """Makes `workdir` the work directory of `config` and keeps other processes out of it.
+
+    Raises:
+        InputError: see `is_made_by`; or another process trains there; or it cannot be written to.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = (workdir / '.lock').open('a')
+    except OSError as error:
+        raise InputError(
+            f'work directory {workdir} cannot be written to: {error.strerror}; use another one'
+        ) from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process
+        except BlockingIOError:
+            raise InputError(
+                f'another process is training in {workdir}; wait for it or use another --workdir'
+            ) from None
+        is_made_by(workdir, config)
+        text = json.dumps(config_as_json(config), indent=2) + '\n'
+        write_atomically(workdir / 'config.json', text)
+        yield
 
 
 def read_config(workdir: Path) -> ConfigDict:
-    """The config that made `workdir`; raises `InputError` where there is none."""
+    """The config that made `workdir`; fields that it did not have yet get their defaults.
+
+    Raises:
+        InputError: `workdir` is no work directory, or its config.json is not a config.
+    """
     path = workdir / 'config.json'
     if not path.is_file():
         raise InputError(f'{workdir} is no work directory: it has no config.json')
-    return ConfigDict(_lists_to_tuples(json.loads(path.read_text()))).lock()
+    config = paper_config().lock()
+    try:
+        config.update(_lists_to_tuples(_read_json(path)))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f'{path} does not fit this version: {error}') from None
+    return config
 
 
-class MetricsLog:
-    """`metrics.jsonl`: one line an epoch, the same bytes however often the run was interrupted."""
+class EpochLog:
+    """A file of JSON lines, one an epoch, each epoch once however often the run was stopped."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -99,9 +141,19 @@ def _lists_to_tuples(value: Any) -> Any:
     return value
 
 
-def _differences(found: Any, wanted: Any, prefix: str = '') -> list[str]:
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        raise InputError(
+            f'{path} cannot be read as JSON; delete its folder or use another'
+        ) from None
+
+
+def _differences(found: Any, wanted: Any, prefix: str = '') -> list[tuple[str, str]]:
+    """The fields that differ, each with what it was and is."""
     if not (isinstance(found, dict) and isinstance(wanted, dict)):
-        return [f'{prefix} was {found!r} and is now {wanted!r}']
+        return [(prefix, f'{prefix} was {found!r} and is now {wanted!r}')]
     fields = []
     for name in sorted(set(found) | set(wanted)):
         if found.get(name) != wanted.get(name):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -102,6 +103,7 @@ def test_a_run_writes_what_the_readme_says(trained):
     folder, _, process = trained
     results = json.loads((folder / 'run' / 'results.json').read_text())
     assert {path.name for path in (folder / 'run').iterdir()} == {
+        '.lock',
         'checkpoints',
         'config.json',
         'figures',
@@ -185,6 +187,10 @@ def test_load_gives_the_classifier_that_was_evaluated(trained):
     assert correct.mean() == pytest.approx(results['final']['accuracy'])
     assert classifier.features(images[:3]).shape == (3, 8)
     np.testing.assert_allclose(classifier.predict(list(images[:1])), probabilities[:1], rtol=1e-5)
+    with pytest.raises(InputError, match=r"images is 'lesion.jpg'"):
+        classifier.predict('lesion.jpg')
+    with pytest.raises(InputError, match=r'image lesion.jpg cannot be read'):
+        classifier.predict(['lesion.jpg'])
     with pytest.raises(InputError, match=r'float64'):
         classifier.predict(np.zeros((1, 8, 8, 3)))
 
@@ -192,6 +198,33 @@ def test_load_gives_the_classifier_that_was_evaluated(trained):
 def test_load_needs_a_finished_run(tmp_path):
     with pytest.raises(InputError, match=r'no work directory'):
         metriclt_jax.load(tmp_path)
-    claim(tmp_path, paper_config())
+    with claim(tmp_path, paper_config()):
+        pass
     with pytest.raises(InputError, match=r'not finished'):
         metriclt_jax.load(tmp_path)
+
+
+@pytest.mark.slow
+def test_stage_2_left_the_backbone_of_the_run_bitwise_alone(trained):
+    from rich.console import Console
+
+    from metriclt_jax.training.results import trained_states
+    from metriclt_jax.training.setup import make_run
+    from metriclt_jax.training.workdir import read_config
+
+    workdir = trained[0] / 'run'
+    config = read_config(workdir)
+    with config.unlocked():
+        config.num_devices = 1
+    run = make_run(config, workdir, Console())
+    first, second = (trained_states(run, stage)['last'] for stage in run.stages)
+
+    def bits(tree):
+        return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
+
+    for name in ('backbone', 'projection'):
+        assert bits(first.params[name]) == bits(second.params[name])
+    assert bits(first.batch_stats) == bits(second.batch_stats)
+    assert all(
+        a != b for a, b in zip(bits(first.params['head']), bits(second.params['head']), strict=True)
+    )

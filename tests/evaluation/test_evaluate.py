@@ -46,7 +46,7 @@ def model():
 
 @pytest.fixture(scope='module')
 def variables(model):
-    made = initialize(model, 0, 10)
+    made = initialize(model, 0)
     # The head's initial logits are small; spread them, so that all classes are predicted.
     made['params']['head']['kernel'] *= 50
     return made

@@ -41,7 +41,9 @@ def test_learning_rate_per_epoch_is_constant_within_an_epoch():
     recipe = {'peak': 1.0, 'final': 0.0, 'epochs': 4, 'warmup_epochs': 1, 'steps_per_epoch': 5}
     per_epoch, per_step = warmup_cosine(per='epoch', **recipe), warmup_cosine(**recipe)
     for epoch in range(4):
-        assert {float(per_epoch(5 * epoch + k)) for k in range(5)} == {float(per_step(5 * epoch))}
+        # The warm-up takes the end of its epoch: at the begin of the first it would be 0.
+        expected = per_step(5 * max(epoch, 1))
+        assert {float(per_epoch(5 * epoch + k)) for k in range(5)} == {float(expected)}
 
 
 def test_class_weights_by_kind():

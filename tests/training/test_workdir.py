@@ -4,48 +4,106 @@ import pytest
 
 from metriclt_jax.config import paper_config
 from metriclt_jax.errors import InputError
-from metriclt_jax.training.workdir import MetricsLog, claim, read_config, write_atomically
+from metriclt_jax.training.workdir import (
+    EpochLog,
+    claim,
+    is_made_by,
+    read_config,
+    write_atomically,
+)
+
+
+def hold(workdir, config):
+    with claim(workdir, config):
+        pass
 
 
 def test_claim_writes_the_config_and_knows_it_again(tmp_path):
     config = paper_config()
-    claim(tmp_path / 'run', config)
-    claim(tmp_path / 'run', config)
-    assert read_config(tmp_path / 'run').data.fractions == (0.75, 0.05, 0.2)
+    assert not is_made_by(tmp_path / 'run', config)
+    hold(tmp_path / 'run', config)
+    assert is_made_by(tmp_path / 'run', config)
+    hold(tmp_path / 'run', config)
+    assert read_config(tmp_path / 'run').to_dict() == config.to_dict()
 
 
 def test_another_config_is_refused_by_field(tmp_path):
     config = paper_config()
-    claim(tmp_path, config)
+    hold(tmp_path, config)
     config.stage1.epochs = 7
     config.data.split = 'grouped'
     with pytest.raises(InputError, match=r"data.split was 'paper' and is now 'grouped'.*epochs"):
-        claim(tmp_path, config)
+        hold(tmp_path, config)
     assert json.loads((tmp_path / 'config.json').read_text())['stage1']['epochs'] == 100
+
+
+def test_fields_without_influence_may_change(tmp_path):
+    config = paper_config()
+    hold(tmp_path, config)
+    config.data.data_dir = '/moved'
+    config.figures = False
+    hold(tmp_path, config)
+    assert read_config(tmp_path).data.data_dir == '/moved'
 
 
 def test_a_directory_of_something_else_is_refused_and_left_alone(tmp_path):
     (tmp_path / 'thesis.tex').write_text('precious')
     with pytest.raises(InputError, match=r'no config\.json'):
-        claim(tmp_path, paper_config())
-    assert [path.name for path in tmp_path.iterdir()] == ['thesis.tex']
+        is_made_by(tmp_path, paper_config())
 
 
-def test_read_config_needs_a_work_directory(tmp_path):
+def test_a_run_killed_before_its_config_was_complete_starts_again(tmp_path):
+    (tmp_path / '.config.json.123').write_text('{"half')
+    (tmp_path / '.lock').touch()
+    hold(tmp_path, paper_config())
+    assert is_made_by(tmp_path, paper_config())
+
+
+def test_one_process_at_a_time(tmp_path):
+    with (
+        claim(tmp_path, paper_config()),
+        pytest.raises(InputError, match=r'another process is training in'),
+    ):
+        hold(tmp_path, paper_config())
+    hold(tmp_path, paper_config())
+
+
+def test_a_work_directory_that_cannot_be(tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(InputError, match=r'cannot be written to'):
+        hold(tmp_path / 'file' / 'run', paper_config())
+
+
+def test_read_config_needs_a_work_directory_with_a_config(tmp_path):
     with pytest.raises(InputError, match=r'no work directory'):
         read_config(tmp_path)
+    (tmp_path / 'config.json').write_text('{"half')
+    with pytest.raises(InputError, match=r'cannot be read as JSON'):
+        read_config(tmp_path)
+    (tmp_path / 'config.json').write_text('{"colour": "red"}')
+    with pytest.raises(InputError, match=r'does not fit this version'):
+        read_config(tmp_path)
+
+
+def test_fields_that_an_older_config_lacks_get_their_defaults(tmp_path):
+    config = paper_config()
+    hold(tmp_path, config)
+    stored = json.loads((tmp_path / 'config.json').read_text())
+    del stored['metric']['triplet']['squared']
+    (tmp_path / 'config.json').write_text(json.dumps(stored))
+    assert read_config(tmp_path).metric.triplet.squared is False
 
 
 def test_log_keeps_what_a_resumed_run_does_not_repeat(tmp_path):
     path = tmp_path / 'metrics.jsonl'
-    log = MetricsLog(path)
+    log = EpochLog(path)
     log.resume({'stage1': 0})
     for stage, step in [('stage1', 5), ('stage1', 10), ('stage2', 5), ('stage2', 10)]:
         log.append({'stage': stage, 'step': step})
     with path.open('a') as file:
         file.write('{"stage": "stage2", "st')  # a kill while writing
 
-    resumed = MetricsLog(path)
+    resumed = EpochLog(path)
     resumed.resume({'stage1': 10, 'stage2': 5})
     expected = [('stage1', 5), ('stage1', 10), ('stage2', 5)]
     assert [(line['stage'], line['step']) for line in resumed.lines] == expected
