@@ -4,9 +4,9 @@ import numpy as np
 import optax
 import pytest
 
+from metriclt_jax.devices import place
 from metriclt_jax.training.checkpoints import Best, StageCheckpoints
 from metriclt_jax.training.state import TrainState
-from metriclt_jax.training.steps import place
 
 
 def make_state(step, size=1000):

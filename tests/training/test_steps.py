@@ -7,11 +7,12 @@ import optax
 import pytest
 
 from metriclt_jax.config import paper_config
+from metriclt_jax.devices import place
 from metriclt_jax.models import create_model, initialize
 from metriclt_jax.training.schedules import Schedule
 from metriclt_jax.training.stages import make_model, make_stages
 from metriclt_jax.training.state import create_state, make_optimizer, trainable_mask
-from metriclt_jax.training.steps import make_train_step, place
+from metriclt_jax.training.steps import make_train_step
 
 BATCH, CLASSES, SIZE = 16, 5, 16
 OPTIONS = {'stage_sizes': (1, 1), 'width': 4, 'stem': 'small'}
