@@ -4,8 +4,8 @@ Alternates epochs with real input and epochs that repeat one batch, in one proce
 ratio of their times pair by pair.
 """
 
+import collections
 import statistics
-import time
 from pathlib import Path
 
 from absl import flags
@@ -23,6 +23,7 @@ def benchmark() -> None:
     """Prints the seconds of each epoch and the ratio of each pair."""
     cli.keep_freed_memory()
     from metriclt_jax.training.loop import IN_FLIGHT, make_batches, make_schedule
+    from metriclt_jax.training.progress import Stopwatch
     from metriclt_jax.training.setup import check_batches, make_run
     from metriclt_jax.training.steps import make_train_step
 
@@ -36,19 +37,16 @@ def benchmark() -> None:
 
     def epoch(state, number, repeat_first):
         batches = make_batches(this, stage, number * steps, steps, repeat_first)
-        started, waited = time.perf_counter(), 0.0
-        in_flight = []
+        stopwatch, in_flight = Stopwatch(stage.batch_size), collections.deque()
         for _ in range(steps):
-            asked = time.perf_counter()
-            batch = next(batches)
-            waited += time.perf_counter() - asked
+            batch = stopwatch.fetch(batches, in_flight)
             state, loss = step(state, batch, schedule)
             in_flight.append(loss)
             if len(in_flight) > IN_FLIGHT:
-                in_flight.pop(0).block_until_ready()
+                in_flight.popleft().block_until_ready()
         loss.block_until_ready()
-        seconds = time.perf_counter() - started
-        return state, seconds, waited / seconds
+        times = stopwatch.stop()
+        return state, times['seconds'], times['input_wait_share']
 
     state, _, _ = epoch(state, 0, repeat_first=False)  # compiles, and checks the cached images
     ratios = []

@@ -70,8 +70,7 @@ def train_stage(
     stopwatch = Stopwatch(stage.batch_size)
     in_flight = collections.deque()
     for step in range(first_step + 1, last_step + 1):
-        with stopwatch.waiting_for_input():
-            batch = next(batches)
+        batch = stopwatch.fetch(batches, in_flight)
         state, loss = train_step(state, batch, schedule)
         in_flight.append(loss)
         if len(in_flight) > IN_FLIGHT:

@@ -2,8 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -94,13 +93,19 @@ class Stopwatch:
         self._steps = 0
         self._waited = 0.0
 
-    @contextmanager
-    def waiting_for_input(self) -> Iterator[None]:
-        """Counts the time of its block, which fetches a batch, as waiting."""
+    def fetch(self, batches: Iterator[Any], in_flight: Sequence[jax.Array]) -> Any:
+        """The next batch; counts as waiting if the devices had nothing left to do meanwhile.
+
+        Args:
+            batches: where it comes from.
+            in_flight: results of the steps under way, the newest last.
+        """
         asked = time.monotonic()
-        yield
-        self._waited += time.monotonic() - asked
+        batch = next(batches)
+        if in_flight and in_flight[-1].is_ready():
+            self._waited += time.monotonic() - asked
         self._steps += 1
+        return batch
 
     def stop(self) -> dict[str, float]:
         """The times of an epoch whose last result has arrived."""
