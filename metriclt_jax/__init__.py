@@ -14,7 +14,11 @@ __all__ = ['TrainedClassifier', 'load']
 
 def __getattr__(name: str):
     # Inference brings Orbax and the data code; who only wants a loss does not wait for them.
-    if name in __all__:
+    if name == '__version__':
+        from importlib import metadata
+
+        return metadata.version('metriclt-jax')
+    if name in ('TrainedClassifier', 'load'):
         from metriclt_jax import inference
 
         return getattr(inference, name)

@@ -21,7 +21,7 @@ def paper_config() -> ml_collections.ConfigDict:
     config.num_devices = 0  # data-parallel devices; 0 takes all
 
     config.data = data = ml_collections.ConfigDict()
-    data.name = 'skin7'
+    data.name = 'skin7'  # or 'digits_lt'
     data.data_dir = '~/metriclt_data'  # prepared data sets and their caches
     data.split = 'paper'  # 'paper' (by image, as published) or 'grouped' (no lesion in two parts)
     data.fractions = (0.75, 0.05, 0.2)  # train, validation, test
@@ -32,7 +32,7 @@ def paper_config() -> ml_collections.ConfigDict:
     data.resize = 300  # images are resized to a square of this side once, and cached
 
     config.augment = augment = ml_collections.ConfigDict()
-    augment.crop = 224
+    augment.crop = 224  # side of the images that the model sees
     augment.rotation = 30.0  # degrees; the angle is uniform in [-rotation, rotation]
     augment.flip = 0.5  # probability of a horizontal flip
     augment.fill = (0, 0, 0)  # colour (0 to 255) of what rotation brings in from outside
@@ -41,7 +41,7 @@ def paper_config() -> ml_collections.ConfigDict:
     augment.std = (0.229, 0.224, 0.225)
 
     config.model = model = ml_collections.ConfigDict()
-    model.name = 'resnet50'
+    model.name = 'resnet50'  # or 'resnet18'
     model.dtype = 'float32'  # of the computation; parameters and losses are always float32
     model.cross_device_batch_norm = True  # statistics of the global batch
     model.options = options = ml_collections.ConfigDict()  # of the backbone; None is its default
@@ -51,14 +51,14 @@ def paper_config() -> ml_collections.ConfigDict:
 
     config.metric = metric = ml_collections.ConfigDict()
     metric.center = ml_collections.ConfigDict()
-    metric.center.coefficient = 0.001
+    metric.center.coefficient = 0.001  # of the loss, beside cross-entropy
     metric.center.learning_rate = 0.005  # of the centres' own optimizer
     metric.center.momentum = 0.9
     metric.triplet = ml_collections.ConfigDict()
     metric.triplet.coefficient = 0.001
-    metric.triplet.margin = 50.0
+    metric.triplet.margin = 50.0  # in units of the distance between raw features
     metric.triplet.mining = 'batch_hard'  # or 'batch_all'
-    metric.triplet.squared = False
+    metric.triplet.squared = False  # squared distances
     metric.supervised_contrastive = ml_collections.ConfigDict()
     metric.supervised_contrastive.coefficient = 1.0
     metric.supervised_contrastive.temperature = 0.05
@@ -69,7 +69,7 @@ def paper_config() -> ml_collections.ConfigDict:
     weighting.beta = 0.9999  # of the effective number
 
     config.stage1 = stage1 = ml_collections.ConfigDict()
-    stage1.epochs = 100
+    stage1.epochs = 100  # length of the stage
     stage1.batch_size = 32  # over all devices
     stage1.learning_rate = 0.001  # after the warm-up
     stage1.final_learning_rate = 1e-6  # the cosine ends here

@@ -49,8 +49,10 @@ class TrainedClassifier:
         return self._outputs(images)[1]
 
     def _outputs(self, images):
-        if isinstance(images, str | Path) or not len(images):
-            raise InputError(f'images is {images!r}; allowed: an array or a list of images')
+        if not hasattr(images, '__len__') or isinstance(images, str) or np.ndim(images) == 3:
+            raise InputError('one image was given; put it into a list: predict([image])')
+        if not len(images):
+            raise InputError('images is empty; allowed: one image or more')
         results = []
         for start in range(0, len(images), self.batch_size):
             some = images[start : start + self.batch_size]

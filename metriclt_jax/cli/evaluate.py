@@ -56,7 +56,7 @@ def evaluate() -> None:
             f'or {this.dataset.name} has no {_PART.value} part'
         )
     title = f'{this.dataset.name} {_PART.value}, {name} {_CHECKPOINT.value}'
-    this.console.print(summary_table(result.summary, this.dataset.class_names, title))
+    this.console.print(summary_table(result.summary, this.dataset.class_names, this.groups, title))
     if output:
         write_atomically(output, json.dumps(result.summary, indent=1) + '\n')
 

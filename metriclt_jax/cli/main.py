@@ -6,6 +6,7 @@ import platform
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from absl import app, flags, logging
 
@@ -14,6 +15,7 @@ from metriclt_jax.errors import InputError
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
 
+INTERRUPTED = 130  # exit code after Ctrl-C where there was nothing to save
 BAD_INPUT = 2  # exit code: the command line, the config or the data cannot be used
 
 
@@ -24,6 +26,11 @@ def run(command: Callable[[], int | None]) -> None:
     """
 
     def parse(argv: Sequence[str]) -> list[str]:
+        if '--help' in argv or '-h' in argv:
+            _help(command)
+        words = [word for word in argv[1:] if not word.startswith('-')]
+        if words:
+            _fail(f'argument {words[0]!r} is not a flag; flags look like --name=value')
         try:
             rest = flags.FLAGS(argv)
             if flags.FLAGS['verbosity'].using_default_value:
@@ -33,8 +40,6 @@ def run(command: Callable[[], int | None]) -> None:
             _fail(_with_flag(error, argv))
         except OSError as error:
             _fail(str(error))
-        if len(rest) > 1:
-            _fail(f'argument {rest[1]!r} is not a flag; flags look like --name=value')
         return rest
 
     def main(argv: Sequence[str]) -> int | None:
@@ -43,6 +48,9 @@ def run(command: Callable[[], int | None]) -> None:
             return command()
         except InputError as error:
             _fail(error)
+        except KeyboardInterrupt:
+            print('interrupted', file=sys.stderr, flush=True)
+            os._exit(INTERRUPTED)  # threads of other libraries would go on, and complain
 
     app.run(main, flags_parser=parse)
 
@@ -80,16 +88,30 @@ def keep_freed_memory() -> None:
         mallopt(parameter, value)
 
 
+def _help(command: Callable[[], int | None]) -> NoReturn:
+    module = sys.modules[command.__module__]
+    print(f'{module.__doc__}\n{flags.FLAGS.module_help(module)}')
+    raise SystemExit(0)
+
+
 def _with_flag(error: Exception, argv: Sequence[str]) -> str:
-    """The message, after the `--config.FIELD` that it is about if it does not name one itself."""
-    message = ' '.join(str(error.args[0]).replace('\\n', ' ').split())
+    """The message as one sentence, with the `--config.FIELD` that it is about."""
+    message = ' '.join(str(error.args[0]).replace('\\n', ' ').replace("\\'", "'").split())
+    message = message.rpartition('metriclt_jax.errors.InputError: ')[2]
+    if 'Flag --' in message and message.endswith('must have a value other than None.'):
+        return f'{message.split()[1].partition("=")[0]} is missing'
     for argument in argv:
         name = argument.split('=')[0].lstrip('-')
-        if name.startswith('config.') and name not in message and name.split('.')[-1] in message:
+        field = name.split('.')[-1]
+        if name.startswith('config.') and name not in message and field in message:
+            _, _, similar = message.partition('Did you mean ')
+            if isinstance(error, KeyError | AttributeError):
+                hint = similar and f'; did you mean {similar.split()[0]}?'
+                return f'{argument}: there is no field {field} in the config{hint}'
             return f'{argument}: {message}'
     return message
 
 
-def _fail(problem: Exception | str) -> None:
+def _fail(problem: Exception | str) -> NoReturn:
     print(f'error: {" ".join(str(problem).split())}', file=sys.stderr)
     raise SystemExit(BAD_INPUT)

@@ -1,12 +1,16 @@
 """`train.py --config=FILE:METHOD[,scale=NAME] --workdir=DIR`: train, evaluate, write results."""
 
+import os
+
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from metriclt_jax.cli import main as cli
 from metriclt_jax.errors import InputError
 
-TERMINATED = 75  # exit code after SIGTERM: saved, run the same command again (EX_TEMPFAIL)
+TERMINATED = (
+    75  # exit code after SIGTERM or Ctrl-C: saved, run the same command again (EX_TEMPFAIL)
+)
 
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'FILE:METHOD[,scale=NAME]; single fields by --config.stage1.epochs=50'
@@ -30,7 +34,7 @@ def train() -> int | None:
     try:
         results = run(config, _WORKDIR.value, console)
     except Interrupted as interrupted:
-        console.print(f'SIGTERM: {interrupted}; run the same command again to go on')
+        console.print(f'{interrupted}; run the same command again to go on')
         return TERMINATED
     console.print(stage_table(results))
     console.print(f'written to {_WORKDIR.value}', highlight=False)
@@ -42,6 +46,12 @@ def _config() -> ConfigDict:
     try:
         config.method  # noqa: B018 (a config file that failed to load says so at its first use)
     except OSError as error:
+        missing = str(error).partition('No such file or directory: ')[2].partition('\n')[0]
+        if missing:
+            raise InputError(
+                f'there is no config file {missing} (seen from {os.getcwd()}); config files lie in '
+                'configs/ of the repository'
+            ) from None
         raise InputError(str(error)) from None
     return config
 

@@ -132,7 +132,7 @@ def confusion_matrices(results: Mapping[str, Any], path: str | os.PathLike) -> N
             title = stage['name']
         else:
             counts = np.array(test['confusion'])[np.ix_(order, order)]
-            title = f'{stage["name"]}: MCR {100 * test["mcr_all"]:.2f} %'
+            title = f'{stage["name"]}, test part: MCR {100 * test["mcr_all"]:.2f} %'
         per_cent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         image = axes.imshow(per_cent, cmap='Blues', vmin=0, vmax=100)
         if few and test is not None:
@@ -221,7 +221,7 @@ def feature_map(
         colorbar = figure.colorbar(ranks, ax=axes)
         colorbar.set_label('class, from the most frequent to the rarest', size=_MEDIUM)
     drawn = '' if len(kept) == totals.sum() else f', {len(kept)} of them drawn'
-    axes.set_title(f't-SNE of the features of {totals.sum()} images{drawn}', size=_LARGE)
+    axes.set_title(f't-SNE of the features of {totals.sum()} test images{drawn}', size=_LARGE)
     axes.set_xticks([])  # only who is near whom means something
     axes.set_yticks([])
     _save(figure, path)

@@ -40,7 +40,7 @@ def stage_table(results: Mapping[str, Any]) -> Table:
     )
     table.add_column('', no_wrap=True)
     for metric in metrics:
-        table.add_column(_COLUMNS[metric], justify='right', no_wrap=True)
+        table.add_column(_COLUMNS[metric], justify='right', no_wrap=True, min_width=6)
     for stage in results['stages']:
         for which in ('last', 'best'):
             if which == 'last' or stage[which] is not None:
@@ -54,25 +54,37 @@ def stage_table(results: Mapping[str, Any]) -> Table:
     return table
 
 
-def summary_table(summary: Mapping[str, Any], class_names: Sequence[str], title: str) -> Table:
+def summary_table(
+    summary: Mapping[str, Any],
+    class_names: Sequence[str],
+    groups: Mapping[str, Sequence[int]],
+    title: str,
+) -> Table:
     """The metrics of one evaluated part and the recall of each class, in per cent.
 
     Args:
         summary: as from `evaluation.metrics.summarize`.
         class_names: `[C]`.
+        groups: class indices of each group.
         title: what was evaluated.
     """
     table = Table(title=title, box=box.SIMPLE_HEAD, title_style='', title_justify='left')
     table.add_column('', no_wrap=True)
     table.add_column('per cent', justify='right')
     table.add_column('images', justify='right')
-    images = sum(map(sum, summary['confusion']))
+    sizes = [sum(row) for row in summary['confusion']]
     for metric, heading in _COLUMNS.items():
         if metric in summary:
-            table.add_row(' '.join(heading.split()), _per_cent(summary[metric]), str(images))
+            members = groups.get(metric.removeprefix('mcr_'))
+            name = ' '.join(heading.split())
+            if members is not None:
+                name += f' ({", ".join(class_names[c] for c in members)})'
+            images = sum(sizes) if members is None else sum(sizes[c] for c in members)
+            table.add_row(name, _per_cent(summary[metric]), str(images))
     table.add_section()
-    for index, (name, row) in enumerate(zip(class_names, summary['confusion'], strict=True)):
-        table.add_row(f'recall of {name}', _per_cent(row[index] / sum(row)), str(sum(row)))
+    for index, name in enumerate(class_names):
+        recall = summary['confusion'][index][index] / sizes[index]
+        table.add_row(f'recall of {name}', _per_cent(recall), str(sizes[index]))
     return table
 
 

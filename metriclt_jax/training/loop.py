@@ -25,7 +25,7 @@ IN_FLIGHT = 8
 
 
 class Interrupted(Exception):
-    """SIGTERM came; the state was saved and the same command goes on from it."""
+    """SIGTERM or Ctrl-C came; the state was saved and the same command goes on from it."""
 
 
 def train_stage(
@@ -46,13 +46,13 @@ def train_stage(
         eval_step: from `make_eval_step`.
         metrics: gets the line of each epoch's losses and metrics.
         timing: gets the line of each epoch's times.
-        terminated: becomes non-empty when SIGTERM has come.
+        terminated: becomes non-empty when the run is to stop.
 
     Returns:
         The model's variables at the end of the stage.
 
     Raises:
-        Interrupted: SIGTERM came and the state was saved.
+        Interrupted: the run was to stop, and the state was saved.
         InputError: the loss is not finite.
     """
     steps_per_epoch = this.steps_per_epoch(stage)
@@ -62,6 +62,8 @@ def train_stage(
     if checkpoints.latest_step() is not None:
         state, best = checkpoints.restore(like=state)
     first_step = int(state.step)
+    if first_step:
+        this.console.print(f'{stage.name} goes on from step {first_step} of {last_step}')
 
     train_step = make_train_step(this.model, stage, steps_per_epoch, this.devices)
     schedule = make_schedule(this, stage)

@@ -46,7 +46,7 @@ class Progress:
         if self._start is not None and step > self._start[1]:
             rate = (step - self._start[1]) / (time.monotonic() - self._start[0])
             left = (total - step) / rate
-            text += f'  {rate * self._batch:.0f} images/s  {_clock(left)} left'
+            text += f'  {rate * self._batch:.0f} images/s  {_clock(left)} left in {self._stage}'
         return text
 
     def epoch(self, line: dict[str, Any]) -> None:

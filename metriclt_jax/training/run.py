@@ -4,6 +4,7 @@ A run is a pure function of its config. It can be stopped at any moment and star
 """
 
 import json
+import os
 import signal
 import threading
 import time
@@ -37,15 +38,17 @@ def run(config: ConfigDict, workdir: str | Path, console: Console | None = None)
 
     Raises:
         InputError: something in the config or the data cannot be used; nothing was compiled.
-        Interrupted: SIGTERM came and the state was saved.
+        Interrupted: SIGTERM or Ctrl-C came and the state was saved.
     """
     started = time.monotonic()
     workdir = Path(workdir).expanduser()
     results_path = workdir / 'results.json'
+    console = console or Console()
     if is_made_by(workdir, config) and results_path.exists():
+        console.print(f'the run in {workdir} is complete; nothing is trained')
         return json.loads(results_path.read_text())
     used = versions()
-    this = make_run(config, workdir, console or Console())
+    this = make_run(config, workdir, console)
     check_batches(this)
 
     with claim(workdir, config):
@@ -57,12 +60,13 @@ def run(config: ConfigDict, workdir: str | Path, console: Console | None = None)
         eval_step = make_eval_step(this.model, this.stages[0].geometry, this.devices)
         variables = None
         terminated: list[bool] = []
-        with _sigterm(lambda: terminated.append(True)):
+        with _stopping(lambda: terminated.append(True), this.console):
             for stage in this.stages:
                 variables = train_stage(
                     this, stage, variables, eval_step, metrics, timing, terminated
                 )
-        with _sigterm(_stop_evaluating):
+        this.console.print('evaluating the trained stages')
+        with _stopping(_stop_evaluating, this.console):
             results, features = evaluate_stages(this, eval_step)
             if config.figures:
                 _draw_figures(this, metrics, results, features)
@@ -88,18 +92,28 @@ def _draw_figures(
         )
 
 
-def _stop_evaluating() -> None:
-    raise Interrupted('all stages are trained and saved; their evaluation was stopped')
-
-
 @contextmanager
-def _sigterm(handler: Callable[[], None]) -> Iterator[None]:
-    """Calls `handler` on SIGTERM, in the block, instead of the process ending."""
+def _stopping(handler: Callable[[], None], console: Console) -> Iterator[None]:
+    """Calls `handler` on SIGTERM and Ctrl-C, in the block; a second Ctrl-C ends the process."""
     if threading.current_thread() is not threading.main_thread():  # only it may handle signals
         yield
         return
-    previous = signal.signal(signal.SIGTERM, lambda signum, frame: handler())
+    pressed = []
+
+    def stop(signum, frame):
+        if signum == signal.SIGINT and pressed:
+            os._exit(130)
+        pressed.append(signum)
+        console.print(f'{signal.Signals(signum).name}: stopping after the step under way')
+        handler()
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, old in previous.items():
+            signal.signal(number, old)
+
+
+def _stop_evaluating() -> None:
+    raise Interrupted('all stages are trained and saved; their evaluation was stopped')

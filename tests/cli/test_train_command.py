@@ -51,12 +51,13 @@ def assert_refused(process, *words):
 @pytest.mark.parametrize(
     ('flags', 'words'),
     [
-        ([f'--config={DIGITS}:ce', '--config.stage1.epoch=3'], ['stage1.epoch']),
+        ([f'--config={DIGITS}:ce', '--config.stage1.epoch=3'], ['stage1.epoch', '"epochs"']),
+        ([f'--config={DIGITS}:ce', '--config.stage1.lr=3'], ['stage1.lr=3', 'no field lr']),
         ([f'--config={DIGITS}:ce', '--config.stage1.epochs=many'], ['epochs', 'many']),
-        ([f'--config={DIGITS}:ce_sc_crww'], ["'ce_sc_crww'", 'ce_sc_crw']),
+        ([f'--config={DIGITS}:ce_sc_crww'], ["error: method 'ce_sc_crww'", 'ce_sc_crw']),
         ([f'--config={DIGITS}:ce,scale=galaxy'], ["'galaxy'", 'paper']),
         ([f'--config={ROOT}/configs/nothing.py:ce'], ['nothing.py']),
-        ([], ['config']),
+        ([], ['--config is missing']),
         ([f'--config={DIGITS}:ce', '--colour=red'], ['colour']),
         ([f'--config={DIGITS}:ce', 'stray'], ['stray']),
         ([f'--config={DIGITS}:ce', '--config.data.name=skin8'], ['skin8']),
@@ -72,6 +73,14 @@ def test_mistakes_are_one_sentence_and_leave_nothing(tmp_path, flags, words):
     process = call('train', *flags, *data_dir, f'--workdir={workdir}')
     assert_refused(process, *words)
     assert not workdir.exists()
+
+
+@pytest.mark.slow
+def test_help_names_the_flags_of_the_command():
+    process = call('train', '--help')
+    assert process.returncode == 0
+    assert '--workdir' in process.stdout
+    assert '--verbosity' not in process.stdout
 
 
 @pytest.mark.slow
@@ -187,8 +196,12 @@ def test_load_gives_the_classifier_that_was_evaluated(trained):
     assert correct.mean() == pytest.approx(results['final']['accuracy'])
     assert classifier.features(images[:3]).shape == (3, 8)
     np.testing.assert_allclose(classifier.predict(list(images[:1])), probabilities[:1], rtol=1e-5)
-    with pytest.raises(InputError, match=r"images is 'lesion.jpg'"):
+    with pytest.raises(InputError, match=r'one image was given'):
         classifier.predict('lesion.jpg')
+    with pytest.raises(InputError, match=r'one image was given'):
+        classifier.predict(images[0])
+    with pytest.raises(InputError, match=r'images is empty'):
+        classifier.predict([])
     with pytest.raises(InputError, match=r'image lesion.jpg cannot be read'):
         classifier.predict(['lesion.jpg'])
     with pytest.raises(InputError, match=r'float64'):

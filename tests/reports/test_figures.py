@@ -180,7 +180,7 @@ def test_feature_map_draws_rare_classes_last_and_largest(tmp_path, drawn):
     sizes = [points.get_sizes()[0] for points in axes.collections]
     assert sizes == sorted(sizes)
     assert sizes[0] < sizes[-1]
-    assert '130 images, 80 of them drawn' in axes.get_title()
+    assert '130 test images, 80 of them drawn' in axes.get_title()
 
     # The classes are far apart, so every point's nearest neighbour is one of its class.
     points = np.concatenate([p.get_offsets() for p in axes.collections])

@@ -106,13 +106,14 @@ def test_sigkill_in_stage_1_in_stage_2_and_while_a_checkpoint_is_written(
 
 
 @pytest.mark.slow
-def test_sigterm_saves_exits_with_75_and_goes_on_in_the_middle_of_an_epoch(
-    data_dir, tmp_path, undisturbed
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT], ids=lambda s: s.name)
+def test_a_signal_saves_exits_with_75_and_goes_on_in_the_middle_of_an_epoch(
+    data_dir, tmp_path, undisturbed, number
 ):
     workdir = tmp_path / 'terminated'
     process = start(data_dir, workdir)
     wait_until(lambda: lines(workdir, 'stage1') >= 1, process)
-    process.terminate()
+    process.send_signal(number)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 75, output
     assert 'run the same command again' in output
