@@ -132,8 +132,8 @@ def open_records(name: str, data_dir: str) -> Records:
         source = ' --source=DIR' if module.Builder.MANUAL_DOWNLOAD_INSTRUCTIONS else ''
         root = shlex.quote(str(Path(data_dir).expanduser()))
         raise InputError(
-            f'data set {name} is not prepared in data.data_dir {data_dir}; name the folder where it is, '
-            'or prepare it with: '
+            f'data set {name} is not prepared in data.data_dir {data_dir}; name the folder where '
+            'it is, or prepare it with: '
             f'metriclt-prepare-data --dataset={name}{source} --data_dir={root}'
         )
     with _damage_explained(path), _quiet_tfds():

@@ -60,13 +60,13 @@ def run(config: ConfigDict, workdir: str | Path, console: Console | None = None)
         eval_step = make_eval_step(this.model, this.stages[0].geometry, this.devices)
         variables = None
         terminated: list[bool] = []
-        with _stopping(lambda: terminated.append(True), this.console):
+        with _stopping(lambda: terminated.append(True)):
             for stage in this.stages:
                 variables = train_stage(
                     this, stage, variables, eval_step, metrics, timing, terminated
                 )
         this.console.print('evaluating the trained stages')
-        with _stopping(_stop_evaluating, this.console):
+        with _stopping(_stop_evaluating):
             results, features = evaluate_stages(this, eval_step)
             if config.figures:
                 _draw_figures(this, metrics, results, features)
@@ -93,7 +93,7 @@ def _draw_figures(
 
 
 @contextmanager
-def _stopping(handler: Callable[[], None], console: Console) -> Iterator[None]:
+def _stopping(handler: Callable[[], None]) -> Iterator[None]:
     """Calls `handler` on SIGTERM and Ctrl-C, in the block; a second Ctrl-C ends the process."""
     if threading.current_thread() is not threading.main_thread():  # only it may handle signals
         yield
@@ -104,7 +104,10 @@ def _stopping(handler: Callable[[], None], console: Console) -> Iterator[None]:
         if signum == signal.SIGINT and pressed:
             os._exit(130)
         pressed.append(signum)
-        console.print(f'{signal.Signals(signum).name}: stopping after the step under way')
+        # Not through the console, which may be in the middle of printing.
+        os.write(
+            2, f'\n{signal.Signals(signum).name}: stopping after the step under way\n'.encode()
+        )
         handler()
 
     previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}

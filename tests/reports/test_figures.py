@@ -113,8 +113,8 @@ def test_confusion_matrices_go_from_head_to_tail(tmp_path, drawn):
     width, height = size(tmp_path / 'confusion.png')
     assert width > height > 500
     first, second, _ = drawn[0].axes
-    assert first.get_title() == 'stage1: MCR 80.00 %'
-    assert second.get_title() == 'stage2: MCR 90.00 %'
+    assert first.get_title() == 'stage1, test part: MCR 80.00 %'
+    assert second.get_title() == 'stage2, test part: MCR 90.00 %'
     assert [label.get_text() for label in first.get_yticklabels()] == ['nevus', 'mole', 'wart']
     per_cent = np.array([[80, 0, 20], [0, 100, 0], [20, 20, 60]])
     np.testing.assert_allclose(first.images[0].get_array(), per_cent)
