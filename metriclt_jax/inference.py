@@ -49,7 +49,8 @@ class TrainedClassifier:
         return self._outputs(images)[1]
 
     def _outputs(self, images):
-        if not hasattr(images, '__len__') or isinstance(images, str) or np.ndim(images) == 3:
+        is_sequence = hasattr(images, '__len__') and not isinstance(images, str)
+        if not is_sequence or getattr(images, 'ndim', 4) == 3:
             raise InputError('one image was given; put it into a list: predict([image])')
         if not len(images):
             raise InputError('images is empty; allowed: one image or more')

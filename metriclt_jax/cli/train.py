@@ -8,9 +8,8 @@ from ml_collections import ConfigDict, config_flags
 from metriclt_jax.cli import main as cli
 from metriclt_jax.errors import InputError
 
-TERMINATED = (
-    75  # exit code after SIGTERM or Ctrl-C: saved, run the same command again (EX_TEMPFAIL)
-)
+# Exit code after SIGTERM or Ctrl-C: saved, run the same command again (EX_TEMPFAIL).
+TERMINATED = 75
 
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'FILE:METHOD[,scale=NAME]; single fields by --config.stage1.epochs=50'

@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 import metriclt_jax
 from metriclt_jax.config import paper_config
@@ -200,6 +201,8 @@ def test_load_gives_the_classifier_that_was_evaluated(trained):
         classifier.predict('lesion.jpg')
     with pytest.raises(InputError, match=r'one image was given'):
         classifier.predict(images[0])
+    mixed = [images[0], Image.fromarray(images[1]), Image.new('RGB', (31, 17))]
+    np.testing.assert_allclose(classifier.predict(mixed)[:2], probabilities[:2], rtol=1e-5)
     with pytest.raises(InputError, match=r'images is empty'):
         classifier.predict([])
     with pytest.raises(InputError, match=r'image lesion.jpg cannot be read'):

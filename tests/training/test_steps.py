@@ -145,6 +145,24 @@ def test_centers_move_by_their_own_gradient_whatever_the_coefficient(monkeypatch
     np.testing.assert_array_equal(small[absent], before[absent])
 
 
+@pytest.mark.slow
+def test_each_step_augments_anew():
+    config = make_config('ce')
+    stages = make_stages(config)
+    model, devices = make_model(config, stages, CLASSES), jax.devices()[:1]
+    state = create_state(stages[0], initialize(model, 0), jax.random.key(7), 10, CLASSES)
+    step = make_train_step(model, stages[0], 10, devices)
+    schedule = place(Schedule(jnp.ones(CLASSES)), devices)
+    batch = {name: array[None] for name, array in make_batch().items()}
+
+    def loss(at, key=7):
+        changed = state.replace(step=jnp.asarray(at, jnp.int32), key=jax.random.key(key))
+        return float(step(place(changed, devices), batch, schedule)[1])
+
+    assert loss(3) == loss(3)
+    assert len({loss(3), loss(4), loss(3, key=8)}) == 3
+
+
 def test_the_optimizer_is_sgd_as_torch_defines_it():
     """Buffer = momentum x buffer + (gradient + decay x parameter), in every parameter."""
     config = make_config('ce')
