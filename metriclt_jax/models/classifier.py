@@ -11,10 +11,15 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from metriclt_jax.errors import InputError
-from metriclt_jax.models import resnet
+from metriclt_jax.models import densenet, mobilenet_v2, resnet
 from metriclt_jax.models.heads import HEADS, Projection
 
-BACKBONES = {'resnet18': resnet.resnet18, 'resnet50': resnet.resnet50}
+BACKBONES = {
+    'resnet18': resnet.resnet18,
+    'resnet50': resnet.resnet50,
+    'densenet121': densenet.densenet121,
+    'mobilenet_v2': mobilenet_v2.mobilenet_v2,
+}
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
 
@@ -72,12 +77,13 @@ def create_model(
     axis_name: str | None = None,
     **backbone_options: Any,
 ) -> Classifier:
-    """Makes the classifier `name`: resnet18 or resnet50.
+    """Makes the classifier `name`: resnet18, resnet50, densenet121 or mobilenet_v2.
 
     `projection` are the widths of the projection's layers; `dtype` is that of the computation
     ('float32' or 'bfloat16'; parameters, statistics and outputs are float32); `axis_name` is the
-    device axis over which BatchNorm takes its statistics. The options of a ResNet are
-    `stage_sizes`, `width` and `stem` (see `metriclt_jax.models.resnet.ResNet`).
+    device axis over which BatchNorm takes its statistics. The options of the backbones stand with
+    the classes `ResNet`, `DenseNet` and `MobileNetV2`; all have `remat`, which trades time for
+    memory.
 
     Raises InputError for a name or an option that does not exist.
 

@@ -1,4 +1,4 @@
-"""Max-pooling, NHWC."""
+"""Pooling, NHWC."""
 
 from functools import partial, reduce
 
@@ -7,6 +7,17 @@ import jax.numpy as jnp
 from jax import lax
 
 from metriclt_jax.models.convolution import window_taps
+
+
+def average_pool(x: jax.Array, window: int) -> jax.Array:
+    """Mean over windows side by side, torch's AvgPool2d: `[B, H, W, C]` to `[B, H', W', C]`.
+
+    `H' = H // window`; rows and columns that fill no window are left out.
+    """
+    batch, height, width, channels = x.shape
+    height, width = height // window, width // window
+    x = x[:, : height * window, : width * window]
+    return x.reshape(batch, height, window, width, window, channels).mean(axis=(2, 4))
 
 
 def max_pool(x: jax.Array, window: int, stride: int, padding: int) -> jax.Array:

@@ -106,13 +106,15 @@ class ResNet(nn.Module):
     `block` is BasicBlock or Bottleneck, `stage_sizes` the number of blocks of each stage, `width`
     the planes of the first one; each further stage halves the resolution and doubles the planes.
     `stem` is 'imagenet' (7 x 7 with stride 2, then max-pooling: resolution / 4) or 'small' (3 x 3,
-    full resolution), for images of some 16 to 64 pixels.
+    full resolution), for images of some 16 to 64 pixels. `remat` computes the inside of a block
+    again in the backward pass instead of keeping it.
     """
 
     block: Any
     stage_sizes: tuple[int, ...]
     width: int = 64
     stem: str = 'imagenet'
+    remat: bool = False
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
 
@@ -121,6 +123,7 @@ class ResNet(nn.Module):
         """Features of `images`; with `train` batch statistics are used and updated."""
         conv = partial(Conv, dtype=self.dtype)
         norm = partial(BatchNorm, axis_name=self.axis_name, dtype=self.dtype)
+        block = nn.remat(self.block, static_argnums=2) if self.remat else self.block
         size, stride, padding = STEMS[self.stem]
         x = conv(self.width, size, stride, padding, name='conv1')(images)
         x = nn.relu(norm(name='bn1')(x, train))
@@ -128,9 +131,7 @@ class ResNet(nn.Module):
             x = max_pool(x, window=3, stride=2, padding=1)
         for i, stage_size in enumerate(self.stage_sizes):
             planes, stride = self.width * 2**i, 1 if i == 0 else 2
-            x = Stage(self.block, planes, stage_size, stride, conv, norm, name=f'layer{i + 1}')(
-                x, train
-            )
+            x = Stage(block, planes, stage_size, stride, conv, norm, name=f'layer{i + 1}')(x, train)
         return jnp.mean(x.astype(jnp.float32), axis=(1, 2))
 
 
@@ -140,6 +141,7 @@ def resnet(
     stage_sizes: Sequence[int],
     width: int = 64,
     stem: str = 'imagenet',
+    remat: bool = False,
     axis_name: str | None = None,
     dtype: jnp.dtype = jnp.float32,
 ) -> ResNet:
@@ -152,7 +154,7 @@ def resnet(
         raise InputError(
             f'stage_sizes is {tuple(stage_sizes)}; it must give each stage at least 1 block'
         )
-    return ResNet(block, tuple(stage_sizes), width, stem, axis_name, dtype)
+    return ResNet(block, tuple(stage_sizes), width, stem, remat, axis_name, dtype)
 
 
 resnet18 = partial(resnet, BasicBlock, stage_sizes=(2, 2, 2, 2))

@@ -1,0 +1,122 @@
+"""Densely connected networks (Huang et al. 2017), layer for layer those of torchvision.
+
+Modules are named as in torchvision without its `features.` in front
+(`denseblock1/denselayer1/norm1`, `transition1/conv`, ...), so that its weights port by one
+mechanical rule.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from metriclt_jax.errors import InputError
+from metriclt_jax.models.convolution import Conv
+from metriclt_jax.models.initializers import kaiming_normal
+from metriclt_jax.models.normalization import BatchNorm
+from metriclt_jax.models.pooling import average_pool, max_pool
+
+
+class DenseLayer(nn.Module):
+    """Norm, ReLU and 1 x 1 convolution to four times `growth_rate`, then the same with a 3 x 3."""
+
+    growth_rate: int
+    conv: Any
+    norm: Any
+
+    @nn.compact
+    def __call__(self, x, train):
+        """`[B, H, W, C]` to the new feature maps `[B, H, W, growth_rate]`."""
+        y = nn.relu(self.norm(name='norm1')(x, train))
+        y = self.conv(4 * self.growth_rate, 1, name='conv1')(y)
+        y = nn.relu(self.norm(name='norm2')(y, train))
+        return self.conv(self.growth_rate, 3, padding=1, name='conv2')(y)
+
+
+class DenseBlock(nn.Module):
+    """Layers of which each sees the feature maps of all before it."""
+
+    layer: Any
+    size: int
+
+    @nn.compact
+    def __call__(self, x, train):
+        """`[B, H, W, C]` to `[B, H, W, C + size growth_rate]`."""
+        for i in range(self.size):
+            y = self.layer(name=f'denselayer{i + 1}')(x, train)
+            x = jnp.concatenate([x, y], axis=-1)
+        return x
+
+
+class Transition(nn.Module):
+    """Norm, ReLU, 1 x 1 convolution to half the channels, average over 2 x 2 windows."""
+
+    conv: Any
+    norm: Any
+
+    @nn.compact
+    def __call__(self, x, train):
+        """`[B, H, W, C]` to `[B, H / 2, W / 2, C / 2]`."""
+        x = nn.relu(self.norm(name='norm')(x, train))
+        x = self.conv(x.shape[-1] // 2, 1, name='conv')(x)
+        return average_pool(x, window=2)
+
+
+class DenseNet(nn.Module):
+    """Images `[B, H, W, 3]` to features `[B, D]`, float32: stem, dense blocks, global average.
+
+    `block_sizes` is the number of layers of each block, `growth_rate` the feature maps that a layer
+    adds, `width` the channels after the stem (7 x 7 with stride 2, then max-pooling). `remat`
+    computes the inside of a layer again in the backward pass instead of keeping it.
+    """
+
+    block_sizes: tuple[int, ...]
+    growth_rate: int = 32
+    width: int = 64
+    remat: bool = False
+    axis_name: str | None = None
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        """Features of `images`; with `train` batch statistics are used and updated."""
+        conv = partial(Conv, dtype=self.dtype, kernel_init=kaiming_normal('fan_in'))
+        norm = partial(BatchNorm, axis_name=self.axis_name, dtype=self.dtype)
+        layer = partial(
+            nn.remat(DenseLayer, static_argnums=2) if self.remat else DenseLayer,
+            self.growth_rate,
+            conv,
+            norm,
+        )
+        x = conv(self.width, 7, stride=2, padding=3, name='conv0')(images)
+        x = nn.relu(norm(name='norm0')(x, train))
+        x = max_pool(x, window=3, stride=2, padding=1)
+        for i, size in enumerate(self.block_sizes, start=1):
+            x = DenseBlock(layer, size, name=f'denseblock{i}')(x, train)
+            if i < len(self.block_sizes):
+                x = Transition(conv, norm, name=f'transition{i}')(x, train)
+        x = nn.relu(norm(name=f'norm{len(self.block_sizes) + 1}')(x, train))
+        return jnp.mean(x.astype(jnp.float32), axis=(1, 2))
+
+
+def densenet121(
+    *,
+    block_sizes: Sequence[int] = (6, 12, 24, 16),
+    growth_rate: int = 32,
+    width: int = 64,
+    remat: bool = False,
+    axis_name: str | None = None,
+    dtype: jnp.dtype = jnp.float32,
+) -> DenseNet:
+    """A DenseNet-121 whose options are checked; raises InputError for one that is not allowed."""
+    if not block_sizes or min(block_sizes) < 1:
+        raise InputError(
+            f'block_sizes is {tuple(block_sizes)}; it must give each block at least 1 layer'
+        )
+    for option, value in (('growth_rate', growth_rate), ('width', width)):
+        if value < 1:
+            raise InputError(f'{option} is {value}; it must be at least 1')
+    return DenseNet(tuple(block_sizes), growth_rate, width, remat, axis_name, dtype)

@@ -1,0 +1,152 @@
+"""MobileNetV2 (Sandler et al. 2018), layer for layer torchvision's.
+
+Modules are named as in torchvision without its `features.` in front (`0/0`, `1/conv/0/0`, ...), so
+that its weights port by one mechanical rule.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from metriclt_jax.errors import InputError
+from metriclt_jax.models.convolution import Conv
+from metriclt_jax.models.normalization import BatchNorm
+
+# Expansion factor, output channels, number of blocks, stride of the first (table 2 of the paper).
+STAGES = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+
+
+class ConvNormReLU6(nn.Module):
+    """Convolution that keeps the size but for its stride, norm, ReLU6."""
+
+    features: int
+    conv: Any
+    norm: Any
+    kernel_size: int = 3
+    stride: int = 1
+    depthwise: bool = False
+
+    @nn.compact
+    def __call__(self, x, train):
+        """`[B, H, W, C]` to `[B, H / stride, W / stride, features]`."""
+        x = self.conv(
+            self.features,
+            self.kernel_size,
+            self.stride,
+            self.kernel_size // 2,
+            groups=self.features if self.depthwise else 1,
+            name='0',
+        )(x)
+        return nn.relu6(self.norm(name='1')(x, train))
+
+
+class Bottleneck(nn.Module):
+    """The layers of an inverted residual: 1 x 1 to `expansion` times the channels (left out at 1),
+    depthwise 3 x 3, and 1 x 1 to `features` without an activation.
+    """
+
+    features: int
+    stride: int
+    expansion: int
+    conv: Any
+    norm: Any
+
+    @nn.compact
+    def __call__(self, x, train):
+        """`[B, H, W, C]` to `[B, H / stride, W / stride, features]`."""
+        hidden, i = self.expansion * x.shape[-1], 0
+        layer = partial(ConvNormReLU6, hidden, self.conv, self.norm)
+        if self.expansion > 1:
+            x, i = layer(kernel_size=1, name='0')(x, train), 1
+        x = layer(stride=self.stride, depthwise=True, name=f'{i}')(x, train)
+        x = self.conv(self.features, 1, name=f'{i + 1}')(x)
+        return self.norm(name=f'{i + 2}')(x, train)
+
+
+class InvertedResidual(nn.Module):
+    """A bottleneck, and a shortcut around it where it keeps the shape."""
+
+    features: int
+    stride: int
+    expansion: int
+    conv: Any
+    norm: Any
+
+    @nn.compact
+    def __call__(self, x, train):
+        """`[B, H, W, C]` to `[B, H / stride, W / stride, features]`."""
+        y = Bottleneck(
+            self.features, self.stride, self.expansion, self.conv, self.norm, name='conv'
+        )(x, train)
+        return x + y if y.shape == x.shape else y
+
+
+class MobileNetV2(nn.Module):
+    """Images `[B, H, W, 3]` to features `[B, D]`, float32: stem, stages, global average.
+
+    `stages` gives (expansion factor, output channels, blocks, stride of the first) of each stage;
+    `width_multiplier` scales the channels of all layers, to multiples of 8; `remat` computes the
+    inside of a block again in the backward pass instead of keeping it.
+    """
+
+    stages: tuple[tuple[int, int, int, int], ...] = STAGES
+    width_multiplier: float = 1.0
+    remat: bool = False
+    axis_name: str | None = None
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        """Features of `images`; with `train` batch statistics are used and updated."""
+        conv = partial(Conv, dtype=self.dtype)
+        norm = partial(BatchNorm, axis_name=self.axis_name, dtype=self.dtype)
+        block = nn.remat(InvertedResidual, static_argnums=2) if self.remat else InvertedResidual
+        width = self.width_multiplier
+        stem = ConvNormReLU6(multiple_of_8(32 * width), conv, norm, stride=2, name='0')
+        x, i = stem(images, train), 1
+        for expansion, channels, size, first_stride in self.stages:
+            for stride in (first_stride, *[1] * (size - 1)):
+                features = multiple_of_8(channels * width)
+                x = block(features, stride, expansion, conv, norm, name=f'{i}')(x, train)
+                i += 1
+        last = multiple_of_8(1280 * max(1.0, width))
+        x = ConvNormReLU6(last, conv, norm, kernel_size=1, name=f'{i}')(x, train)
+        return jnp.mean(x.astype(jnp.float32), axis=(1, 2))
+
+
+def multiple_of_8(channels: float) -> int:
+    """The nearest multiple of 8, or the next one if that would lose more than a tenth."""
+    nearest = max(8, int(channels + 4) // 8 * 8)
+    return nearest if nearest >= 0.9 * channels else nearest + 8
+
+
+def mobilenet_v2(
+    *,
+    stages: Sequence[Sequence[int]] = STAGES,
+    width_multiplier: float = 1.0,
+    remat: bool = False,
+    axis_name: str | None = None,
+    dtype: jnp.dtype = jnp.float32,
+) -> MobileNetV2:
+    """A MobileNetV2 whose options are checked; raises InputError for one that is not allowed."""
+    if not width_multiplier > 0:
+        raise InputError(f'width_multiplier is {width_multiplier}; it must be above 0')
+    stages = tuple(tuple(stage) for stage in stages)
+    if not stages or any(len(stage) != 4 or min(stage) < 1 for stage in stages):
+        raise InputError(
+            f'stages is {stages}; each must be (expansion, channels, blocks, stride), all at least '
+            '1'
+        )
+    return MobileNetV2(stages, width_multiplier, remat, axis_name, dtype)
