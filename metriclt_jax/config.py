@@ -42,8 +42,10 @@ def paper_config() -> ml_collections.ConfigDict:
 
     config.model = model = ml_collections.ConfigDict()
     model.name = 'resnet50'  # or 'resnet18'
+    model.pretrained = ''  # .pth, .safetensors or imported directory; '': random parameters
     model.dtype = 'float32'  # of the computation; parameters and losses are always float32
     model.cross_device_batch_norm = True  # statistics of the global batch
+    model.dropout = placeholder(float)  # of the head's input; None: 0.2 in mobilenet_v2, else 0
     model.options = options = ml_collections.ConfigDict()  # of the backbone; None is its default
     options.stage_sizes = placeholder(tuple)  # ResNets: blocks in each stage
     options.width = placeholder(int)  # ResNets: channels of the first stage
@@ -152,6 +154,8 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _at_least(config, 'checkpoint_every', 1)
     _below_one(config, 'weighting.beta')
     _below_one(config, 'metric.center.momentum')
+    if config.model.dropout is not None:
+        _below_one(config, 'model.dropout')
     for name in config.metric:
         _at_least(config, f'metric.{name}.coefficient', 0)
     for field in (

@@ -84,6 +84,7 @@ def test_wrong_arguments(argument, message):
         ('stage1.epochs', 5, r'stage1.warmup_epochs is 5; allowed: less than stage1.epochs'),
         ('stage1.learning_rate', float('nan'), r'stage1.learning_rate is nan; allowed: 0 or more'),
         ('stage1.momentum', 1.0, r'stage1.momentum is 1.0; allowed: 0 or more and below 1'),
+        ('model.dropout', 1.0, r'model.dropout is 1.0; allowed: 0 or more and below 1'),
         ('stage1.decay', 'some', r"stage1.decay is 'some'; allowed: all, kernels"),
         ('stage2.head', 'old', r"stage2.head is 'old'; allowed: fresh, previous"),
         ('metric.triplet.mining', 'hard', r"mining is 'hard'; allowed: batch_hard, batch_all"),

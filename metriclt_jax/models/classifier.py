@@ -12,7 +12,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from metriclt_jax.errors import InputError
 from metriclt_jax.models import densenet, mobilenet_v2, resnet
-from metriclt_jax.models.heads import HEADS, Projection
+from metriclt_jax.models.heads import HEADS, Projection, dropout
 
 BACKBONES = {
     'resnet18': resnet.resnet18,
@@ -20,15 +20,17 @@ BACKBONES = {
     'densenet121': densenet.densenet121,
     'mobilenet_v2': mobilenet_v2.mobilenet_v2,
 }
+# The rate of torchvision's classifier, where it has dropout.
+DROPOUT = {'mobilenet_v2': 0.2}
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
 
 class Outputs(NamedTuple):
     """What a classifier returns, all float32.
 
-    `features` `[B, D]`: pooled output of the backbone. `logits` `[B, C]`. `embeddings` `[B, P]`:
-    L2-normalised output of the projection, if there is one. `cosines` `[B, C]`: between features
-    and class weights, if the head has them.
+    `features` `[B, D]`: pooled output of the backbone, before dropout. `logits` `[B, C]`.
+    `embeddings` `[B, P]`: L2-normalised output of the projection, if there is one. `cosines`
+    `[B, C]`: between features and class weights, if the head has them.
     """
 
     features: jax.Array
@@ -41,13 +43,16 @@ class Classifier(nn.Module):
     """A backbone with its head: normalised images `[B, H, W, 3]` to Outputs.
 
     Parameters are grouped as `backbone`, `head` and, where `projection` gives widths, `projection`;
-    only the backbone has `batch_stats`.
+    only the backbone has `batch_stats`. In training `dropout` is the probability with which the
+    head does not see a feature, and `axis_name` the axis of the devices that share a batch.
     """
 
     backbone: nn.Module
     num_classes: int
     head: str = 'linear'
     projection: tuple[int, ...] | None = None
+    dropout: float = 0.0
+    axis_name: str | None = None
 
     @nn.compact
     def __call__(
@@ -55,16 +60,25 @@ class Classifier(nn.Module):
     ) -> Outputs:
         """Classifies `images`.
 
-        With `train` the batch statistics are updated: pass `mutable=['batch_stats']`. A frozen
-        backbone has `backbone_train=False` and leaves its statistics alone; the default is `train`.
+        With `train` the batch statistics are updated: pass `mutable=['batch_stats']`; and where
+        there is dropout it is on: pass `rngs={'dropout': key}`. A frozen backbone has
+        `backbone_train=False` and leaves its statistics alone; the default is `train`.
+
+        Raises InputError for dropout without a key.
         """
         features = self.backbone(images, train if backbone_train is None else backbone_train)
         embeddings = None
         if self.projection:
             embeddings = Projection(self.projection, name='projection')(features)
-        return Outputs(
-            features, embeddings=embeddings, **HEADS[self.head](features, self.num_classes)
-        )
+        seen = features
+        if train and self.dropout:
+            if not self.has_rng('dropout'):
+                raise InputError(
+                    f'dropout is {self.dropout} and the model got no key for it in training; '
+                    "pass rngs={'dropout': key}"
+                )
+            seen = dropout(features, self.dropout, self.make_rng('dropout'), self.axis_name)
+        return Outputs(features, embeddings=embeddings, **HEADS[self.head](seen, self.num_classes))
 
 
 def create_model(
@@ -73,19 +87,23 @@ def create_model(
     *,
     head: str = 'linear',
     projection: Sequence[int] | None = None,
+    dropout: float | None = None,
     dtype: str = 'float32',
     axis_name: str | None = None,
+    cross_device_batch_norm: bool = True,
     **backbone_options: Any,
 ) -> Classifier:
     """Makes the classifier `name`: resnet18, resnet50, densenet121 or mobilenet_v2.
 
-    `projection` are the widths of the projection's layers; `dtype` is that of the computation
-    ('float32' or 'bfloat16'; parameters, statistics and outputs are float32); `axis_name` is the
-    device axis over which BatchNorm takes its statistics. The options of the backbones stand with
-    the classes `ResNet`, `DenseNet` and `MobileNetV2`; all have `remat`, which trades time for
-    memory.
+    `projection` are the widths of the projection's layers; `dropout` is the probability with which
+    the head does not see a feature in training (None: torchvision's, which is 0.2 for mobilenet_v2
+    and 0 for the others); `dtype` is that of the computation ('float32' or 'bfloat16'; parameters,
+    statistics and outputs are float32); `axis_name` is the axis of the devices that share a batch
+    in training, and `cross_device_batch_norm` whether BatchNorm takes its statistics over all of
+    them. The options of the backbones stand with the classes `ResNet`, `DenseNet` and
+    `MobileNetV2`; all have `remat`, which trades time for memory.
 
-    Raises InputError for a name or an option that does not exist.
+    Raises InputError for a name or an option that does not exist, or a value that is not allowed.
 
     >>> model = create_model('resnet18', 7, stage_sizes=(1, 1), width=16, stem='small')
     >>> variables = initialize(model, seed=0)
@@ -101,11 +119,21 @@ def create_model(
         raise InputError(f'num_classes is {num_classes}; a classifier needs at least 2')
     if projection and min(projection) < 1:
         raise InputError(f'projection is {tuple(projection)}; its widths must be at least 1')
+    if dropout is None:
+        dropout = DROPOUT.get(name, 0.0)
+    if not 0 <= dropout < 1:
+        raise InputError(f'dropout is {dropout}; it must be 0 or more and below 1')
     return Classifier(
-        backbone(**backbone_options, dtype=_choose('dtype', dtype, DTYPES), axis_name=axis_name),
+        backbone(
+            **backbone_options,
+            dtype=_choose('dtype', dtype, DTYPES),
+            axis_name=axis_name if cross_device_batch_norm else None,
+        ),
         num_classes,
         head,
         tuple(projection) if projection else None,
+        dropout,
+        axis_name,
     )
 
 

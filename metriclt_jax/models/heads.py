@@ -1,4 +1,4 @@
-"""What stands on the features: classifiers, and the projection of contrastive learning."""
+"""What stands on the features: dropout, classifiers, projection of contrastive learning."""
 
 from collections.abc import Sequence
 
@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from metriclt_jax.devices import example_keys
 from metriclt_jax.models.initializers import uniform
 
 
@@ -23,6 +24,19 @@ def linear_head(features: jax.Array, num_classes: int) -> dict[str, jax.Array]:
 
 # Each makes the module `head` of the classifier that calls it, and returns its named outputs.
 HEADS = {'linear': linear_head}
+
+
+def dropout(
+    features: jax.Array, rate: float, key: jax.Array, axis_name: str | None = None
+) -> jax.Array:
+    """Features `[B, D]`, each 0 with probability `rate` and else divided by `1 - rate`.
+
+    The draw of an example follows from `key` and its index in the batch of all devices, which is
+    `B` times their number where `axis_name` is their axis (Srivastava et al. 2014).
+    """
+    keys = example_keys(key, len(features), axis_name)
+    kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, features.shape[1:]))(keys)
+    return jnp.where(kept, features / (1 - rate), 0)
 
 
 class Projection(nn.Module):

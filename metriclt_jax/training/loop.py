@@ -42,7 +42,7 @@ def train_stage(
     Args:
         this: the run.
         stage: what to train.
-        previous: the variables that the stage before left; None for the first.
+        previous: the variables that the stage before left; for the first, pretrained ones or None.
         eval_step: from `make_eval_step`.
         metrics: gets the line of each epoch's losses and metrics.
         timing: gets the line of each epoch's times.

@@ -18,10 +18,17 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from metriclt_jax.evaluation.evaluate import make_eval_step
+from metriclt_jax.models.pretrained import Pretrained
 from metriclt_jax.training.loop import Interrupted, train_stage
 from metriclt_jax.training.results import evaluate_stages
-from metriclt_jax.training.setup import Run, check_batches, make_run
-from metriclt_jax.training.workdir import EpochLog, claim, is_made_by, write_atomically
+from metriclt_jax.training.setup import Run, check_batches, load_pretrained, make_run
+from metriclt_jax.training.workdir import (
+    EpochLog,
+    claim,
+    is_made_by,
+    read_json,
+    write_atomically,
+)
 from metriclt_jax.versions import versions
 
 
@@ -50,6 +57,8 @@ def run(config: ConfigDict, workdir: str | Path, console: Console | None = None)
     used = versions()
     this = make_run(config, workdir, console)
     check_batches(this)
+    # A run that goes on has its parameters; the file of the weights may be gone.
+    pretrained = None if this.latest_step(this.stages[0]) else load_pretrained(this)
 
     with claim(workdir, config):
         metrics, timing = EpochLog(workdir / 'metrics.jsonl'), EpochLog(workdir / 'timing.jsonl')
@@ -58,7 +67,8 @@ def run(config: ConfigDict, workdir: str | Path, console: Console | None = None)
         timing.resume(steps)
         earlier = sum(line['seconds'] for line in timing.lines)
         eval_step = make_eval_step(this.model, this.stages[0].geometry, this.devices)
-        variables = None
+        start = _describe_start(this, pretrained)
+        variables = pretrained and pretrained.variables
         terminated: list[bool] = []
         with _stopping(lambda: terminated.append(True)):
             for stage in this.stages:
@@ -70,10 +80,28 @@ def run(config: ConfigDict, workdir: str | Path, console: Console | None = None)
             results, features = evaluate_stages(this, eval_step)
             if config.figures:
                 _draw_figures(this, metrics, results, features)
+        results['pretrained'] = start
         results['seconds'] = round(earlier + time.monotonic() - started, 1)
         results['versions'] = used
         write_atomically(results_path, json.dumps(results, indent=1) + '\n')
     return results
+
+
+def _describe_start(this: Run, pretrained: Pretrained | None) -> dict[str, str] | None:
+    """Prints what the backbone started from; its file and SHA-256, or None if it was random.
+
+    They are written down for a run that goes on without the file.
+    """
+    path = this.workdir / 'pretrained.json'
+    if pretrained is not None:
+        start = {'file': pretrained.file, 'sha256': pretrained.sha256}
+        write_atomically(path, json.dumps(start) + '\n')
+    start = read_json(path) if this.config.model.pretrained else None
+    text = 'random parameters'
+    if start is not None:
+        text = f'the weights of {start["file"]} (SHA-256 {start["sha256"][:8]}...)'
+    this.console.print(f'the backbone starts from {text}', highlight=False, soft_wrap=True)
+    return start
 
 
 def _draw_figures(

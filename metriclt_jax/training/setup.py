@@ -18,6 +18,7 @@ from metriclt_jax.devices import place
 from metriclt_jax.errors import InputError
 from metriclt_jax.evaluation.metrics import class_groups
 from metriclt_jax.models import initialize
+from metriclt_jax.models.pretrained import Pretrained, load
 from metriclt_jax.training.checkpoints import StageCheckpoints
 from metriclt_jax.training.stages import Stage, make_model, make_stages
 from metriclt_jax.training.state import TrainState, create_state
@@ -59,7 +60,11 @@ class Run:
         return int(np.random.SeedSequence([self.config.seed, *name]).generate_state(1)[0])
 
     def initial_state(self, stage: Stage, previous: Any = None) -> TrainState:
-        """The state at step 0 of a stage, from the variables that the previous stage left."""
+        """The state at step 0 of a stage.
+
+        `previous` are the variables that the stage before left, or for the first those of
+        `load_pretrained`; if None, all parameters are random.
+        """
         seed = self.seed(stage)
         variables = initialize(self.model, seed)
         if previous is not None:
@@ -98,6 +103,36 @@ def make_run(config: ConfigDict, workdir: Path, console: Console) -> Run:
     groups = class_groups(dataset.train_counts, config.data.major, config.data.minor)
     model = make_model(config, stages, len(dataset.class_names))
     return Run(config, workdir, devices, stages, dataset, groups, model, console)
+
+
+def load_pretrained(this: Run) -> Pretrained | None:
+    """What `config.model.pretrained` names, as variables of the run's model; None if it is empty.
+
+    The backbone, parameters and statistics, is the file's; all else is random. Compiles and writes
+    nothing.
+
+    Raises:
+        InputError: the weights cannot be read or do not fit the model.
+    """
+    config = this.config.model
+    if not config.pretrained:
+        return None
+    options = {name: value for name, value in config.options.items() if value is not None}
+    seed = this.seed(this.stages[0])
+    try:
+        loaded = load(
+            config.pretrained,
+            config.name,
+            len(this.dataset.class_names),
+            key=jax.random.key(seed),
+            options=options,
+        )
+    except InputError as error:
+        raise InputError(f'config field model.pretrained: {error}') from None
+    variables = initialize(this.model, seed)
+    variables['params']['backbone'] = loaded.variables['params']['backbone']
+    variables['batch_stats'] = loaded.variables['batch_stats']
+    return loaded._replace(variables=variables)
 
 
 def check_batches(this: Run) -> None:

@@ -154,7 +154,9 @@ def make_model(config: ConfigDict, stages: tuple[Stage, ...], num_classes: int) 
         num_classes,
         projection=next(iter(projections), None),
         dtype=config.model.dtype,
-        axis_name=AXIS if config.model.cross_device_batch_norm else None,
+        dropout=config.model.dropout,
+        axis_name=AXIS,
+        cross_device_batch_norm=config.model.cross_device_batch_norm,
         **{name: value for name, value in config.model.options.items() if value is not None},
     )
 

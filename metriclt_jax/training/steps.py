@@ -8,19 +8,13 @@ import jax.numpy as jnp
 import optax
 
 from metriclt_jax.augment.geometry import augment
-from metriclt_jax.devices import AXIS
+from metriclt_jax.devices import AXIS, example_keys
 from metriclt_jax.training.schedules import Schedule
 from metriclt_jax.training.stages import Stage
 from metriclt_jax.training.state import TrainState, make_optimizer, trainable_mask
 
-
-def example_keys(step_key: jax.Array, batch_size: int, device: jax.Array | int) -> jax.Array:
-    """A key `[batch_size]` for each example, from its index in the global batch.
-
-    So the draw of an example does not depend on how many devices share the work.
-    """
-    index = device * batch_size + jnp.arange(batch_size)
-    return jax.vmap(jax.random.fold_in, (None, 0))(step_key, index)
+# Folded into a step's key for the keys that are not an example's: no index of one is as large.
+DROPOUT = 2**32 - 1
 
 
 def make_train_step(
@@ -32,7 +26,7 @@ def make_train_step(
     """The update of a stage, data-parallel over `devices`.
 
     Args:
-        model: a model whose BatchNorm, if it crosses devices, does so over the axis 'batch'.
+        model: from `create_model` with `axis_name=AXIS`.
         stage: what to minimise and what to train.
         steps_per_epoch: the unit of the learning rate's schedule.
         devices: where to run; all local devices if None.
@@ -44,7 +38,7 @@ def make_train_step(
 
     def step(state, batch, schedule):
         step_key = jax.random.fold_in(state.key, state.step)
-        keys = example_keys(step_key, len(batch['label']), jax.lax.axis_index(AXIS))
+        keys = example_keys(step_key, len(batch['label']), AXIS)
         images = augment(keys, batch['image'], batch['aspect'], stage.geometry)
 
         def apply(variables, images):
@@ -55,6 +49,7 @@ def make_train_step(
                 train=True,
                 backbone_train=stage.backbone_train,
                 mutable=['batch_stats'],
+                rngs={'dropout': jax.random.fold_in(step_key, DROPOUT)},
             )
             return outputs, updated['batch_stats']
 

@@ -37,7 +37,7 @@ def is_made_by(workdir: Path, config: ConfigDict) -> bool:
     """
     path = workdir / 'config.json'
     if path.exists():
-        found = _read_json(path)
+        found = read_json(path)
         wanted = config_as_json(config)
         fields = [
             text for name, text in _differences(found, wanted) if name not in WITHOUT_INFLUENCE
@@ -97,7 +97,7 @@ def read_config(workdir: Path) -> ConfigDict:
         raise InputError(f'{workdir} is no work directory: it has no config.json')
     config = paper_config().lock()
     try:
-        config.update(_lists_to_tuples(_read_json(path)))
+        config.update(_lists_to_tuples(read_json(path)))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f'{path} does not fit this version: {error}') from None
     return config
@@ -141,7 +141,8 @@ def _lists_to_tuples(value: Any) -> Any:
     return value
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """What a JSON file of a work directory holds; raises InputError if it cannot be read."""
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError):

@@ -11,6 +11,13 @@ from metriclt_jax.models import create_model, initialize
 from metriclt_jax.models.heads import Projection
 
 SMALL = {'stage_sizes': (1, 1), 'width': 8, 'stem': 'small'}
+# The smallest of each kind that has all its parts.
+TINY = {
+    'resnet18': {'stage_sizes': (1,), 'width': 4, 'stem': 'small'},
+    'resnet50': {'stage_sizes': (1,), 'width': 4, 'stem': 'small'},
+    'densenet121': {'block_sizes': (1, 1), 'growth_rate': 4, 'width': 8},
+    'mobilenet_v2': {'stages': ((1, 8, 1, 1), (2, 8, 2, 2)), 'width_multiplier': 0.25},
+}
 
 
 def images(batch=4, size=8):
@@ -28,7 +35,13 @@ def shapes(name, num_classes=1000):
 
 
 @pytest.mark.parametrize(
-    ('name', 'count', 'norms'), [('resnet18', 11_689_512, 20), ('resnet50', 25_557_032, 53)]
+    ('name', 'count', 'norms'),
+    [
+        ('resnet18', 11_689_512, 20),
+        ('resnet50', 25_557_032, 53),
+        ('densenet121', 7_978_856, 121),
+        ('mobilenet_v2', 3_504_872, 52),
+    ],
 )
 def test_parameters_are_as_many_as_in_torchvision(name, count, norms):
     assert sum(np.prod(shape) for shape in shapes(name)['params'].values()) == count
@@ -50,6 +63,24 @@ def test_parameters_are_named_as_in_torchvision():
     assert params['backbone/layer2/0/conv2/kernel'] == (3, 3, 128, 128)
     assert params['backbone/layer2/0/downsample/0/kernel'] == (1, 1, 64, 128)
     assert 'backbone/layer1/0/downsample/0/kernel' not in params
+    params = shapes('densenet121')['params']
+    assert params['backbone/conv0/kernel'] == (7, 7, 3, 64)
+    assert params['backbone/norm0/scale'] == (64,)
+    assert params['backbone/denseblock1/denselayer2/conv1/kernel'] == (1, 1, 96, 128)
+    assert params['backbone/denseblock4/denselayer16/norm1/scale'] == (992,)
+    assert params['backbone/denseblock4/denselayer16/conv2/kernel'] == (3, 3, 128, 32)
+    assert params['backbone/transition3/conv/kernel'] == (1, 1, 1024, 512)
+    assert params['backbone/norm5/bias'] == (1024,)
+    assert params['head/kernel'] == (1024, 1000)
+    params = shapes('mobilenet_v2')['params']
+    assert params['backbone/0/0/kernel'] == (3, 3, 3, 32)
+    assert params['backbone/1/conv/0/0/kernel'] == (3, 3, 1, 32)
+    assert params['backbone/1/conv/1/kernel'] == (1, 1, 32, 16)
+    assert params['backbone/2/conv/0/1/scale'] == (96,)
+    assert params['backbone/17/conv/2/kernel'] == (1, 1, 960, 320)
+    assert params['backbone/17/conv/3/bias'] == (320,)
+    assert params['backbone/18/0/kernel'] == (1, 1, 320, 1280)
+    assert params['head/kernel'] == (1280, 1000)
 
 
 def test_a_bottleneck_strides_on_its_3x3():
@@ -64,19 +95,24 @@ def test_a_bottleneck_strides_on_its_3x3():
 
 
 @pytest.mark.parametrize(
-    ('name', 'stem', 'dtype'),
-    [('resnet18', 'imagenet', 'float32'), ('resnet50', 'small', 'bfloat16')],
+    ('name', 'options', 'features', 'dtype'),
+    [
+        ('resnet18', {'stage_sizes': (1, 1), 'width': 4}, 8, 'float32'),
+        ('resnet50', {'stage_sizes': (1, 1), 'width': 4, 'stem': 'small'}, 32, 'bfloat16'),
+        # 8 channels, two blocks of 2 x 4 more, halved between them
+        ('densenet121', TINY['densenet121'] | {'block_sizes': (2, 2)}, 16, 'float32'),
+        ('densenet121', TINY['densenet121'], 10, 'bfloat16'),
+        ('mobilenet_v2', TINY['mobilenet_v2'], 1280, 'float32'),
+        ('mobilenet_v2', TINY['mobilenet_v2'] | {'width_multiplier': 1.5}, 1920, 'bfloat16'),
+    ],
 )
-def test_outputs(name, stem, dtype):
-    model = create_model(
-        name, 5, projection=(6, 4), dtype=dtype, stage_sizes=(1, 1), width=4, stem=stem
-    )
+def test_outputs(name, options, features, dtype):
+    model = create_model(name, 5, projection=(6, 4), dtype=dtype, dropout=0.0, **options)
     variables = initialize(model, 0)
     assert set(variables['params']) == {'backbone', 'head', 'projection'}
     assert set(variables['batch_stats']) == {'backbone'}
     apply = jax.jit(partial(model.apply, train=True, mutable=['batch_stats']))
-    outputs, updated = apply(variables, images())
-    features = 8 * (4 if name == 'resnet50' else 1)
+    outputs, updated = apply(variables, images(size=16))
     assert outputs.features.shape == (4, features)
     assert outputs.logits.shape == (4, 5)
     assert outputs.embeddings.shape == (4, 4)
@@ -96,18 +132,44 @@ def test_logits_are_linear_in_the_features():
     assert outputs.embeddings is None
 
 
-def test_bfloat16_computes_nearly_the_same():
-    variables = initialize(create_model('resnet18', 3, **SMALL), 0)
+@pytest.mark.parametrize('name', TINY)
+def test_bfloat16_computes_nearly_the_same(name):
+    variables = initialize(create_model(name, 3, **TINY[name]), 0)
     exact, rounded = (
-        jax.jit(create_model('resnet18', 3, dtype=dtype, **SMALL).apply)(variables, images())
+        jax.jit(create_model(name, 3, dtype=dtype, **TINY[name]).apply)(variables, images(size=16))
         for dtype in ('float32', 'bfloat16')
     )
     exact, rounded = exact.features, rounded.features
     assert 0 < np.abs(exact - rounded).max() < 0.05 * np.abs(exact).max()
 
 
-def test_evaluation_and_a_frozen_backbone_leave_the_statistics_alone():
-    model = create_model('resnet18', 3, stage_sizes=(1,), width=4, stem='small')
+@pytest.mark.parametrize('name', ['resnet18', 'densenet121', 'mobilenet_v2'])
+def test_rematerialising_blocks_changes_no_number(name):
+    variables = initialize(create_model(name, 3, **TINY[name]), 0)
+
+    def values_and_gradients(remat):
+        model = create_model(name, 3, remat=remat, dropout=0.0, **TINY[name])
+
+        def loss(params):
+            outputs, updated = model.apply(
+                {**variables, 'params': params}, images(size=16), train=True, mutable='batch_stats'
+            )
+            return jnp.sum(outputs.logits**2), (outputs, updated)
+
+        gradient = jax.grad(loss, has_aux=True)
+        assert ('remat' in str(jax.make_jaxpr(gradient)(variables['params']))) == remat
+        return jax.jit(gradient)(variables['params'])
+
+    plain, remat = values_and_gradients(False), values_and_gradients(True)
+    scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(plain[0]))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * scale), plain, remat
+    )
+
+
+@pytest.mark.parametrize('name', ['resnet18', 'densenet121', 'mobilenet_v2'])
+def test_evaluation_and_a_frozen_backbone_leave_the_statistics_alone(name):
+    model = create_model(name, 3, dropout=0.0, **TINY[name])
     variables = initialize(model, 0)
 
     @jax.jit
@@ -119,7 +181,7 @@ def test_evaluation_and_a_frozen_backbone_leave_the_statistics_alone():
             for group in (still, moving)
         ]
 
-    still, moving = apply(variables, images())
+    still, moving = apply(variables, images(size=16))
     for outputs, updated in still:
         jax.tree.map(
             np.testing.assert_array_equal, updated['batch_stats'], variables['batch_stats']
@@ -133,21 +195,28 @@ def test_evaluation_and_a_frozen_backbone_leave_the_statistics_alone():
         assert np.any(outputs.logits != still[0][0].logits)
 
 
-def test_axis_name_makes_batch_statistics_global():
-    options = {'stage_sizes': (1,), 'width': 4, 'stem': 'small'}
-    model = create_model('resnet18', 3, **options)
+def test_batch_statistics_are_global_or_of_a_device():
+    model = create_model('resnet18', 3, **TINY['resnet18'])
     variables = initialize(model, 0)
     train = partial(model.apply, train=True, mutable=['batch_stats'])
     expected, stats = jax.jit(train)(variables, images(16))
-    parallel = create_model('resnet18', 3, axis_name='batch', **options)
-    outputs, all_stats = jax.pmap(
-        lambda x: parallel.apply(variables, x, train=True, mutable=['batch_stats']),
-        axis_name='batch',
-    )(images(16).reshape(8, 2, 8, 8, 3))
+
+    def on_devices(**options):
+        parallel = create_model('resnet18', 3, axis_name='batch', **TINY['resnet18'], **options)
+        return jax.pmap(
+            lambda x: parallel.apply(variables, x, train=True, mutable=['batch_stats']),
+            axis_name='batch',
+        )(images(16).reshape(8, 2, 8, 8, 3))
+
+    outputs, all_stats = on_devices()
     np.testing.assert_allclose(outputs.logits.reshape(16, 3), expected.logits, atol=1e-4)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a[7], b, rtol=1e-4, atol=1e-5), all_stats, stats
     )
+    outputs, _ = on_devices(cross_device_batch_norm=False)
+    last = jax.jit(train)(variables, images(16)[14:])[0].logits
+    np.testing.assert_allclose(outputs.logits[7], last, atol=1e-4)
+    assert np.abs(last - expected.logits[14:]).max() > 1e-2
 
 
 def test_embeddings_are_finite_for_zero_features():
@@ -210,6 +279,25 @@ def test_initialize_depends_on_the_seed_and_the_path_alone():
         ({'stage_sizes': (2, 0)}, r'stage_sizes is \(2, 0\)'),
         ({'num_classes': 1}, 'num_classes is 1'),
         ({'projection': (8, 0)}, r'projection is \(8, 0\)'),
+        ({'dropout': 1.0}, 'dropout is 1.0; it must be 0 or more and below 1'),
+        ({'dropout': -0.1}, 'dropout is -0.1'),
+        ({'dropout': float('nan')}, 'dropout is nan'),
+        (
+            {'name': 'densenet121', 'stem': 'small'},
+            "option of densenet121 'stem'; allowed: block_sizes, growth_rate, remat, width",
+        ),
+        ({'name': 'densenet121', 'block_sizes': ()}, r'block_sizes is \(\)'),
+        ({'name': 'densenet121', 'block_sizes': (1, 0)}, r'block_sizes is \(1, 0\)'),
+        ({'name': 'densenet121', 'growth_rate': 0}, 'growth_rate is 0'),
+        ({'name': 'densenet121', 'width': 0}, 'width is 0'),
+        (
+            {'name': 'mobilenet_v2', 'width': 8},
+            "option of mobilenet_v2 'width'; allowed: remat, stages, width_multiplier",
+        ),
+        ({'name': 'mobilenet_v2', 'width_multiplier': 0}, 'width_multiplier is 0'),
+        ({'name': 'mobilenet_v2', 'stages': ()}, r'stages is \(\)'),
+        ({'name': 'mobilenet_v2', 'stages': ((1, 8, 1),)}, r'stages is \(\(1, 8, 1\),\)'),
+        ({'name': 'mobilenet_v2', 'stages': ((1, 8, 0, 1),)}, r'stages is \(\(1, 8, 0, 1\),\)'),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message):

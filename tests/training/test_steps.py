@@ -8,7 +8,7 @@ import pytest
 
 from metriclt_jax.config import paper_config
 from metriclt_jax.devices import place
-from metriclt_jax.models import create_model, initialize
+from metriclt_jax.models import classifier, create_model, heads, initialize
 from metriclt_jax.training.schedules import Schedule
 from metriclt_jax.training.stages import make_model, make_stages
 from metriclt_jax.training.state import create_state, make_optimizer, trainable_mask
@@ -161,6 +161,51 @@ def test_each_step_augments_anew():
 
     assert loss(3) == loss(3)
     assert len({loss(3), loss(4), loss(3, key=8)}) == 3
+
+
+def dropped(monkeypatch, num_devices, stage_index=0, at=0):
+    """What `dropout` leaves of ones in a step, `[BATCH, D]`, and the parameters after it."""
+    config = make_config('ce_crw')
+    config.model.dropout = 0.5
+    stages = make_stages(config)
+    model, devices = make_model(config, stages, CLASSES), jax.devices()[:num_devices]
+    masks = {}
+
+    def remember(features, rate, key, axis_name):
+        kept = heads.dropout(jnp.ones_like(features), rate, key, axis_name)
+        place_of = jax.lax.axis_index(axis_name)
+        jax.debug.callback(lambda i, mask: masks.update({int(i): np.asarray(mask)}), place_of, kept)
+        return heads.dropout(features, rate, key, axis_name)
+
+    monkeypatch.setattr(classifier, 'dropout', remember)
+    stage = stages[stage_index]
+    state = create_state(stage, initialize(model, 0), jax.random.key(7), 10, CLASSES)
+    state = place(state.replace(step=jnp.asarray(at, jnp.int32)), devices)
+    batch = {
+        name: array.reshape(num_devices, -1, *array.shape[1:])
+        for name, array in make_batch().items()
+    }
+    schedule = place(Schedule(jnp.ones(CLASSES)), devices)
+    state, _ = make_train_step(model, stage, 10, devices)(state, batch, schedule)
+    params = jax.device_get(state.params)
+    jax.effects_barrier()
+    return np.concatenate([masks[i] for i in range(num_devices)]), params
+
+
+@pytest.mark.slow
+def test_dropout_follows_from_step_and_example_on_any_devices(monkeypatch):
+    one, params = dropped(monkeypatch, 1)
+    eight, params_of_eight = dropped(monkeypatch, 8)
+    assert set(np.unique(one)) == {0.0, 2.0}
+    np.testing.assert_array_equal(one, eight)
+    differences = relative_differences(params, params_of_eight)
+    assert all(value <= 1e-5 for value in differences.values()), differences
+    assert len(np.unique(one, axis=0)) == BATCH
+    later, _ = dropped(monkeypatch, 1, at=1)
+    assert np.any(one != later, axis=1).all()
+    # It is on in stage 2 too: the head is what it belongs to.
+    second, _ = dropped(monkeypatch, 1, stage_index=1)
+    assert set(np.unique(second)) == {0.0, 2.0}
 
 
 def test_the_optimizer_is_sgd_as_torch_defines_it():

@@ -1,0 +1,84 @@
+"""`import_weights.py --model=NAME [--source=FILE] --output=DIR`: torchvision's weights to Orbax."""
+
+import http.client
+import tempfile
+import urllib.request
+from pathlib import Path
+
+from absl import flags
+
+from metriclt_jax.cli import main as cli
+from metriclt_jax.errors import InputError
+
+_URL = 'https://download.pytorch.org/models/'
+_CHUNK = 2**20
+
+_MODEL = flags.DEFINE_string('model', None, 'resnet18, resnet50, densenet121 or mobilenet_v2')
+_SOURCE = flags.DEFINE_string(
+    'source', None, '.pth or .safetensors file; the official one is downloaded if not given'
+)
+_OUTPUT = flags.DEFINE_string('output', None, 'directory to write, a new one')
+flags.mark_flags_as_required(['model', 'output'])
+
+
+def import_weights() -> None:
+    """Imports what the flags say; prints where it is and how to use it."""
+    from metriclt_jax.models import pretrained
+
+    name, output = _MODEL.value, Path(_OUTPUT.value).expanduser()
+    if name not in pretrained.TORCHVISION:
+        raise InputError(f'--model is {name!r}; allowed: {", ".join(pretrained.TORCHVISION)}')
+    official = pretrained.TORCHVISION[name].file
+    there = None
+    if output.is_file() or (output.is_dir() and any(output.iterdir())):
+        if not (output / pretrained.RECORD).is_file():
+            raise InputError(f'--output is {output}, which exists; allowed: a new directory')
+        there = pretrained.read_record(output)
+    if _SOURCE.value is None and there is not None and there['file'] == official:
+        print(f'{output} holds {name} from {official} already')
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        loaded = pretrained.load(_SOURCE.value or _download(official, Path(folder)), name)
+    if there is None:
+        pretrained.save(output, name, loaded)
+        print(
+            f'{output} holds {name} from {loaded.file} (SHA-256 {loaded.sha256[:8]}...); train '
+            f'from it with --config.model.name={name} --config.model.pretrained={output}'
+        )
+        return
+    if (there['model'], there['sha256']) != (name, loaded.sha256):
+        raise InputError(
+            f'--output is {output}, which holds {there["model"]} from {there["file"]}; delete it '
+            'or use another one'
+        )
+    print(f'{output} holds {name} from {loaded.file} already')
+
+
+def _download(file: str, folder: Path) -> Path:
+    """Fetches a file of torchvision into `folder`."""
+    from metriclt_jax.data.progress import progress
+    from metriclt_jax.models.weight_files import check_suffix
+
+    path, url = folder / file, _URL + file
+    check_suffix(path)  # before a hundred megabytes come for nothing
+    try:
+        with urllib.request.urlopen(url, timeout=30) as response, path.open('wb') as out:
+            size = int(response.headers.get('Content-Length', 0))
+            chunks = iter(lambda: response.read(_CHUNK), b'')
+            for chunk in progress(chunks, f'downloading {file}', -(-size // _CHUNK)):
+                out.write(chunk)
+    except (OSError, http.client.HTTPException) as error:
+        raise InputError(
+            f'{url} cannot be downloaded ({getattr(error, "reason", error)}); get it elsewhere and '
+            'give it as --source'
+        ) from None
+    return path
+
+
+def main() -> None:
+    """Entry point."""
+    cli.run(import_weights)
+
+
+if __name__ == '__main__':
+    main()

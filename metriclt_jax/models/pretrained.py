@@ -1,0 +1,308 @@
+"""Weights from elsewhere: torchvision's files, and the Orbax checkpoints that are made of them.
+
+The modules of the models are named as torchvision's, so one mechanical rule ports them all. A
+kernel `[kh, kw, cin, cout]` is its weight `[cout, cin, kh, kw]`, that of a linear layer
+`[inputs, outputs]` its weight `[outputs, inputs]`; scale, bias, mean and var of a BatchNorm are its
+weight, bias, running_mean and running_var. A file must have exactly the arrays of the model, in
+their shapes: what is partial or of another network is refused, never filled up.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from metriclt_jax.errors import InputError
+from metriclt_jax.models import weight_files
+from metriclt_jax.models.classifier import create_model, initialize
+
+
+class Torchvision(NamedTuple):
+    """How torchvision has a model: what its names begin with, its classifier, its file."""
+
+    backbone: str
+    head: str
+    file: str
+
+
+# The name of a file ends with the beginning of its SHA-256.
+TORCHVISION = {
+    'resnet18': Torchvision('', 'fc', 'resnet18-f37072fd.pth'),
+    'resnet50': Torchvision('', 'fc', 'resnet50-0676ba61.pth'),
+    'densenet121': Torchvision('features.', 'classifier', 'densenet121-a639ec97.pth'),
+    'mobilenet_v2': Torchvision('features.', 'classifier.1', 'mobilenet_v2-b0353104.pth'),
+}
+HEADS = ('auto', 'keep', 'fresh')
+RECORD = 'weights.json'  # beside the Orbax checkpoint: the model, and the file that it came from
+CHECKPOINT = 'orbax'
+
+_LEAVES = {
+    'kernel': 'weight',
+    'scale': 'weight',
+    'bias': 'bias',
+    'mean': 'running_mean',
+    'var': 'running_var',
+}
+# Which axes of torchvision's array are those of ours, by the number of them; and the inverse.
+_OURS = {1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}
+_THEIRS = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}
+
+
+class Pretrained(NamedTuple):
+    """Variables, with the name and the SHA-256 of the file of torchvision that they came from."""
+
+    variables: dict[str, Any]
+    file: str
+    sha256: str
+
+
+def load_torchvision(
+    source: str | os.PathLike | Mapping[str, Any],
+    name: str,
+    num_classes: int | None = None,
+    *,
+    head: str = 'auto',
+    key: jax.Array | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The variables of `create_model(name, num_classes)` with torchvision's weights.
+
+    Args:
+        source: a `.pth` (needs torch) or `.safetensors` file, or what is in one: arrays or tensors
+            by torchvision's names. Any floating type; `num_batches_tracked` is ignored.
+        name: of the model.
+        num_classes: the source's if None.
+        head: 'keep' takes the source's classifier; 'fresh' draws one, whatever the source has;
+            'auto' keeps it if `num_classes` is None, and else draws one.
+        key: random key from which a fresh head is drawn.
+        options: of the backbone, as `create_model` takes them.
+
+    Returns:
+        `{'params': {'backbone', 'head'}, 'batch_stats': {'backbone'}}`, float32 NumPy arrays.
+
+    Raises:
+        InputError: the source cannot be read, does not have exactly the model's arrays, or has
+            values that are not finite; or an argument is not allowed.
+    """
+    if isinstance(source, Mapping):
+        return _port(source, 'the given mapping', name, num_classes, head, key, options)
+    return load(source, name, num_classes, head=head, key=key, options=options).variables
+
+
+def load(
+    path: str | os.PathLike,
+    name: str,
+    num_classes: int | None = None,
+    *,
+    head: str = 'auto',
+    key: jax.Array | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Pretrained:
+    """What `load_torchvision` gives, from a file or from a directory that `save` wrote.
+
+    Raises:
+        InputError: see `load_torchvision`; or the directory is another one or for another model.
+    """
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise InputError(f'there are no weights {path}')
+    if path.is_dir():
+        arrays, file, sha256 = _read_directory(path, name)
+    else:
+        (arrays, sha256), file = weight_files.read(path, _official_sha256(path.name)), path.name
+    variables = _port(arrays, str(path), name, num_classes, head, key, options)
+    return Pretrained(variables, file, sha256)
+
+
+def save(directory: str | os.PathLike, name: str, pretrained: Pretrained) -> None:
+    """Writes a directory that appears in one step: an Orbax checkpoint, and what it came from.
+
+    Raises:
+        InputError: `directory` holds something already, or cannot be written.
+    """
+    import orbax.checkpoint as ocp
+
+    directory = Path(directory).expanduser().absolute()
+    record = {'model': name, 'file': pretrained.file, 'sha256': pretrained.sha256}
+    partial = directory.with_name(f'.{directory.name}.{os.getpid()}')
+    try:
+        partial.mkdir(parents=True)
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(partial / CHECKPOINT, pretrained.variables)
+        (partial / RECORD).write_text(json.dumps(record, indent=1) + '\n')
+        partial.rename(directory)  # raises if something is there, unless it is an empty directory
+    except (OSError, ValueError) as error:  # Orbax reports a full disk as a ValueError
+        raise InputError(f'{directory} cannot be written: {error}') from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def read_record(directory: Path) -> dict[str, str]:
+    """`model`, `file` and `sha256` of a directory that `save` wrote.
+
+    Raises:
+        InputError: it is another directory.
+    """
+    try:
+        record = json.loads((directory / RECORD).read_text())
+        return {field: str(record[field]) for field in ('model', 'file', 'sha256')}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(
+            f'directory {directory} holds no imported weights; allowed: what '
+            'metriclt-import-weights wrote, or a .pth or .safetensors file'
+        ) from None
+
+
+def to_torchvision(variables: Mapping[str, Any], name: str) -> dict[str, np.ndarray]:
+    """The arrays of a model's variables, in torchvision's names and layout."""
+    return {
+        _their_name(path, name): np.asarray(leaf).transpose(_THEIRS[np.ndim(leaf)])
+        for path, leaf in flatten_dict(variables).items()
+    }
+
+
+def _read_directory(directory: Path, name: str) -> tuple[dict[str, np.ndarray], str, str]:
+    import orbax.checkpoint as ocp
+
+    record = read_record(directory)
+    if record['model'] != name:
+        raise InputError(
+            f'directory {directory} holds weights of {record["model"]} and not of {name}'
+        )
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            variables = checkpointer.restore((directory / CHECKPOINT).absolute())
+        arrays = to_torchvision(variables, name)
+    except Exception:  # whatever Orbax and TensorStore stumble over
+        raise InputError(
+            f'the weights in directory {directory} are damaged; delete it and import them again'
+        ) from None
+    return arrays, record['file'], record['sha256']
+
+
+def _official_sha256(file: str) -> str:
+    """How the SHA-256 of a file must begin; '' if it has no name of torchvision's."""
+    official = file in {theirs.file for theirs in TORCHVISION.values()}
+    return Path(file).stem.rpartition('-')[2] if official else ''
+
+
+def _port(
+    arrays: Mapping[str, Any],
+    label: str,
+    name: str,
+    num_classes: int | None,
+    head: str,
+    key: jax.Array | None,
+    options: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """See `load_torchvision`; `label` is what messages call the arrays."""
+    if name not in TORCHVISION:
+        raise InputError(f'unknown model {name!r}; allowed: {", ".join(TORCHVISION)}')
+    if head not in HEADS:
+        raise InputError(f'head is {head!r}; allowed: {", ".join(HEADS)}')
+    if head == 'auto':
+        head = 'keep' if num_classes is None else 'fresh'
+    if head == 'fresh' and key is None:
+        raise InputError(
+            "key is missing, a JAX random key to draw the fresh head from; head='keep' keeps that "
+            'of the file'
+        )
+    arrays = _current_names(arrays)
+    weight = f'{TORCHVISION[name].head}.weight'
+    if num_classes is None:
+        shape = np.shape(arrays.get(weight, 0))
+        if head == 'fresh' and len(shape) != 2:
+            raise InputError(f'{label} has no {weight} to tell num_classes; give num_classes')
+        num_classes = shape[0] if len(shape) == 2 else 1000  # its fault is listed below
+
+    # All but a fresh head is replaced below; that it is drawn costs less than a second.
+    seed = 0 if key is None else int(jax.random.bits(key))
+    variables = flatten_dict(initialize(create_model(name, num_classes, **options or {}), seed))
+    taken = {
+        path: _their_name(path, name) for path in variables if path[1] != 'head' or head == 'keep'
+    }
+    replaced = set() if head == 'keep' else {weight, f'{TORCHVISION[name].head}.bias'}
+    _require_same(
+        {their: tuple(np.shape(array)) for their, array in arrays.items() if their not in replaced},
+        {
+            their: tuple(variables[path].shape[axis] for axis in _THEIRS[variables[path].ndim])
+            for path, their in taken.items()
+        },
+        label,
+        name,
+    )
+    for path, their in taken.items():
+        array = _float32(arrays[their], their, label)
+        variables[path] = np.ascontiguousarray(array.transpose(_OURS[array.ndim]))
+    return unflatten_dict(variables)
+
+
+def _current_names(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """The arrays by the names that torchvision gives them today, without batch counters."""
+    renamed = {}
+    for name, array in arrays.items():
+        name = str(name)
+        # Files of old have `denselayer1.norm.1.weight`.
+        today = re.sub(r'(\.denselayer\d+\.(?:norm|conv))\.([12])\.', r'\1\2.', name)
+        if not name.endswith('.num_batches_tracked'):
+            renamed[name if today in arrays else today] = array
+    return renamed
+
+
+def _their_name(path: tuple[str, ...], name: str) -> str:
+    _, top, *modules, leaf = path
+    theirs = TORCHVISION[name]
+    module = theirs.head if top == 'head' else theirs.backbone + '.'.join(modules)
+    return f'{module}.{_LEAVES[leaf]}'
+
+
+def _require_same(
+    found: Mapping[str, tuple[int, ...]],
+    expected: Mapping[str, tuple[int, ...]],
+    label: str,
+    name: str,
+) -> None:
+    """Raises one InputError that lists what is missing, unexpected and mis-shaped."""
+    faults = {
+        'missing': sorted(set(expected) - set(found)),
+        'unexpected': sorted(set(found) - set(expected)),
+        'mis-shaped': [
+            f'{key} {found[key]} instead of {shape}'
+            for key, shape in sorted(expected.items())
+            if found.get(key, shape) != shape
+        ],
+    }
+    texts = [f'{len(items)} {what} ({_some(items)})' for what, items in faults.items() if items]
+    if texts:
+        raise InputError(f'{label} does not fit this {name}: {", ".join(texts)}')
+
+
+def _some(items: list[str], count: int = 3) -> str:
+    return ', '.join(items[:count]) + (', ...' if len(items) > count else '')
+
+
+def _float32(array: Any, name: str, label: str) -> np.ndarray:
+    try:
+        if hasattr(array, 'detach'):  # torch's; NumPy has no bfloat16
+            array = array.detach().cpu()
+            array = array.float() if array.is_floating_point() else array
+        array = np.asarray(array)
+    except (NotImplementedError, RuntimeError, TypeError, ValueError):  # sparse, quantised, ...
+        raise InputError(f'{name} of {label} is no plain array; allowed: dense tensors') from None
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise InputError(f'{name} of {label} is {array.dtype}; allowed: floating-point numbers')
+    with np.errstate(over='ignore'):  # of float64; it is seen next
+        array = array.astype(np.float32)
+    if not np.isfinite(array).all():
+        raise InputError(f'{name} of {label} has values that are not finite in float32')
+    if name.endswith('.running_var') and array.min() < 0:
+        raise InputError(f'{name} of {label} has variances below 0')
+    return array

@@ -1,0 +1,581 @@
+import hashlib
+import io
+import json
+import os
+import pickle
+import sys
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors.numpy import save as safetensors_bytes
+from safetensors.numpy import save_file
+
+from metriclt_jax.errors import InputError
+from metriclt_jax.models import create_model, initialize
+from metriclt_jax.models.pretrained import (
+    TORCHVISION,
+    Pretrained,
+    load,
+    load_torchvision,
+    save,
+    to_torchvision,
+)
+
+SMALL = {
+    'resnet18': {'stage_sizes': (1, 1), 'width': 8},
+    'resnet50': {'stage_sizes': (1, 1), 'width': 4},
+    'densenet121': {'block_sizes': (1, 2, 1, 1), 'growth_rate': 4, 'width': 8},
+    'mobilenet_v2': {'stages': ((1, 8, 1, 1), (6, 8, 2, 2))},
+}
+RESNET = {'name': 'resnet18', 'options': SMALL['resnet18']}
+KEY = jax.random.key(0)
+DAISY = 10  # of the seventeen kinds of flowers
+
+
+def random_arrays(name, num_classes=5):
+    """Arrays in torchvision's names for the small model, no two of them alike."""
+    variables = initialize(create_model(name, num_classes, **SMALL[name]), 0)
+    generator = np.random.default_rng(1)
+    return {
+        key: generator.uniform(0.5, 1.5, array.shape).astype(np.float32)
+        for key, array in to_torchvision(variables, name).items()
+    }
+
+
+def message_of(*arguments, **keywords):
+    with pytest.raises(InputError) as caught:
+        load_torchvision(*arguments, **keywords)
+    assert '\n' not in str(caught.value)
+    return str(caught.value)
+
+
+def assert_same(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.mark.parametrize(
+    ('name', 'count', 'shapes'),
+    [
+        ('resnet18', 102, {'conv1.weight': (64, 3, 7, 7), 'layer4.1.bn2.running_var': (512,)}),
+        ('resnet50', 267, {'layer1.0.downsample.0.weight': (256, 64, 1, 1), 'fc.bias': (1000,)}),
+        (
+            'densenet121',
+            606,
+            {
+                'features.denseblock3.denselayer24.conv2.weight': (32, 128, 3, 3),
+                'features.transition1.norm.running_mean': (256,),
+                'features.norm5.bias': (1024,),
+                'classifier.weight': (1000, 1024),
+            },
+        ),
+        (
+            'mobilenet_v2',
+            262,
+            {
+                'features.1.conv.0.0.weight': (32, 1, 3, 3),
+                'features.17.conv.2.weight': (320, 960, 1, 1),
+                'features.18.1.running_var': (1280,),
+                'classifier.1.weight': (1000, 1280),
+            },
+        ),
+    ],
+)
+def test_the_arrays_are_as_many_and_named_as_in_torchvision(name, count, shapes):
+    arrays = to_torchvision(initialize(create_model(name, 1000), 0), name)
+    assert len(arrays) == count
+    assert {key: arrays[key].shape for key in shapes} == shapes
+
+
+@pytest.mark.parametrize('name', SMALL)
+def test_every_array_finds_its_place(name):
+    arrays = random_arrays(name)
+    variables = load_torchvision(arrays, name, options=SMALL[name])
+    like = initialize(create_model(name, 5, **SMALL[name]), 0)
+    assert jax.tree.map(np.shape, variables) == jax.tree.map(np.shape, like)
+    for leaf in jax.tree.leaves(variables):
+        assert isinstance(leaf, np.ndarray)
+        assert leaf.dtype == np.float32
+        assert leaf.flags.c_contiguous
+    back = to_torchvision(variables, name)
+    assert back.keys() == arrays.keys()
+    for key, array in arrays.items():
+        np.testing.assert_array_equal(back[key], array)
+
+
+def test_the_rule_of_the_layouts():
+    arrays = random_arrays('resnet18')
+    variables = load_torchvision(arrays, **RESNET)
+    params, stats = variables['params'], variables['batch_stats']['backbone']
+    kernel = params['backbone']['layer2']['0']['conv1']['kernel']  # [3, 3, 8, 16]
+    weight = arrays['layer2.0.conv1.weight']
+    assert kernel[0, 2, 5, 11] == weight[11, 5, 0, 2]
+    assert params['head']['kernel'][7, 3] == arrays['fc.weight'][3, 7]
+    norm = params['backbone']['layer1']['0']['bn2']
+    np.testing.assert_array_equal(norm['scale'], arrays['layer1.0.bn2.weight'])
+    np.testing.assert_array_equal(norm['bias'], arrays['layer1.0.bn2.bias'])
+    norm = stats['layer1']['0']['bn2']
+    np.testing.assert_array_equal(norm['mean'], arrays['layer1.0.bn2.running_mean'])
+    np.testing.assert_array_equal(norm['var'], arrays['layer1.0.bn2.running_var'])
+
+
+def test_names_of_old_densenet_files():
+    arrays = random_arrays('densenet121')
+    options = SMALL['densenet121']
+    old = {
+        key.replace('.norm1.', '.norm.1.')
+        .replace('.norm2.', '.norm.2.')
+        .replace('.conv1.', '.conv.1.')
+        .replace('.conv2.', '.conv.2.'): array
+        for key, array in arrays.items()
+    }
+    assert 'features.denseblock2.denselayer2.conv.2.weight' in old
+    expected = load_torchvision(arrays, 'densenet121', options=options)
+    assert_same(load_torchvision(old, 'densenet121', options=options), expected)
+    both = {**arrays, 'features.denseblock1.denselayer1.norm.1.bias': np.zeros(8)}
+    message = message_of(both, 'densenet121', options=options)
+    assert '1 unexpected (features.denseblock1.denselayer1.norm.1.bias)' in message
+
+
+def test_only_batch_counters_are_ignored():
+    arrays = random_arrays('resnet18')
+    counted = {**arrays, 'bn1.num_batches_tracked': np.int64(7)}
+    assert_same(load_torchvision(counted, **RESNET), load_torchvision(arrays, **RESNET))
+    message = message_of({**arrays, 'bn1.num_batches': np.int64(7)}, **RESNET)
+    assert message == 'the given mapping does not fit this resnet18: 1 unexpected (bn1.num_batches)'
+
+
+def test_the_head_is_kept_unless_classes_are_given():
+    arrays = random_arrays('resnet18')
+    kept = load_torchvision(arrays, **RESNET)
+    np.testing.assert_array_equal(kept['params']['head']['bias'], arrays['fc.bias'])
+    assert_same(load_torchvision(arrays, num_classes=5, head='keep', **RESNET), kept)
+
+    fresh = load_torchvision(arrays, num_classes=7, key=KEY, **RESNET)
+    assert fresh['params']['head']['kernel'].shape == (16, 7)
+    assert_same(fresh['params']['backbone'], kept['params']['backbone'])
+    assert_same(fresh['batch_stats'], kept['batch_stats'])
+    headless = {key: array for key, array in arrays.items() if not key.startswith('fc.')}
+    assert_same(load_torchvision(headless, num_classes=7, key=KEY, **RESNET), fresh)
+    other = load_torchvision(arrays, num_classes=7, key=jax.random.key(1), **RESNET)
+    assert np.all(other['params']['head']['kernel'] != fresh['params']['head']['kernel'])
+    replaced = load_torchvision(arrays, head='fresh', key=KEY, **RESNET)['params']['head']
+    assert replaced['bias'].shape == (5,)
+    assert np.abs(replaced['kernel']).max() <= 0.25  # 1 / sqrt(16 features)
+    assert np.abs(arrays['fc.weight']).min() >= 0.5
+
+
+@pytest.mark.parametrize(
+    ('keywords', 'words'),
+    [
+        ({'num_classes': 7}, ['key is missing', "head='keep'"]),
+        ({'head': 'fresh'}, ['key is missing']),
+        ({'head': 'new'}, ["head is 'new'; allowed: auto, keep, fresh"]),
+        (
+            {'num_classes': 7, 'head': 'keep'},
+            [
+                '2 mis-shaped',
+                'fc.bias (5,) instead of (7,)',
+                'fc.weight (5, 16) instead of (7, 16)',
+            ],
+        ),
+        ({'name': 'vgg16'}, ["unknown model 'vgg16'; allowed: resnet18"]),
+        ({'options': {'depth': 3}}, ["'depth'"]),
+    ],
+)
+def test_bad_arguments(keywords, words):
+    message = message_of(random_arrays('resnet18'), **{**RESNET, **keywords})
+    for word in words:
+        assert word in message
+
+
+def test_classes_of_a_fresh_head_must_come_from_somewhere():
+    arrays = random_arrays('resnet18')
+    del arrays['fc.weight']
+    assert 'give num_classes' in message_of(arrays, head='fresh', key=KEY, **RESNET)
+    assert '1 missing (fc.weight)' in message_of(arrays, **RESNET)
+
+
+def test_one_error_lists_all_that_is_wrong():
+    arrays = random_arrays('resnet18')
+    for key in ('bn1.bias', 'bn1.weight', 'bn1.running_mean', 'bn1.running_var'):
+        del arrays[key]
+    arrays['conv1.bias'] = np.zeros(8)
+    arrays['conv1.weight'] = np.zeros((8, 3, 3, 3))
+    assert message_of(arrays, **RESNET) == (
+        'the given mapping does not fit this resnet18: '
+        '4 missing (bn1.bias, bn1.running_mean, bn1.running_var, ...), '
+        '1 unexpected (conv1.bias), '
+        '1 mis-shaped (conv1.weight (8, 3, 3, 3) instead of (8, 3, 7, 7))'
+    )
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf, 1e300])
+def test_values_that_are_not_finite(value):
+    arrays = {key: array.astype(np.float64) for key, array in random_arrays('resnet18').items()}
+    arrays['layer1.0.conv2.weight'][3, 2, 1, 0] = value
+    message = message_of(arrays, **RESNET)
+    assert 'layer1.0.conv2.weight' in message
+    assert 'not finite' in message
+
+
+def test_values_that_are_no_weights():
+    arrays = random_arrays('resnet18')
+    negative = {**arrays, 'bn1.running_var': -arrays['bn1.running_var']}
+    assert 'bn1.running_var of the given mapping has variances below 0' in message_of(
+        negative, **RESNET
+    )
+    whole = {**arrays, 'bn1.bias': np.ones(8, np.int32)}
+    assert 'bn1.bias of the given mapping is int32' in message_of(whole, **RESNET)
+
+
+@pytest.mark.parametrize('dtype', [np.float16, jnp.bfloat16, np.float64])
+def test_other_floating_types_are_cast(dtype):
+    arrays = {key: array.astype(dtype) for key, array in random_arrays('resnet18').items()}
+    variables = load_torchvision(arrays, **RESNET)
+    np.testing.assert_array_equal(
+        variables['params']['head']['bias'], arrays['fc.bias'].astype(np.float32)
+    )
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype(np.float32)}
+
+
+def bfloat16_file(arrays):
+    """A safetensors file by its specification; the package's own writer may know no bfloat16."""
+    header, blobs, start = {}, [], 0
+    for key, array in arrays.items():
+        blobs.append(array.astype(jnp.bfloat16).tobytes())
+        end = start + len(blobs[-1])
+        header[key] = {'dtype': 'BF16', 'shape': array.shape, 'data_offsets': [start, end]}
+        start = end
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, 'little') + text + b''.join(blobs)
+
+
+def test_safetensors_files_of_each_type(tmp_path):
+    arrays = random_arrays('resnet18')
+    path = tmp_path / 'weights.safetensors'
+    save_file({**arrays, 'bn1.num_batches_tracked': np.array(3)}, path)
+    assert_same(load_torchvision(path, **RESNET), load_torchvision(arrays, **RESNET))
+    half = {key: array.astype(np.float16) for key, array in arrays.items()}
+    save_file(half, path)
+    assert_same(load_torchvision(str(path), **RESNET), load_torchvision(half, **RESNET))
+    path.write_bytes(bfloat16_file(arrays))
+    brain = {key: array.astype(jnp.bfloat16) for key, array in arrays.items()}
+    assert_same(load_torchvision(path, **RESNET), load_torchvision(brain, **RESNET))
+    save_file({**arrays, 'fc.bias': np.ones(5, np.uint8)}, path)
+    assert 'fc.bias of' in message_of(path, **RESNET)
+
+
+def spoilt(case, trace):
+    data = safetensors_bytes(random_arrays('resnet18'))
+    length = int.from_bytes(data[:8], 'little')
+    return {
+        'empty': b'',
+        'truncated in the values': data[:-100],
+        'truncated in the header': data[:40],
+        'too long': data + b'more',
+        'header overwritten': data[:8] + b'x' * length + data[8 + length :],
+        'length overwritten': b'\xff' * 8 + data[8:],
+        'an offset changed': data.replace(b'"data_offsets":[0,', b'"data_offsets":[9,'),
+        'a type changed': data.replace(b'"F32"', b'"F64"', 1),
+        'another kind of file': b'%PDF-1.7\n' + bytes(1000),
+        'code': pickle.dumps(Executed(trace)),
+    }[case]
+
+
+class Executed:
+    """Makes a directory when it is unpickled."""
+
+    def __init__(self, directory):
+        self.directory = directory
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.directory),)
+
+
+@pytest.mark.parametrize(
+    ('case', 'words'),
+    [
+        ('empty', 'are an empty file'),
+        ('truncated in the values', 'no intact safetensors'),
+        ('truncated in the header', 'no intact safetensors'),
+        ('too long', 'no intact safetensors'),
+        ('header overwritten', 'no intact safetensors'),
+        ('length overwritten', 'no intact safetensors'),
+        ('an offset changed', 'no intact safetensors'),
+        ('a type changed', 'no intact safetensors'),
+        ('another kind of file', 'no intact safetensors'),
+        ('code', 'no intact safetensors'),
+    ],
+)
+def test_spoilt_safetensors_files(tmp_path, case, words):
+    path = tmp_path / 'weights.safetensors'
+    path.write_bytes(spoilt(case, tmp_path / 'trace'))
+    message = message_of(path, **RESNET)
+    assert str(path) in message
+    assert words in message
+    assert not (tmp_path / 'trace').exists()
+
+
+def test_files_that_are_none(tmp_path):
+    assert message_of(tmp_path / 'a.pth', **RESNET) == f'there are no weights {tmp_path}/a.pth'
+    (tmp_path / 'weights.bin').write_bytes(b'x')
+    message = message_of(tmp_path / 'weights.bin', **RESNET)
+    assert "suffix '.bin'; allowed: .safetensors, .pth" in message
+    (tmp_path / 'folder.pth').mkdir()
+    assert 'holds no imported weights' in message_of(tmp_path / 'folder.pth', **RESNET)
+    pipe = tmp_path / 'pipe.safetensors'
+    pipe.symlink_to('/dev/null')
+    assert 'are an empty file' in message_of(pipe, **RESNET)
+
+
+def test_a_file_of_another_architecture(tmp_path):
+    path = tmp_path / 'weights.safetensors'
+    save_file(random_arrays('mobilenet_v2'), path)
+    message = message_of(path, **RESNET)
+    assert message.startswith(f'{path} does not fit this resnet18: 32 missing (bn1.bias, ')
+    assert 'unexpected (classifier.1.bias, ' in message
+    save_file(random_arrays('resnet18'), path)
+    message = message_of(path, 'resnet18', options={'stage_sizes': (1, 1), 'width': 4})
+    assert 'missing' not in message
+    assert '31 mis-shaped (bn1.bias (8,) instead of (4,), ' in message
+    assert 'layer1.1' in message_of(path, 'resnet18', options={'stage_sizes': (2, 1), 'width': 8})
+
+
+def test_a_file_with_a_name_of_torchvision_must_have_its_hash(tmp_path):
+    path = tmp_path / TORCHVISION['resnet18'].file
+    path.write_bytes(b'no torch file')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, 'torch', SimpleNamespace())
+        message = message_of(path, 'resnet18')
+    start = hashlib.sha256(b'no torch file').hexdigest()[:8]
+    assert f'SHA-256 {start}... instead of f37072fd...' in message
+
+
+def test_pth_without_torch(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'torch', None)
+    path = tmp_path / 'weights.pth'
+    path.write_bytes(b'x')
+    message = message_of(path, **RESNET)
+    assert 'weights.pth needs torch' in message
+    assert "pip install 'metriclt-jax[torch]'" in message
+    assert '.safetensors' in message
+
+
+def zip_file(content=b'weights' * 100):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, 'w') as archive:
+        archive.writestr('archive/data/0', content)
+    return buffer.getvalue()
+
+
+class TestPthWithAStandInForTorch:
+    @pytest.fixture
+    def loaded(self, monkeypatch):
+        """What the stand-in was called with; `loaded.content` is what it returns or raises."""
+        loaded = SimpleNamespace(content=random_arrays('resnet18'), calls=[])
+
+        def torch_load(file, **keywords):
+            loaded.calls.append((file.read(), keywords))
+            if isinstance(loaded.content, Exception):
+                raise loaded.content
+            return loaded.content
+
+        monkeypatch.setitem(sys.modules, 'torch', SimpleNamespace(load=torch_load))
+        return loaded
+
+    def test_no_code_is_run_and_no_other_device_used(self, tmp_path, loaded):
+        path = tmp_path / 'weights.pth'
+        path.write_bytes(zip_file())
+        variables = load_torchvision(path, **RESNET)
+        assert_same(variables, load_torchvision(loaded.content, **RESNET))
+        assert loaded.calls == [(zip_file(), {'map_location': 'cpu', 'weights_only': True})]
+
+    def test_damage_that_torch_would_not_see(self, tmp_path, loaded):
+        path = tmp_path / 'weights.pth'
+        path.write_bytes(zip_file().replace(b'weightsw', b'weihgtsw', 1))
+        assert 'damaged' in message_of(path, **RESNET)
+        assert not loaded.calls
+
+    @pytest.mark.parametrize(
+        'error', [pickle.UnpicklingError('GLOBAL\nos.system'), EOFError(), RuntimeError('a\nb')]
+    )
+    def test_what_it_refuses_is_one_sentence(self, tmp_path, loaded, error):
+        loaded.content = error
+        path = tmp_path / 'weights.pth'
+        path.write_bytes(b'x')
+        message = message_of(path, **RESNET)
+        assert 'weights.pth cannot be read: the file is damaged, or holds Python obj' in message
+
+    def test_contents_that_are_no_arrays_by_name(self, tmp_path, loaded):
+        path = tmp_path / 'weights.pth'
+        path.write_bytes(b'x')
+        loaded.content = [1, 2]
+        assert 'are a list; allowed: a mapping' in message_of(path, **RESNET)
+        loaded.content = {'state_dict': random_arrays('resnet18'), 'epoch': 3}
+        assert '2 unexpected (epoch, state_dict)' in message_of(path, **RESNET)
+
+
+class TestPthWithTorch:
+    @pytest.fixture
+    def torch(self):
+        return pytest.importorskip('torch', reason='torch is not installed: metriclt-jax[torch]')
+
+    @pytest.fixture
+    def tensors(self, torch):
+        arrays = {key: torch.tensor(value) for key, value in random_arrays('resnet18').items()}
+        return {**arrays, 'bn1.num_batches_tracked': torch.tensor(3)}
+
+    @pytest.mark.parametrize('as_zip', [True, False])
+    def test_both_formats(self, torch, tensors, tmp_path, as_zip):
+        path = tmp_path / 'weights.pth'
+        torch.save(tensors, path, _use_new_zipfile_serialization=as_zip)
+        expected = load_torchvision(random_arrays('resnet18'), **RESNET)
+        assert_same(load_torchvision(path, **RESNET), expected)
+        assert_same(load_torchvision(tensors, **RESNET), expected)
+        data = path.read_bytes()
+        for length in (1, 10, len(data) // 2, len(data) - 1):
+            path.write_bytes(data[:length])
+            assert 'cannot be read' in message_of(path, **RESNET)
+
+    def test_bfloat16_and_parameters(self, torch, tensors, tmp_path):
+        path = tmp_path / 'weights.pth'
+        brain = {
+            key: torch.nn.Parameter(tensor.bfloat16()) if tensor.ndim else tensor
+            for key, tensor in tensors.items()
+        }
+        torch.save(brain, path)
+        arrays = {
+            key: array.astype(jnp.bfloat16) for key, array in random_arrays('resnet18').items()
+        }
+        assert_same(load_torchvision(path, **RESNET), load_torchvision(arrays, **RESNET))
+
+    @pytest.mark.parametrize('as_zip', [True, False])
+    def test_code_is_refused_and_not_run(self, torch, tensors, tmp_path, as_zip):
+        path, trace = tmp_path / 'weights.pth', tmp_path / 'trace'
+        torch.save({**tensors, 'x': Executed(trace)}, path, _use_new_zipfile_serialization=as_zip)
+        assert 'they could run code' in message_of(path, **RESNET)
+        path.write_bytes(pickle.dumps({'fc.weight': Executed(trace)}))
+        assert 'they could run code' in message_of(path, **RESNET)
+        assert not trace.exists()
+        pickle.loads(path.read_bytes())
+        assert trace.exists()  # it would have been
+
+    def test_tensors_that_are_no_arrays(self, torch, tensors, tmp_path):
+        path = tmp_path / 'weights.pth'
+        torch.save({**tensors, 'fc.weight': tensors['fc.weight'].to_sparse()}, path)
+        assert 'fc.weight of' in message_of(path, **RESNET)
+        torch.save(tensors['fc.weight'], path)
+        assert 'are a Tensor' in message_of(path, **RESNET)
+
+
+class TestDirectory:
+    @pytest.fixture
+    def pretrained(self):
+        return Pretrained(load_torchvision(random_arrays('resnet18'), **RESNET), 'a.pth', 'f00')
+
+    def test_it_gives_back_what_it_was_given(self, tmp_path, pretrained):
+        save(tmp_path / 'new' / 'weights', 'resnet18', pretrained)
+        assert os.listdir(tmp_path / 'new') == ['weights']
+        restored = load(tmp_path / 'new' / 'weights', **RESNET)
+        assert (restored.file, restored.sha256) == ('a.pth', 'f00')
+        assert_same(restored.variables, pretrained.variables)
+        assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(restored.variables))
+        fresh = load_torchvision(tmp_path / 'new' / 'weights', num_classes=3, key=KEY, **RESNET)
+        assert fresh['params']['head']['bias'].shape == (3,)
+        assert_same(fresh['params']['backbone'], pretrained.variables['params']['backbone'])
+
+    def test_it_may_be_read_with_orbax_alone(self, tmp_path, pretrained):
+        import orbax.checkpoint as ocp
+
+        save(tmp_path / 'weights', 'resnet18', pretrained)
+        with ocp.StandardCheckpointer() as checkpointer:
+            assert_same(checkpointer.restore(tmp_path / 'weights' / 'orbax'), pretrained.variables)
+
+    def test_another_model_is_refused(self, tmp_path, pretrained):
+        save(tmp_path / 'weights', 'resnet18', pretrained)
+        with pytest.raises(InputError, match=r'holds weights of resnet18 and not of resnet50'):
+            load(tmp_path / 'weights', 'resnet50')
+        with pytest.raises(InputError, match=r'does not fit this resnet18: 31 mis-shaped'):
+            load(tmp_path / 'weights', 'resnet18', options={'stage_sizes': (1, 1), 'width': 4})
+
+    def test_damage_is_one_sentence(self, tmp_path, pretrained):
+        save(tmp_path / 'weights', 'resnet18', pretrained)
+        values = [p for p in (tmp_path / 'weights' / 'orbax').rglob('*') if p.parent.name == 'd']
+        assert values
+        for path in values:
+            path.write_bytes(path.read_bytes()[:-50])
+        with pytest.raises(InputError, match=r'are damaged; delete it and import them again'):
+            load(tmp_path / 'weights', **RESNET)
+        (tmp_path / 'weights' / 'weights.json').write_text('{"model"')
+        with pytest.raises(InputError, match=r'holds no imported weights'):
+            load(tmp_path / 'weights', **RESNET)
+
+    def test_an_incomplete_tree_is_refused(self, tmp_path, pretrained):
+        flat = flatten_dict(pretrained.variables)
+        del flat['params', 'backbone', 'bn1', 'scale']
+        save(tmp_path / 'weights', 'resnet18', pretrained._replace(variables=unflatten_dict(flat)))
+        with pytest.raises(InputError, match=r'1 missing \(bn1.weight\)'):
+            load(tmp_path / 'weights', **RESNET)
+
+    def test_what_is_there_stays(self, tmp_path, pretrained):
+        (tmp_path / 'weights').mkdir()
+        (tmp_path / 'weights' / 'thesis.tex').write_text('precious')
+        with pytest.raises(InputError, match=r'weights cannot be written'):
+            save(tmp_path / 'weights', 'resnet18', pretrained)
+        assert os.listdir(tmp_path) == ['weights']
+        assert (tmp_path / 'weights' / 'thesis.tex').read_text() == 'precious'
+
+    def test_nothing_is_left_of_a_write_that_failed(self, tmp_path, pretrained, monkeypatch):
+        def full(*arguments):
+            raise OSError(28, 'No space left on device')
+
+        monkeypatch.setattr(Path, 'write_text', full)
+        with pytest.raises(InputError, match=r'No space left'):
+            save(tmp_path / 'weights', 'resnet18', pretrained)
+        assert os.listdir(tmp_path) == []
+
+
+class TestImageNetWeights:
+    @pytest.fixture
+    def folder(self):
+        if 'METRICLT_DATA' not in os.environ:
+            pytest.skip('METRICLT_DATA, the folder with real data, is not set')
+        return Path(os.environ['METRICLT_DATA'])
+
+    @pytest.mark.slow
+    def test_they_know_a_daisy(self, folder):
+        """Class 985 of ImageNet is the daisy; 80 photographs of daisies at 64 px, 80 of others."""
+        from PIL import Image
+
+        variables = load_torchvision(folder / 'mobilenet_v2_imagenet.safetensors', 'mobilenet_v2')
+        model = create_model('mobilenet_v2', 1000)
+        flowers = np.load(folder / 'flowers17_64x64_jpeg.npz', allow_pickle=False)
+        jpeg, offsets, labels = (flowers[f'all_{name}'] for name in ('jpeg', 'off', 'labels'))
+        is_daisy = labels == DAISY
+        chosen = np.concatenate([np.flatnonzero(is_daisy), np.flatnonzero(~is_daisy)[::16]])
+        images = []
+        for i in chosen:
+            data = jpeg[offsets[i] : offsets[i + 1]].tobytes()
+            images.append(np.asarray(Image.open(io.BytesIO(data)).convert('RGB')))
+        mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+        inputs = ((np.stack(images) / 255 - mean) / std).astype(np.float32)
+        outputs = jax.jit(model.apply)(variables, inputs)
+
+        features = np.asarray(outputs.features)
+        assert features.shape == (160, 1280)
+        assert np.isfinite(features).all()
+        assert np.mean(features.std(axis=0) > 0.01) > 0.9  # few are the same for all images
+        order = np.argsort(-np.asarray(outputs.logits), axis=1)
+        first, five = order[:, 0] == 985, np.any(order[:, :5] == 985, axis=1)
+        print('daisies first', first[:80].sum(), 'in five', five[:80].sum())
+        print('others first', first[80:].sum(), 'in five', five[80:].sum())
+        assert first[:80].mean() > 0.3  # a thousandth by chance
+        assert five[:80].mean() > 0.5
+        assert first[80:].mean() < 0.1

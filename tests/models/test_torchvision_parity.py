@@ -1,0 +1,124 @@
+"""The same networks as torchvision's: what it computes from the same tensors and images.
+
+The references are in `goldens/torchvision.npz`; `make_torchvision_goldens.py` made them and says
+how.
+"""
+
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+from make_torchvision_goldens import (
+    CLASSES,
+    EVERY,
+    draw,
+    draw_cotangent,
+    draw_images,
+    relative_error,
+    sketch,
+    sketches_error,
+)
+
+from metriclt_jax.models import create_model
+from metriclt_jax.models.pretrained import load_torchvision
+
+GOLDENS = Path(__file__).parent / 'goldens' / 'torchvision.npz'
+TOLERANCE = 1e-5
+
+# Our name and options of each network there.
+NETWORKS = {
+    'resnet18': ('resnet18', {}),
+    'resnet50': ('resnet50', {}),
+    'densenet121': ('densenet121', {}),
+    'mobilenet_v2': ('mobilenet_v2', {}),
+    'small_resnet50': ('resnet50', {'stage_sizes': (1, 1, 1, 1)}),
+    'small_densenet121': (
+        'densenet121',
+        {'growth_rate': 4, 'block_sizes': (3, 2, 1, 1), 'width': 8},
+    ),
+    'small_mobilenet_v2': (
+        'mobilenet_v2',
+        {'width_multiplier': 0.3, 'stages': ((1, 16, 1, 1), (6, 24, 2, 2), (4, 32, 2, 1))},
+    ),
+}
+LEAVES = {
+    'kernel': 'weight',
+    'scale': 'weight',
+    'bias': 'bias',
+    'mean': 'running_mean',
+    'var': 'running_var',
+}
+AXES = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}
+
+
+def sketches(collection, tensors):
+    """The sketches of all our arrays, in the order of torchvision's names."""
+    *_, last = tensors
+    head = last.removesuffix('.bias')
+    backbone = 'features.' if head.startswith('classifier') else ''
+    arrays = {}
+    for (top, *modules, leaf), array in flatten_dict(collection).items():
+        module = head if top == 'head' else backbone + '.'.join(modules)
+        arrays[f'{module}.{LEAVES[leaf]}'] = np.transpose(array, AXES[array.ndim])
+    assert set(arrays) <= set(tensors)
+    return np.stack([sketch(name, arrays[name]) for name in tensors if name in arrays])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('network', NETWORKS)
+def test_the_network_is_torchvisions(network):
+    with np.load(GOLDENS) as file:
+        golden = {
+            key.removeprefix(f'{network}/'): values
+            for key, values in file.items()
+            if key.startswith(f'{network}/')
+        }
+    tensors = {}
+    for text in golden.pop('tensors'):
+        name, *shape = text.split()
+        tensors[name] = draw(name, tuple(map(int, shape)))
+    name, options = NETWORKS[network]
+    variables = load_torchvision(tensors, name, options=options)
+    model = create_model(name, CLASSES, dropout=0.0, **options)
+    train = partial(model.apply, train=True, mutable=['batch_stats'])
+
+    def gradients(variables, images):
+        def loss(params):
+            outputs, updated = train({**variables, 'params': params}, images)
+            return (outputs.logits * draw_cotangent()).sum(), (outputs, updated)
+
+        gradient, evaluated = jax.grad(loss, has_aux=True)(variables['params'])
+        return *evaluated, gradient
+
+    with_gradients = any(key.endswith('gradients') for key in golden)
+
+    @jax.jit
+    def compute(variables, images):
+        trained = (gradients if with_gradients else train)(variables, images)
+        return model.apply(variables, images), *trained
+
+    sizes = sorted({key.split('/')[0] for key in golden})
+    errors = {}
+    for size in sizes:
+        images = draw_images(*map(int, size.split('x')))
+        evaluated, outputs, updated, *gradient = compute(variables, images)
+        ours = {
+            'eval/logits': evaluated.logits,
+            'eval/features': evaluated.features[:, ::EVERY],
+            'train/logits': outputs.logits,
+            'train/features': outputs.features[:, ::EVERY],
+        }
+        for key, values in ours.items():
+            errors[f'{size}/{key}'] = relative_error(values, golden[f'{size}/{key}'])
+        sketched = {'train/statistics': updated['batch_stats']}
+        if gradient:
+            sketched['train/gradients'] = gradient[0]
+        for key, collection in sketched.items():
+            errors[f'{size}/{key}'] = sketches_error(
+                sketches(collection, tensors), golden[f'{size}/{key}']
+            )
+    assert set(errors) == set(golden)
+    assert all(error <= TOLERANCE for error in errors.values()), errors
