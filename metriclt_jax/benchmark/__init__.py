@@ -1,0 +1,1 @@
+"""How fast the models train and classify on this machine, beside PyTorch and beside a floor."""
