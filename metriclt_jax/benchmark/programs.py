@@ -1,5 +1,6 @@
 """What is measured: compiled programs of this package, and the work that they have to do."""
 
+import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,7 +9,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from metriclt_jax.config import paper_config
 from metriclt_jax.devices import AXIS, place, split
@@ -16,7 +16,7 @@ from metriclt_jax.models import Classifier, create_model, initialize
 from metriclt_jax.models.classifier import DTYPES
 from metriclt_jax.training.schedules import Schedule
 from metriclt_jax.training.stages import Stage, make_stages
-from metriclt_jax.training.state import TrainState, create_state, make_optimizer
+from metriclt_jax.training.state import TrainState, create_state
 from metriclt_jax.training.steps import make_train_step
 
 NUM_CLASSES = 7  # as Skin7
@@ -61,7 +61,7 @@ def make_program(case: Case, device: jax.Device) -> Program:
     model, stage = _model_and_stage(case)
     if case.what == 'forward':
         return _forward(case, model, device)
-    return (_train if case.augment else _train_bare)(case, model, stage, device)
+    return _train(case, model, stage, device)
 
 
 class Work(NamedTuple):
@@ -114,7 +114,7 @@ def _model_and_stage(case: Case) -> tuple[Classifier, Stage]:
         case.model,
         NUM_CLASSES,
         dtype=case.dtype,
-        axis_name=AXIS if case.augment else None,
+        axis_name=AXIS,
         remat=case.remat,
     )
     config = paper_config()
@@ -124,76 +124,24 @@ def _model_and_stage(case: Case) -> tuple[Classifier, Stage]:
     config.augment.crop = case.size
     config.stage1.batch_size = case.batch
     (stage,) = make_stages(config)
-    return model, stage
+    return model, stage if case.augment else dataclasses.replace(stage, geometry=None)
 
 
 def _train(case: Case, model: Classifier, stage: Stage, device: jax.Device) -> Program:
-    """The step that `train` runs, on one device."""
-    random, resize = np.random.default_rng(0), stage.geometry.resize
-    batch = {
-        'image': random.integers(0, 256, (1, case.batch, resize, resize, 3), dtype=np.uint8),
-        'label': random.integers(0, NUM_CLASSES, (1, case.batch), dtype=np.int32),
-        'aspect': np.full((1, case.batch), 4 / 3, np.float32),
-    }
-    batch = jax.device_put(batch, split([device]))
+    """The step that `train` runs, on one device; without augmentation the images are ready."""
+    random = np.random.default_rng(0)
+    batch = {'label': random.integers(0, NUM_CLASSES, case.batch, dtype=np.int32)}
+    if case.augment:
+        shape = (case.batch, stage.geometry.resize, stage.geometry.resize, 3)
+        batch['image'] = random.integers(0, 256, shape, dtype=np.uint8)
+        batch['aspect'] = np.full(case.batch, 4 / 3, np.float32)
+    else:
+        batch['image'] = _images(case)
+    batch = jax.device_put({name: array[None] for name, array in batch.items()}, split([device]))
     schedule = place(Schedule(jnp.ones(NUM_CLASSES)), [device])
     state = place(_state(model, stage), [device])
     step = make_train_step(model, stage, STEPS_PER_EPOCH, [device])
     return _compile(step, state, batch, schedule, carried=lambda outputs: outputs[0])
-
-
-def _train_bare(case: Case, model: Classifier, stage: Stage, device: jax.Device) -> Program:
-    """The bare step, on images that are ready."""
-    batch = jax.device_put({'image': _images(case), 'label': _labels(case)}, device)
-    schedule = jax.device_put(Schedule(jnp.ones(NUM_CLASSES)), device)
-    state = jax.device_put(_state(model, stage), device)
-    return _compile(make_bare_step(model, stage, STEPS_PER_EPOCH), state, batch, schedule)
-
-
-def make_bare_step(
-    model: Classifier, stage: Stage, steps_per_epoch: int
-) -> Callable[[TrainState, dict[str, jax.Array], Schedule], TrainState]:
-    """The update of `make_train_step` without what surrounds it: augmentation, axis of devices.
-
-    Args:
-        model: a model without an axis of devices.
-        stage: a stage without a metric loss that trains every parameter.
-        steps_per_epoch: the unit of the learning rate's schedule.
-
-    Returns:
-        `step(state, batch, schedule) -> state`, compiled for one device; `state` is donated and
-        `batch['image']` `[B, S, S, 3]` is normalised already.
-    """
-
-    def step(state, batch, schedule):
-        step_key = jax.random.fold_in(state.key, state.step)
-
-        def apply(variables, images):
-            outputs, updated = model.apply(
-                {name: variables[name] for name in ('params', 'batch_stats')},
-                images,
-                train=True,
-                mutable=['batch_stats'],
-                rngs={'dropout': step_key},
-            )
-            return outputs, updated['batch_stats']
-
-        def objective(params):
-            variables = {**state.variables, 'params': params, 'metric': state.metric}
-            return stage.objective(apply, variables, batch, schedule, step_key)
-
-        gradients, evaluated = jax.grad(objective, has_aux=True)(state.params)
-        optimizer = make_optimizer(stage, state.params, steps_per_epoch)
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        return state.replace(
-            step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
-            batch_stats=evaluated.batch_stats,
-            opt_state=opt_state,
-            report=evaluated.report,
-        )
-
-    return jax.jit(step, donate_argnums=0)
 
 
 def _forward(case: Case, model: Classifier, device: jax.Device) -> Program:
@@ -213,10 +161,6 @@ def _forward(case: Case, model: Classifier, device: jax.Device) -> Program:
 def _images(case: Case) -> np.ndarray:
     shape = (case.batch, case.size, case.size, 3)
     return np.random.default_rng(0).standard_normal(shape, np.float32)
-
-
-def _labels(case: Case) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, NUM_CLASSES, case.batch, dtype=np.int32)
 
 
 def _state(model: Classifier, stage: Stage) -> TrainState:

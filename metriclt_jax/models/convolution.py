@@ -1,13 +1,16 @@
 """2-D convolution, NHWC, lowered for the platform it runs on.
 
 XLA's own convolution is right on GPU and TPU. On CPU the same numbers come several times faster
-from slices of the padded input side by side, times the kernel as a matrix. Parameters and results
-are the same.
+from matrix products, with the taps of the window side by side in the product's input or its output,
+and a depthwise convolution from shifted multiply-adds. Parameters and results are the same.
 """
+
+from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from metriclt_jax.errors import InputError
@@ -80,9 +83,13 @@ def _convolve_xla(x, kernel, stride, padding, groups):
 
 
 def _convolve_patches(x, kernel, stride, padding, groups):
-    if groups > 1:  # no single matrix product
-        return _convolve_xla(x, kernel, stride, padding, groups)
     height, width, inputs, outputs = kernel.shape
+    if groups > 1:  # no single matrix product
+        depthwise = groups == x.shape[-1] == outputs
+        convolve_groups = _convolve_depthwise if depthwise else _convolve_xla
+        return convolve_groups(x, kernel, stride, padding, groups)
+    if stride == 1 and height * outputs <= inputs:
+        return _taps_in_output(x, kernel, padding)
     columns = _side_by_side(x, 2, width, stride, padding)
     if stride == 1 and width * inputs >= outputs and columns.size >= kernel.size:
         # Only the columns of a window stand side by side in the product's input. Its rows do so in
@@ -94,6 +101,83 @@ def _convolve_patches(x, kernel, stride, padding, groups):
     patches = _side_by_side(columns, 1, height, stride, padding)
     return _product(patches, kernel.reshape(height * width * inputs, outputs))
 
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _taps_in_output(x, kernel, padding):
+    """Convolution at stride 1 where few channels come out, as in a dense layer.
+
+    All taps stand side by side in the product's output, to be shifted and added.
+    """
+    height, width, inputs, outputs = kernel.shape
+    matrix = kernel.transpose(2, 0, 1, 3).reshape(inputs, height * width * outputs)
+    products = _pad(_product(x, matrix), padding, padding)
+    rows, columns = products.shape[1] - height + 1, products.shape[2] - width + 1
+    return sum(
+        products[:, i : i + rows, j : j + columns, tap * outputs : (tap + 1) * outputs]
+        for tap, (i, j) in enumerate(np.ndindex(height, width))
+    )
+
+
+def _taps_in_output_forward(x, kernel, padding):
+    return _taps_in_output(x, kernel, padding), (x, kernel)
+
+
+def _taps_in_output_backward(padding, saved, gradient):
+    x, kernel = saved
+    height, width, inputs, outputs = kernel.shape
+    # Patches of the gradient serve both products. They hold the taps in reverse.
+    padded = _pad(gradient, height - 1 - padding, width - 1 - padding)
+    patches = _side_by_side(_side_by_side(padded, 2, width, 1, 0), 1, height, 1, 0)
+    matrix = kernel[::-1, ::-1].swapaxes(2, 3).reshape(height * width * outputs, inputs)
+    of_kernel = x.reshape(-1, inputs).T @ patches.reshape(-1, height * width * outputs)
+    of_kernel = of_kernel.reshape(inputs, height, width, outputs)[:, ::-1, ::-1]
+    return _product(patches, matrix), of_kernel.transpose(1, 2, 0, 3)
+
+
+_taps_in_output.defvjp(_taps_in_output_forward, _taps_in_output_backward)
+
+
+def _convolve_depthwise(x, kernel, stride, padding, groups):
+    del groups  # as many as channels
+    return _multiply_add(_pad(x, padding, padding), kernel[:, :, 0], stride)
+
+
+def _taps(x, kernel, stride):
+    """Row by row, the part of `x` that each weight of a window `[kh, kw, C]` sees."""
+    height, width = kernel.shape[:2]
+    rows = window_taps(x, 1, height, stride, 0)
+    return [window_taps(row, 2, width, stride, 0) for row in rows]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _multiply_add(x, kernel, stride):
+    """Each tap of a window times its weights `[kh, kw, C]`, added up in float32."""
+    rows, weights = _taps(x, kernel, stride), kernel.astype(jnp.float32)
+    products = (tap * weights[i, j] for i, row in enumerate(rows) for j, tap in enumerate(row))
+    return sum(products).astype(x.dtype)
+
+
+def _multiply_add_forward(x, kernel, stride):
+    return _multiply_add(x, kernel, stride), (x, kernel)
+
+
+def _multiply_add_backward(stride, saved, gradient):
+    x, kernel = saved
+    weights = kernel.astype(jnp.float32)
+    taps, transpose = jax.vjp(lambda x: _taps(x, kernel, stride), x)
+    (of_x,) = transpose([[(gradient * w).astype(x.dtype) for w in row] for row in weights])
+    # Products are added up over parts of the batch in the loop that multiplies, a row of taps at
+    # once: XLA would write all of each product to memory before it sums.
+    count = max(n for n in range(1, 9) if len(gradient) % n == 0)
+    parts = partial(jnp.split, indices_or_sections=count)
+    gradients = parts(gradient.astype(jnp.float32))
+    of_kernel = [
+        jnp.stack([sum(map(jnp.multiply, parts(tap), gradients)) for tap in row]) for row in taps
+    ]
+    return of_x, jnp.stack([jnp.sum(row, axis=(1, 2, 3)) for row in of_kernel]).astype(kernel.dtype)
+
+
+_multiply_add.defvjp(_multiply_add_forward, _multiply_add_backward)
 
 LOWERINGS = {'patches': _convolve_patches, 'xla': _convolve_xla}
 
@@ -120,6 +204,12 @@ def _side_by_side(x, axis, size, stride, padding):
 def _product(x, matrix):
     """`x @ matrix` in two dimensions: with more, the backward pass transposes all of `x`."""
     return (x.reshape(-1, x.shape[-1]) @ matrix).reshape(*x.shape[:-1], -1)
+
+
+def _pad(x, rows, columns):
+    """`rows` and `columns` of zeros around images `[B, H, W, C]`; below 0 they are cut off."""
+    widths = ((0, 0, 0), (rows, rows, 0), (columns, columns, 0), (0, 0, 0))
+    return lax.pad(x, jnp.zeros((), x.dtype), widths)
 
 
 def _rows(x, first, length):

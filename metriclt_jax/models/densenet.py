@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from metriclt_jax.errors import InputError
 from metriclt_jax.models.convolution import Conv
 from metriclt_jax.models.initializers import kaiming_normal
-from metriclt_jax.models.normalization import BatchNorm
+from metriclt_jax.models.normalization import BatchNorm, batch_moments, concatenate_moments
 from metriclt_jax.models.pooling import average_pool, max_pool
 
 
@@ -28,27 +28,34 @@ class DenseLayer(nn.Module):
     norm: Any
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x, moments, train):
         """`[B, H, W, C]` to the new feature maps `[B, H, W, growth_rate]`."""
-        y = nn.relu(self.norm(name='norm1')(x, train))
+        y = nn.relu(self.norm(name='norm1')(x, train, moments))
         y = self.conv(4 * self.growth_rate, 1, name='conv1')(y)
         y = nn.relu(self.norm(name='norm2')(y, train))
         return self.conv(self.growth_rate, 3, padding=1, name='conv2')(y)
 
 
 class DenseBlock(nn.Module):
-    """Layers of which each sees the feature maps of all before it."""
+    """Layers of which each sees the feature maps of all before it.
+
+    All layers normalise a feature map by the same moments, so these are taken once.
+    """
 
     layer: Any
     size: int
+    axis_name: str | None
 
     @nn.compact
     def __call__(self, x, train):
-        """`[B, H, W, C]` to `[B, H, W, C + size growth_rate]`."""
+        """`[B, H, W, C]` to `[B, H, W, C + size growth_rate]` and, in training, its moments."""
+        moments = batch_moments(x, self.axis_name) if train else None
         for i in range(self.size):
-            y = self.layer(name=f'denselayer{i + 1}')(x, train)
+            y = self.layer(name=f'denselayer{i + 1}')(x, moments, train)
             x = jnp.concatenate([x, y], axis=-1)
-        return x
+            if train:
+                moments = concatenate_moments([moments, batch_moments(y, self.axis_name)])
+        return x, moments
 
 
 class Transition(nn.Module):
@@ -58,9 +65,9 @@ class Transition(nn.Module):
     norm: Any
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x, moments, train):
         """`[B, H, W, C]` to `[B, H / 2, W / 2, C / 2]`."""
-        x = nn.relu(self.norm(name='norm')(x, train))
+        x = nn.relu(self.norm(name='norm')(x, train, moments))
         x = self.conv(x.shape[-1] // 2, 1, name='conv')(x)
         return average_pool(x, window=2)
 
@@ -86,7 +93,7 @@ class DenseNet(nn.Module):
         conv = partial(Conv, dtype=self.dtype, kernel_init=kaiming_normal('fan_in'))
         norm = partial(BatchNorm, axis_name=self.axis_name, dtype=self.dtype)
         layer = partial(
-            nn.remat(DenseLayer, static_argnums=2) if self.remat else DenseLayer,
+            nn.remat(DenseLayer, static_argnums=3) if self.remat else DenseLayer,
             self.growth_rate,
             conv,
             norm,
@@ -95,10 +102,10 @@ class DenseNet(nn.Module):
         x = nn.relu(norm(name='norm0')(x, train))
         x = max_pool(x, window=3, stride=2, padding=1)
         for i, size in enumerate(self.block_sizes, start=1):
-            x = DenseBlock(layer, size, name=f'denseblock{i}')(x, train)
+            x, moments = DenseBlock(layer, size, self.axis_name, name=f'denseblock{i}')(x, train)
             if i < len(self.block_sizes):
-                x = Transition(conv, norm, name=f'transition{i}')(x, train)
-        x = nn.relu(norm(name=f'norm{len(self.block_sizes) + 1}')(x, train))
+                x = Transition(conv, norm, name=f'transition{i}')(x, moments, train)
+        x = nn.relu(norm(name=f'norm{len(self.block_sizes) + 1}')(x, train, moments))
         return jnp.mean(x.astype(jnp.float32), axis=(1, 2))
 
 

@@ -1,5 +1,8 @@
 """Batch normalisation as torch defines it (Ioffe & Szegedy 2015), on one device or many."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -28,15 +31,20 @@ class BatchNorm(nn.Module):
     var_init: Initializer = constant(1.0)
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Normalises `x`; `train` needs `mutable=['batch_stats']`."""
+    def __call__(
+        self, x: jax.Array, train: bool = False, moments: 'Moments | None' = None
+    ) -> jax.Array:
+        """Normalises `x`; `train` needs `mutable=['batch_stats']`.
+
+        `moments` are those of `x`, from `batch_moments`, if the caller knows them already.
+        """
         channels = x.shape[-1:]
         scale = self.param('scale', self.scale_init, channels)
         bias = self.param('bias', self.bias_init, channels)
         running_mean = self.variable('batch_stats', 'mean', self.mean_init, None, channels)
         running_var = self.variable('batch_stats', 'var', self.var_init, None, channels)
         if train:
-            mean, var, count = batch_moments(x, self.axis_name)
+            mean, var, count = moments or batch_moments(x, self.axis_name)
             if not self.is_initializing():
                 unbiased = var * (count / (count - 1))
                 keep = 1 - self.momentum
@@ -44,12 +52,21 @@ class BatchNorm(nn.Module):
                 running_var.value = keep * running_var.value + self.momentum * unbiased
         else:
             mean, var = running_mean.value, running_var.value
+        # One multiply-add, as `x - mean` would be kept in memory for the backward pass.
         multiplier = scale * lax.rsqrt(var + self.epsilon)
-        return ((x - mean) * multiplier + bias).astype(self.dtype)
+        return (x * multiplier + (bias - mean * multiplier)).astype(self.dtype)
 
 
-def batch_moments(x: jax.Array, axis_name: str | None = None) -> tuple[jax.Array, jax.Array, int]:
-    """Mean `[C]`, biased variance `[C]` and count of `x` `[..., C]`, over all devices.
+class Moments(NamedTuple):
+    """Mean `[C]`, biased variance `[C]`, and from how many values of each channel they are."""
+
+    mean: jax.Array
+    var: jax.Array
+    count: int
+
+
+def batch_moments(x: jax.Array, axis_name: str | None = None) -> Moments:
+    """The moments of the channels of `x` `[..., C]`, over all devices.
 
     Raises InputError when there is one value per channel, which has no variance.
     """
@@ -67,4 +84,10 @@ def batch_moments(x: jax.Array, axis_name: str | None = None) -> tuple[jax.Array
             'use a batch of at least 2 images'
         )
     mean, mean_of_squares = moments
-    return mean, jnp.maximum(mean_of_squares - mean * mean, 0.0), count
+    return Moments(mean, jnp.maximum(mean_of_squares - mean * mean, 0.0), count)
+
+
+def concatenate_moments(moments: Sequence[Moments]) -> Moments:
+    """The moments of channels side by side."""
+    means, variances, counts = zip(*moments, strict=True)
+    return Moments(jnp.concatenate(means), jnp.concatenate(variances), counts[0])

@@ -50,7 +50,7 @@ class Stage:
         head: 'fresh' (initialised when the stage begins) or 'previous' (taken over).
         sampler: order of an epoch, see `data.sampling`.
         class_weights: kind of weights, see `schedules.make_class_weights`.
-        geometry: the augmentation.
+        geometry: the augmentation; None for batches of images that are ready, float32.
         optimizer: SGD and its learning rate.
         epochs: length.
         batch_size: images in a step, over all devices.
@@ -64,7 +64,7 @@ class Stage:
     head: str
     sampler: str
     class_weights: str
-    geometry: Geometry
+    geometry: Geometry | None
     optimizer: Optimizer
     epochs: int
     batch_size: int

@@ -38,8 +38,10 @@ def make_train_step(
 
     def step(state, batch, schedule):
         step_key = jax.random.fold_in(state.key, state.step)
-        keys = example_keys(step_key, len(batch['label']), AXIS)
-        images = augment(keys, batch['image'], batch['aspect'], stage.geometry)
+        images = batch['image']
+        if stage.geometry is not None:
+            keys = example_keys(step_key, len(batch['label']), AXIS)
+            images = augment(keys, images, batch['aspect'], stage.geometry)
 
         def apply(variables, images):
             metric_free = {name: variables[name] for name in ('params', 'batch_stats')}

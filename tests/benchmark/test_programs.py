@@ -1,12 +1,14 @@
 """What the benchmark measures: the step is the real one, the work is the textbook's."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from metriclt_jax.augment.geometry import normalize
-from metriclt_jax.benchmark.programs import Case, count_work, make_bare_step
+from metriclt_jax.benchmark.programs import Case, count_work
 from metriclt_jax.benchmark.timing import compare, time_steps
 from metriclt_jax.config import paper_config
 from metriclt_jax.devices import AXIS, place
@@ -46,7 +48,7 @@ def test_bytes_of_half_the_width_are_half():
     assert full.flops == half.flops
 
 
-def test_the_bare_step_is_the_training_step_without_its_surroundings():
+def test_without_geometry_the_step_takes_images_that_are_ready():
     """Where the augmentation changes nothing, both make the same update."""
     config = paper_config()
     config.method = 'ce'
@@ -58,22 +60,19 @@ def test_the_bare_step_is_the_training_step_without_its_surroundings():
     random, devices = np.random.default_rng(0), jax.devices()[:1]
     images = random.integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
     labels = random.integers(0, 5, 8, dtype=np.int32)
-    schedule = Schedule(jnp.ones(5))
+    model = create_model('resnet18', 5, axis_name=AXIS, **OPTIONS)
+    schedule = place(Schedule(jnp.ones(5)), devices)
 
-    def make(axis_name):
-        model = create_model('resnet18', 5, axis_name=axis_name, **OPTIONS)
-        return model, create_state(stage, initialize(model, 0), jax.random.key(7), 10, 5)
+    def update(stage, **batch):
+        state = create_state(stage, initialize(model, 0), jax.random.key(7), 10, 5)
+        batch = {name: array[None] for name, array in batch.items()}
+        step = make_train_step(model, stage, 10, devices)
+        return step(place(state, devices), batch, schedule)[0]
 
-    model, state = make(AXIS)
-    batch = {'image': images, 'label': labels, 'aspect': np.ones(8, np.float32)}
-    batch = {name: array[None] for name, array in batch.items()}
-    step = make_train_step(model, stage, 10, devices)
-    expected, _ = step(place(state, devices), batch, place(schedule, devices))
-
-    model, state = make(None)
-    before = jax.device_get(state.params)
-    batch = {'image': normalize(jnp.asarray(images), stage.geometry), 'label': jnp.asarray(labels)}
-    actual = make_bare_step(model, stage, 10)(state, batch, schedule)
+    before = initialize(model, 0)['params']
+    expected = update(stage, image=images, label=labels, aspect=np.ones(8, np.float32))
+    ready = normalize(jnp.asarray(images), stage.geometry)
+    actual = update(replace(stage, geometry=None), image=ready, label=labels)
 
     def difference(a, b):
         return float(np.linalg.norm(a - b) / max(np.linalg.norm(a), 1e-30))
