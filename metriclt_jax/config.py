@@ -41,15 +41,20 @@ def paper_config() -> ml_collections.ConfigDict:
     augment.std = (0.229, 0.224, 0.225)
 
     config.model = model = ml_collections.ConfigDict()
-    model.name = 'resnet50'  # or 'resnet18'
+    model.name = 'resnet50'  # or 'resnet18', 'densenet121', 'mobilenet_v2'
     model.pretrained = ''  # .pth, .safetensors or imported directory; '': random parameters
     model.dtype = 'float32'  # of the computation; parameters and losses are always float32
     model.cross_device_batch_norm = True  # statistics of the global batch
     model.dropout = placeholder(float)  # of the head's input; None: 0.2 in mobilenet_v2, else 0
     model.options = options = ml_collections.ConfigDict()  # of the backbone; None is its default
+    options.remat = placeholder(bool)  # compute blocks again in the backward pass: less memory
     options.stage_sizes = placeholder(tuple)  # ResNets: blocks in each stage
-    options.width = placeholder(int)  # ResNets: channels of the first stage
+    options.width = placeholder(int)  # ResNets, DenseNet: channels of the first stage, of the stem
     options.stem = placeholder(str)  # ResNets: 'imagenet' (7x7, pooling) or 'small' (3x3)
+    options.block_sizes = placeholder(tuple)  # DenseNet: layers in each block
+    options.growth_rate = placeholder(int)  # DenseNet: channels that a layer adds
+    options.width_multiplier = placeholder(float)  # MobileNetV2: of all channels
+    options.stages = placeholder(tuple)  # MobileNetV2: (expansion, channels, blocks, stride) each
 
     config.metric = metric = ml_collections.ConfigDict()
     metric.center = ml_collections.ConfigDict()

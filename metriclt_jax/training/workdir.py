@@ -37,8 +37,7 @@ def is_made_by(workdir: Path, config: ConfigDict) -> bool:
     """
     path = workdir / 'config.json'
     if path.exists():
-        found = read_json(path)
-        wanted = config_as_json(config)
+        found, wanted = config_as_json(read_config(workdir)), config_as_json(config)
         fields = [
             text for name, text in _differences(found, wanted) if name not in WITHOUT_INFLUENCE
         ]

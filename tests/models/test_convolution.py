@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 from metriclt_jax.errors import InputError
+from metriclt_jax.models import convolution
 from metriclt_jax.models.convolution import Conv, convolve
 
 
@@ -28,19 +29,25 @@ def draw(seed, *shape):
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
 
 
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=15)
 @given(
     size=st.tuples(st.integers(3, 9), st.integers(3, 9)),
     window=st.tuples(st.integers(1, 4), st.integers(1, 4)),
     stride=st.integers(1, 3),
     padding=st.integers(0, 3),
-    # Few and many outputs for the inputs: both ways of arranging the product.
-    channels=st.tuples(st.sampled_from([1, 2, 6]), st.sampled_from([1, 2, 24])),
-    groups=st.sampled_from([1, 1, 1, 2]),
+    # Few and many outputs for the inputs: all ways of arranging the product.
+    channels=st.tuples(st.sampled_from([1, 2, 12]), st.sampled_from([1, 2, 24])),
+    groups=st.sampled_from([1, 1, 1, 2, 5]),
 )
-@example((9, 6), (3, 3), 1, 1, (6, 2), 1)  # rows added in the output
+@example((9, 6), (3, 3), 1, 1, (6, 4), 1)  # rows added in the output
 @example((9, 6), (3, 3), 1, 1, (1, 24), 1)  # whole patches in the input
+@example((9, 6), (3, 3), 1, 1, (12, 2), 1)  # all taps in the output: a dense layer
+@example((5, 8), (3, 2), 1, 3, (12, 2), 1)  # the same, with more padding than window
 @example((9, 6), (7, 7), 2, 3, (3, 4), 1)  # the stem of a ResNet
+@example((9, 6), (1, 1), 2, 0, (2, 2), 1)  # the shortcut of a ResNet
+@example((9, 6), (3, 3), 1, 1, (1, 1), 5)  # depthwise
+@example((9, 6), (3, 3), 2, 1, (1, 1), 5)
+@example((9, 6), (3, 3), 1, 1, (2, 3), 2)  # groups
 def test_patches_agree_with_xla_in_value_and_gradient(
     size, window, stride, padding, channels, groups
 ):
@@ -52,9 +59,9 @@ def test_patches_agree_with_xla_in_value_and_gradient(
     @jax.jit
     def both(x, kernel):
         results = []
-        for convolution in (partial(convolve, lowering='patches'), reference):
+        for function in (partial(convolve, lowering='patches'), reference):
             value, vjp = jax.vjp(
-                partial(convolution, stride=stride, padding=padding, groups=groups), x, kernel
+                partial(function, stride=stride, padding=padding, groups=groups), x, kernel
             )
             cotangent = jnp.cos(jnp.arange(value.size, dtype=jnp.float32)).reshape(value.shape)
             results.append((value, *vjp(cotangent)))
@@ -88,6 +95,39 @@ def test_auto_uses_a_matrix_product_on_cpu():
     assert 'conv_general_dilated' in primitives('xla')
     assert 'conv_general_dilated' not in primitives('auto')
     assert 'dot_general' in primitives('auto')
+
+
+def test_each_arrangement_is_chosen_where_it_is_meant(monkeypatch):
+    chosen = []
+    for name in ('_taps_in_output', '_convolve_depthwise', '_convolve_xla'):
+        function = getattr(convolution, name)
+        monkeypatch.setattr(
+            convolution,
+            name,
+            lambda *args, name=name, function=function: chosen.append(name) or function(*args),
+        )
+    for inputs, outputs, groups, stride in (
+        (128, 32, 1, 1),
+        (32, 32, 32, 2),
+        (32, 64, 32, 1),
+        (32, 32, 1, 1),
+        (128, 32, 1, 2),
+    ):
+        kernel = draw(1, 3, 3, inputs // groups, outputs)
+        x = draw(0, 1, 4, 4, inputs)
+        convolve(x, kernel, stride=stride, groups=groups, lowering='patches')
+    assert chosen == ['_taps_in_output', '_convolve_depthwise', '_convolve_xla']
+
+
+def test_depthwise_adds_in_float32():
+    x, kernel = draw(0, 1, 6, 6, 3), draw(1, 3, 3, 1, 3)
+    exact = convolve(x, kernel, padding=1, groups=3)
+    halves = [array.astype(jnp.bfloat16) for array in (x, kernel)]
+    of_halves = convolve(*(half.astype(jnp.float32) for half in halves), padding=1, groups=3)
+    rounded = convolve(*halves, padding=1, groups=3)
+    assert rounded.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(rounded, of_halves.astype(jnp.bfloat16))
+    assert np.abs(rounded.astype(jnp.float32) - exact).max() < 0.1
 
 
 def test_computes_in_its_dtype_with_a_float32_kernel():

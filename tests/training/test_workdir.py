@@ -94,6 +94,19 @@ def test_fields_that_an_older_config_lacks_get_their_defaults(tmp_path):
     assert read_config(tmp_path).metric.triplet.squared is False
 
 
+def test_a_run_goes_on_under_a_version_with_more_fields(tmp_path):
+    hold(tmp_path, paper_config())
+    path = tmp_path / 'config.json'
+    older = json.loads(path.read_text())
+    del older['model']['pretrained']
+    path.write_text(json.dumps(older))
+    assert is_made_by(tmp_path, paper_config())
+    config = paper_config()
+    config.model.pretrained = 'weights.safetensors'
+    with pytest.raises(InputError, match=r'model\.pretrained'):
+        is_made_by(tmp_path, config)
+
+
 def test_log_keeps_what_a_resumed_run_does_not_repeat(tmp_path):
     path = tmp_path / 'metrics.jsonl'
     log = EpochLog(path)
