@@ -24,6 +24,7 @@ def get_config(argument: str | None = None):
     config.model.options.width = 16
     config.model.options.stem = 'small'
     config.metric.supervised_contrastive.projection = (128, 128, 64)
+    config.metric.balanced_contrastive.projection = (128, 128, 64)
     config.stage1.epochs = 40
     config.stage1.learning_rate = 0.05
     config.stage2.epochs = 10

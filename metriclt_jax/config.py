@@ -12,6 +12,9 @@ from ml_collections.config_dict import placeholder
 from metriclt_jax.errors import InputError
 from metriclt_jax.methods import get_method
 
+# Beta(1, 1) as in the original papers; Balanced-MixUp's are 0.1 to 0.3.
+MIXING_ALPHAS = {'mixup': 1.0, 'cutmix': 1.0, 'remix': 1.0, 'balanced_mixup': 0.2}
+
 
 def paper_config() -> ml_collections.ConfigDict:
     """The paper's recipe (section 3.1), with Skin7's batch size."""
@@ -56,6 +59,19 @@ def paper_config() -> ml_collections.ConfigDict:
     options.width_multiplier = placeholder(float)  # MobileNetV2: of all channels
     options.stages = placeholder(tuple)  # MobileNetV2: (expansion, channels, blocks, stride) each
 
+    config.classification = classification = ml_collections.ConfigDict()
+    classification.focal = ml_collections.ConfigDict({'gamma': 2.0})
+    classification.ldam = ml_collections.ConfigDict({'max_margin': 0.5, 'scale': 30.0})
+    classification.logit_adjusted = ml_collections.ConfigDict({'tau': 1.0})
+    classification.cosface = ml_collections.ConfigDict({'margin': 0.35, 'scale': 30.0})
+    classification.arcface = ml_collections.ConfigDict({'margin': 0.5, 'scale': 30.0})
+
+    config.mixing = mixing = ml_collections.ConfigDict()  # of stage 1, for the methods that mix
+    for name, alpha in MIXING_ALPHAS.items():
+        mixing[name] = ml_collections.ConfigDict()
+        mixing[name].alpha = alpha  # of the Beta distribution
+        mixing[name].probability = 1.0  # of mixing a batch
+
     config.metric = metric = ml_collections.ConfigDict()
     metric.center = ml_collections.ConfigDict()
     metric.center.coefficient = 0.001  # of the loss, beside cross-entropy
@@ -71,9 +87,17 @@ def paper_config() -> ml_collections.ConfigDict:
     metric.supervised_contrastive.temperature = 0.05
     metric.supervised_contrastive.projection = (512, 512, 128)  # widths of the MLP
 
+    metric.balanced_contrastive = ml_collections.ConfigDict()
+    metric.balanced_contrastive.coefficient = 1.0
+    metric.balanced_contrastive.temperature = 0.1
+    metric.balanced_contrastive.projection = (512, 512, 128)
+    metric.balanced_contrastive.learning_rate = 0.1  # of the prototypes' own optimizer
+    metric.balanced_contrastive.momentum = 0.9
+
     config.weighting = weighting = ml_collections.ConfigDict()
     weighting.balanced = 'inverse_frequency'  # or 'effective_number'
     weighting.beta = 0.9999  # of the effective number
+    weighting.deferred = 0.8  # share of stage 1 before deferred weights set in
 
     config.stage1 = stage1 = ml_collections.ConfigDict()
     stage1.epochs = 100  # length of the stage
@@ -151,6 +175,8 @@ def validate(config: ml_collections.ConfigDict) -> None:
     get_method(config.method)
     _choice(config, 'weighting.balanced', 'inverse_frequency', 'effective_number')
     _choice(config, 'metric.triplet.mining', 'batch_hard', 'batch_all')
+    for name in ('focal.gamma', 'ldam.max_margin', 'cosface.margin', 'arcface.margin'):
+        _at_least(config, f'classification.{name}', 0)
     _choice(config, 'model.dtype', 'float32', 'bfloat16')
     _choice(config, 'stage2.head', 'fresh', 'previous')
     _choice(config, 'stage2.batch_statistics', 'frozen', 'drift')
@@ -158,7 +184,10 @@ def validate(config: ml_collections.ConfigDict) -> None:
         _at_least(config, field, 1)
     _at_least(config, 'checkpoint_every', 1)
     _below_one(config, 'weighting.beta')
+    _at_least(config, 'weighting.deferred', 0)
+    _below_one(config, 'weighting.deferred')
     _below_one(config, 'metric.center.momentum')
+    _below_one(config, 'metric.balanced_contrastive.momentum')
     if config.model.dropout is not None:
         _below_one(config, 'model.dropout')
     for name in config.metric:
@@ -168,19 +197,21 @@ def validate(config: ml_collections.ConfigDict) -> None:
         'data.split_seed',
         'data.imbalance_ratio',
         'metric.center.learning_rate',
+        'metric.balanced_contrastive.learning_rate',
         'metric.triplet.margin',
     ):
         _at_least(config, field, 0)
-    if not config.metric.supervised_contrastive.temperature > 0:
-        value = config.metric.supervised_contrastive.temperature
-        raise InputError(
-            f'config field metric.supervised_contrastive.temperature is {value}; allowed: above 0'
-        )
-    if not config.metric.supervised_contrastive.projection:
-        raise InputError(
-            'config field metric.supervised_contrastive.projection is empty; allowed: one width or '
-            'more'
-        )
+    for name in ('supervised_contrastive', 'balanced_contrastive'):
+        contrastive = config.metric[name]
+        if not contrastive.temperature > 0:
+            raise InputError(
+                f'config field metric.{name}.temperature is {contrastive.temperature}; allowed: '
+                'above 0'
+            )
+        if not contrastive.projection:
+            raise InputError(
+                f'config field metric.{name}.projection is empty; allowed: one width or more'
+            )
     for name, stage in stage_configs(config).items():
         _at_least(config, f'{name}.epochs', 1)
         _at_least(config, f'{name}.batch_size', 1)

@@ -16,7 +16,7 @@ from metriclt_jax.devices import place
 from metriclt_jax.errors import InputError
 from metriclt_jax.models import initialize
 from metriclt_jax.training.checkpoints import StageCheckpoints
-from metriclt_jax.training.stages import make_geometry, make_model, make_stages
+from metriclt_jax.training.stages import make_geometry, make_models, make_stages
 from metriclt_jax.training.state import create_state
 from metriclt_jax.training.workdir import read_config
 
@@ -82,8 +82,8 @@ def load(workdir: str | Path) -> TrainedClassifier:
     stages = make_stages(config)
     if not stages[-1].trains_classifier:
         raise InputError(f'method {config.method} in {workdir} trains no classifier')
-    model = make_model(config, stages, len(class_names))
     stage = stages[-1]
+    model = make_models(config, stages, len(class_names))[stage.name]
     like = create_state(stage, initialize(model, 0), jax.random.key(0), 1, len(class_names))
     directory = workdir / 'checkpoints' / stage.name
     if not directory.exists():

@@ -5,7 +5,7 @@ else (lengths, learning rates, coefficients) is the same for all rows and comes 
 that rows are compared on equal terms. Adding a method is adding a row.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from metriclt_jax.errors import InputError
 
@@ -26,8 +26,12 @@ class Method:
         classification: classification loss of stage 1, a key of `objectives.CLASSIFICATION_LOSSES`;
             None trains the features by the metric loss alone.
         metric: metric loss of stage 1, a key of `objectives.METRIC_LOSSES`, or None.
-        sampler: 'instance' (every image once an epoch) or 'class_balanced'.
-        weighting: 'uniform', or 'balanced' for the weights that `config.weighting` describes.
+        sampler: order of the images, see `data.sampling.epoch_order`.
+        weighting: 'uniform', 'balanced' for the weights that `config.weighting` describes, or
+            'effective_number'.
+        deferred: whether the weights are uniform at first and change late in the stage.
+        normalize_weights: whether the loss is divided by the sum of the weights.
+        mixing: how images are mixed, a key of `augment.mixing.MIXINGS`, or None.
         second_stage: None for the one-stage methods.
     """
 
@@ -35,19 +39,47 @@ class Method:
     metric: str | None = None
     sampler: str = 'instance'
     weighting: str = 'uniform'
+    deferred: bool = False
+    normalize_weights: bool = True
+    mixing: str | None = None
     second_stage: SecondStage | None = None
 
 
 CRW = SecondStage(weighting='balanced')
 CRS = SecondStage(sampler='class_balanced')
+CB_FOCAL = Method('focal', weighting='effective_number', normalize_weights=False)
 
 METHODS = {
+    # Table 2, row by row.
     'ce': Method(),
     'ce_crw': Method(second_stage=CRW),
     'ce_crs': Method(second_stage=CRS),
+    'ce_drw': Method(weighting='effective_number', deferred=True),
+    'rs': Method(sampler='class_balanced'),
+    'rw': Method(weighting='balanced'),
+    'ldam': Method('ldam'),
+    'ldam_crw': Method('ldam', second_stage=CRW),
+    'ldam_drw': Method('ldam', weighting='effective_number', deferred=True),
+    'focal': Method('focal'),
+    'focal_crw': Method('focal', second_stage=CRW),
+    'cb_focal': CB_FOCAL,
+    'cb_focal_crw': replace(CB_FOCAL, second_stage=CRW),
+    'mixup': Method(mixing='mixup'),
+    'mixup_crw': Method(mixing='mixup', second_stage=CRW),
+    'cutmix': Method(mixing='cutmix'),
+    'cutmix_crw': Method(mixing='cutmix', second_stage=CRW),
     'ce_ct_crw': Method(metric='center', second_stage=CRW),
     'ce_tp_crw': Method(metric='triplet', second_stage=CRW),
     'ce_sc_crw': Method(metric='supervised_contrastive', second_stage=CRW),
+    # The field since and around, on equal terms.
+    'logit_adjusted': Method('logit_adjusted'),  # with tau 1 the balanced softmax
+    'cosface_crw': Method('cosface', second_stage=CRW),
+    'arcface_crw': Method('arcface', second_stage=CRW),
+    'remix': Method(mixing='remix'),
+    'remix_crw': Method(mixing='remix', second_stage=CRW),
+    'balanced_mixup': Method(mixing='balanced_mixup'),
+    'ce_bcl_crw': Method(metric='balanced_contrastive', second_stage=CRW),
+    # Table 3, where it has further rows.
     'ce_sc': Method(metric='supervised_contrastive'),
     'sc_crw': Method(None, metric='supervised_contrastive', second_stage=CRW),
 }

@@ -33,7 +33,7 @@ def benchmark() -> None:
     check_batches(this)
     stage = this.stages[0]
     steps = this.steps_per_epoch(stage)
-    step = make_train_step(this.model, stage, steps, this.devices)
+    step = make_train_step(this.models[stage.name], stage, steps, this.devices)
     schedule = make_schedule(this, stage)
     state = this.initial_state(stage)
 
@@ -43,7 +43,7 @@ def benchmark() -> None:
         cpu = time.process_time()
         for _ in range(steps):
             batch = stopwatch.fetch(batches, in_flight)
-            state, loss = step(state, batch, schedule)
+            state, loss = step(state, batch, schedule(0))
             in_flight.append(loss)
             if len(in_flight) > IN_FLIGHT:
                 in_flight.popleft().block_until_ready()

@@ -6,7 +6,7 @@ import pytest
 from metriclt_jax.config import paper_config, validate
 from metriclt_jax.errors import InputError
 from metriclt_jax.methods import METHODS
-from metriclt_jax.training.stages import make_model, make_stages
+from metriclt_jax.training.stages import make_models, make_stages
 
 CONFIGS = sorted((Path(__file__).parents[1] / 'configs').glob('*.py'))
 
@@ -25,7 +25,7 @@ def test_every_method_of_every_config_makes_valid_stages(path, method):
     validate(config)
     stages = make_stages(config)
     assert len(stages) == (1 if METHODS[method].second_stage is None else 2)
-    make_model(config, stages, 7)
+    make_models(config, stages, 7)
 
 
 def test_the_recipe_of_the_paper():

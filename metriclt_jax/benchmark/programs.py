@@ -138,7 +138,7 @@ def _train(case: Case, model: Classifier, stage: Stage, device: jax.Device) -> P
     else:
         batch['image'] = _images(case)
     batch = jax.device_put({name: array[None] for name, array in batch.items()}, split([device]))
-    schedule = place(Schedule(jnp.ones(NUM_CLASSES)), [device])
+    schedule = place(Schedule(jnp.ones(NUM_CLASSES), jnp.ones(NUM_CLASSES)), [device])
     state = place(_state(model, stage), [device])
     step = make_train_step(model, stage, STEPS_PER_EPOCH, [device])
     return _compile(step, state, batch, schedule, carried=lambda outputs: outputs[0])

@@ -28,7 +28,7 @@ def time_table(results: Sequence[dict[str, Any]]) -> Table:
             _milliseconds(result['seconds']['median']),
             f'{result["images_per_second"]:.1f}',
             f'{_milliseconds(floors[which])} {which[0]}',
-            f'{100 * result["share_of_matrix_rate"]:.1f} %',
+            f'{100 * result["share_of_matrix_rate"]:.0f} %',
             f'{result["compile_seconds"]:.1f}',
             f'{result["memory_bytes"] / 2**20:.0f}',
         )

@@ -21,7 +21,6 @@ def evaluate() -> None:
     """Evaluates a state that a run left, on a part of its data set; prints the metrics."""
     from rich.console import Console
 
-    from metriclt_jax.evaluation.evaluate import make_eval_step
     from metriclt_jax.reports.tables import summary_table
     from metriclt_jax.training.results import evaluate_part, trained_states
     from metriclt_jax.training.setup import make_run
@@ -47,9 +46,8 @@ def evaluate() -> None:
     states = trained_states(this, stages[name])
     if _CHECKPOINT.value not in states:
         raise InputError(f'{name} in {workdir} has no best checkpoint: it was never validated')
-    eval_step = make_eval_step(this.model, stages[name].geometry, this.devices)
     variables = states[_CHECKPOINT.value].variables
-    result = evaluate_part(this, stages[name], eval_step, variables, _PART.value)
+    result = evaluate_part(this, stages[name], variables, _PART.value)
     if result is None:
         raise InputError(
             f'there is nothing to evaluate: {name} of {this.config.method} trained no classifier, '

@@ -5,6 +5,7 @@ import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import grain
 import jax
@@ -15,7 +16,7 @@ from metriclt_jax.data.sampling import Sampler, epoch_order
 from metriclt_jax.devices import split
 from metriclt_jax.errors import InputError
 
-Batch = dict[str, np.ndarray]
+Batch = dict[str, Any]  # arrays, or another batch
 
 # A batch is a gather from memory or disk: threads overlap the waiting, and few are ever needed.
 _READING = grain.ReadOptions(num_threads=4, prefetch_buffer_size=8)
@@ -44,6 +45,8 @@ def train_batches(
     batch_size: int,
     first_step: int,
     num_steps: int,
+    epochs: int | None = None,
+    second_sampler: Sampler | None = None,
     repeat_first: bool = False,
 ) -> Iterator[Batch]:
     """Yields the training batches `first_step`, ..., `first_step + num_steps - 1`.
@@ -53,32 +56,42 @@ def train_batches(
 
     Args:
         dataset: what to draw from.
-        sampler: 'instance' or 'class_balanced', see `sampling.epoch_order`.
+        sampler: see `sampling.epoch_order`.
         seed: 0 or more.
         batch_size: B, of the global batch.
         first_step: steps done before.
         num_steps: how many batches to yield.
+        epochs: length of the training, which the sampler 'progressive' needs.
+        second_sampler: of a second batch beside each, for what learns from two at a time; another
+            one than `sampler`, since equal samplers draw equal batches.
         repeat_first: yield batch `first_step` every time, which leaves only the cost of the step
             in a benchmark.
 
     Returns:
-        Batches {'image': uint8 `[B, R, R, 3]`, 'label': int32 `[B]`, 'aspect': float32 `[B]`}.
+        Batches {'image': uint8 `[B, R, R, 3]`, 'label': int32 `[B]`, 'aspect': float32 `[B]`}, and
+        with a `second_sampler` another such dict at 'second'.
 
     Raises:
-        InputError: B is larger than the training part.
+        InputError: B is larger than the training part, or the samplers are equal.
     """
+    if second_sampler == sampler:
+        raise InputError(f'second_sampler is {second_sampler!r}; allowed: another than sampler')
     per_epoch = steps_per_epoch(dataset, batch_size)
     train = dataset.parts['train']
     labels = dataset.labels[train]
 
-    @functools.lru_cache(maxsize=2)  # threads may work at the end of an epoch and past it
-    def order(epoch: int) -> np.ndarray:
-        return train[epoch_order(labels, sampler, seed, epoch)]
+    @functools.lru_cache(maxsize=4)  # threads may work at the end of an epoch and past it
+    def order(sampler: Sampler, epoch: int) -> np.ndarray:
+        return train[epoch_order(labels, sampler, seed, epoch, epochs=epochs)]
 
-    def batch(step: int) -> Batch:
+    def drawn(sampler: Sampler, step: int) -> Batch:
         epoch, position = divmod(step, per_epoch)
         start = position * batch_size
-        return _gather(dataset, order(epoch)[start : start + batch_size])
+        return _gather(dataset, order(sampler, epoch)[start : start + batch_size])
+
+    def batch(step: int) -> Batch:
+        first = drawn(sampler, step)
+        return first | {'second': drawn(second_sampler, step)} if second_sampler else first
 
     if repeat_first:
         return itertools.repeat(batch(first_step), num_steps)

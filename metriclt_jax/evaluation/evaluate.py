@@ -1,6 +1,7 @@
 """Exact evaluation: every image of a part once, whatever the batch size and the devices."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -30,13 +31,15 @@ class Evaluation(NamedTuple):
     features: np.ndarray | None
 
 
+@cache
 def make_eval_step(
-    model: nn.Module, geometry: Geometry, devices: Sequence[jax.Device] | None = None
+    model: nn.Module, geometry: Geometry, devices: tuple[jax.Device, ...] | None = None
 ) -> Callable[[Any, dict[str, jax.Array]], tuple[jax.Array, jax.Array, jax.Array]]:
     """`step(variables, batch) -> (confusion [C, C], probabilities, features)`, pmap-ed.
 
     `confusion` is summed over devices and leaves out padding (`batch['mask']` 0); the other two
-    keep the leading axis of devices.
+    keep the leading axis of devices. Stages whose models are equal get the same step, which is then
+    compiled once.
     """
 
     def step(variables, batch):

@@ -5,14 +5,31 @@ function can be jitted, calculates in float32 or wider, and stays finite, as do 
 """
 
 from metriclt_jax.losses import class_weights
-from metriclt_jax.losses.classification import cross_entropy
-from metriclt_jax.losses.metric import center, supervised_contrastive, triplet
+from metriclt_jax.losses.classification import (
+    adjust_logits,
+    arcface,
+    cosface,
+    cross_entropy,
+    focal,
+    ldam,
+    ldam_margins,
+    logit_adjusted,
+)
+from metriclt_jax.losses.metric import balanced_contrastive, center, supervised_contrastive, triplet
 from metriclt_jax.losses.reductions import weighted_mean
 
 __all__ = [
+    'adjust_logits',
+    'arcface',
+    'balanced_contrastive',
     'center',
     'class_weights',
+    'cosface',
     'cross_entropy',
+    'focal',
+    'ldam',
+    'ldam_margins',
+    'logit_adjusted',
     'supervised_contrastive',
     'triplet',
     'weighted_mean',

@@ -1,13 +1,12 @@
 """Metric losses of stage 1 (section 2.2 of the paper): compact classes, far from each other.
 
-`center` and `triplet` take Euclidean distances between raw features, `supervised_contrastive`
-cosine similarities between L2-normalised embeddings of a projection head.
+`center` and `triplet` take Euclidean distances between raw features, the contrastive losses cosine
+similarities between L2-normalised embeddings of a projection head.
 
-`triplet` and `supervised_contrastive` compare examples with each other. With `axis_name` (inside
-`pmap` or `shard_map`) the anchors are a device's own examples, and their candidates those of all
-devices. Only the mean over devices of the returned values, and of their gradients, has a meaning
-then: it is the value of the global batch (see `weighted_mean`). Every device must hold equally
-many examples.
+All but `center` compare examples with each other. With `axis_name` (inside `pmap` or `shard_map`)
+the anchors are a device's own examples, and their candidates those of all devices. Only the mean
+over devices of the returned values, and of their gradients, has a meaning then: it is the value of
+the global batch (see `weighted_mean`). Every device must hold equally many examples.
 """
 
 import jax
@@ -133,13 +132,76 @@ def supervised_contrastive(
     """
     embeddings, labels = _vectors_and_labels(embeddings, labels)
     embeddings = _l2_normalize(embeddings)
-    candidates = _gather(embeddings, axis_name)
-    logits = jnp.matmul(embeddings, candidates.T, precision='highest') / temperature
+    logits = _similarities(embeddings, _gather(embeddings, axis_name)) / temperature
     positive, negative = _pairs(labels, axis_name)
     log_probabilities = jax.nn.log_softmax(logits, axis=-1, where=positive | negative)
     positives = jnp.sum(positive, axis=-1)
     losses = -jnp.sum(log_probabilities, axis=-1, where=positive) / jnp.maximum(positives, 1)
     return weighted_mean(losses, positives > 0, axis_name)
+
+
+def balanced_contrastive(
+    embeddings: ArrayLike,
+    labels: ArrayLike,
+    prototypes: ArrayLike,
+    temperature: float = 0.1,
+    axis_name: str | None = None,
+) -> jax.Array:
+    """Balanced contrastive loss (Zhu et al. 2022): every class weighs the same for every anchor.
+
+    The prototype of each class joins the batch as one more example of it (class-complement), as a
+    candidate but not as an anchor. For an anchor i let K(c) be the examples of class c other than
+    i, and the prototype of c; no K(c) is empty. With s(k) = exp(z_i z_k / T) the loss of i, of
+    class y, is
+
+        mean over p in K(y) of -log(s(p) / sum over all classes c of (mean over k in K(c) of s(k))).
+
+    The means in the denominator (class-averaging) keep frequent classes from outweighing rare ones
+    there. The anchor is in neither sum, nor in the size of K(y), as in the authors' code. The
+    result is the mean over all anchors: each has a positive, its prototype.
+
+    Args:
+        embeddings: `[B, P]`, L2-normalised here.
+        labels: integers in [0, C) `[B]`.
+        prototypes: one for each class, `[C, P]`, L2-normalised here; learned as well, in the paper
+            a projection of the classifier's weight vectors. The same on all devices.
+        temperature: T.
+        axis_name: mapped axis over which the batch is split, or None.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: shapes other than those above, or labels that are no integers.
+
+    >>> embeddings, prototypes = jnp.ones([5, 2]), jnp.ones([3, 2])
+    >>> f'{balanced_contrastive(embeddings, [0, 0, 0, 0, 1], prototypes):.4f}'  # log(3)
+    '1.0986'
+    """
+    embeddings, labels = _vectors_and_labels(embeddings, labels)
+    prototypes = at_least_float32(prototypes)
+    if prototypes.ndim != 2 or prototypes.shape[1] != embeddings.shape[1]:
+        raise ValueError(
+            f'prototypes must be [C, P] for embeddings [B, P] of shape {embeddings.shape}, '
+            f'got shape {prototypes.shape}.'
+        )
+    embeddings, prototypes = _l2_normalize(embeddings), _l2_normalize(prototypes)
+    candidates = jnp.concatenate([_gather(embeddings, axis_name), prototypes])
+    logits = _similarities(embeddings, candidates) / temperature
+
+    classes = jnp.arange(len(prototypes))
+    is_own_prototype = labels[:, None] == classes
+    positive, negative = _pairs(labels, axis_name)
+    positive = jnp.concatenate([positive, is_own_prototype], axis=1)
+    negative = jnp.concatenate([negative, ~is_own_prototype], axis=1)
+    # The class of each candidate has this many candidates; the anchor is none of its own ones.
+    candidate_classes = jnp.concatenate([_gather(labels, axis_name), classes])
+    sizes = jnp.sum(candidate_classes[:, None] == candidate_classes, axis=0) - positive
+    log_denominators = jax.nn.logsumexp(logits - jnp.log(sizes), axis=-1, where=positive | negative)
+    mean_positive_logits = jnp.mean(logits, axis=-1, where=positive)
+    # Every anchor counts, and every device has as many: the mean over devices of local means is
+    # the mean over the global batch.
+    return jnp.mean(log_denominators - mean_positive_logits)
 
 
 def _batch_hard(distances, positive, negative, margin):
@@ -186,6 +248,11 @@ def _pairs(labels: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.Arr
     is_self = first + jnp.arange(labels.size)[:, None] == jnp.arange(candidate_labels.size)
     is_same_class = labels[:, None] == candidate_labels
     return is_same_class & ~is_self, ~is_same_class
+
+
+def _similarities(anchors: jax.Array, candidates: jax.Array) -> jax.Array:
+    """Inner products `[A, B]` between the rows `[A, P]` and `[B, P]`."""
+    return jnp.matmul(anchors, candidates.T, precision='highest')
 
 
 def _squared_distances(anchors: jax.Array, candidates: jax.Array) -> jax.Array:

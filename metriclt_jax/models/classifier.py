@@ -44,12 +44,14 @@ class Classifier(nn.Module):
 
     Parameters are grouped as `backbone`, `head` and, where `projection` gives widths, `projection`;
     only the backbone has `batch_stats`. In training `dropout` is the probability with which the
-    head does not see a feature, and `axis_name` the axis of the devices that share a batch.
+    head does not see a feature, and `axis_name` the axis of the devices that share a batch. The
+    logits of a cosine head are `scale` times its cosines.
     """
 
     backbone: nn.Module
     num_classes: int
     head: str = 'linear'
+    scale: float = 30.0
     projection: tuple[int, ...] | None = None
     dropout: float = 0.0
     axis_name: str | None = None
@@ -78,7 +80,8 @@ class Classifier(nn.Module):
                     "pass rngs={'dropout': key}"
                 )
             seen = dropout(features, self.dropout, self.make_rng('dropout'), self.axis_name)
-        return Outputs(features, embeddings=embeddings, **HEADS[self.head](seen, self.num_classes))
+        outputs = HEADS[self.head](seen, self.num_classes, self.scale)
+        return Outputs(features, embeddings=embeddings, **outputs)
 
 
 def create_model(
@@ -86,6 +89,7 @@ def create_model(
     num_classes: int,
     *,
     head: str = 'linear',
+    scale: float = 30.0,
     projection: Sequence[int] | None = None,
     dropout: float | None = None,
     dtype: str = 'float32',
@@ -95,13 +99,14 @@ def create_model(
 ) -> Classifier:
     """Makes the classifier `name`: resnet18, resnet50, densenet121 or mobilenet_v2.
 
-    `projection` are the widths of the projection's layers; `dropout` is the probability with which
-    the head does not see a feature in training (None: torchvision's, which is 0.2 for mobilenet_v2
-    and 0 for the others); `dtype` is that of the computation ('float32' or 'bfloat16'; parameters,
-    statistics and outputs are float32); `axis_name` is the axis of the devices that share a batch
-    in training, and `cross_device_batch_norm` whether BatchNorm takes its statistics over all of
-    them. The options of the backbones stand with the classes `ResNet`, `DenseNet` and
-    `MobileNetV2`; all have `remat`, which trades time for memory.
+    `head` is 'linear' or 'cosine', whose logits are `scale` times the cosines between features and
+    class vectors; `projection` are the widths of the projection's layers; `dropout` is the
+    probability with which the head does not see a feature in training (None: torchvision's, which
+    is 0.2 for mobilenet_v2 and 0 for the others); `dtype` is that of the computation ('float32' or
+    'bfloat16'; parameters, statistics and outputs are float32); `axis_name` is the axis of the
+    devices that share a batch in training, and `cross_device_batch_norm` whether BatchNorm takes
+    its statistics over all of them. The options of the backbones stand with the classes `ResNet`,
+    `DenseNet` and `MobileNetV2`; all have `remat`, which trades time for memory.
 
     Raises InputError for a name or an option that does not exist, or a value that is not allowed.
 
@@ -131,6 +136,7 @@ def create_model(
         ),
         num_classes,
         head,
+        scale,
         tuple(projection) if projection else None,
         dropout,
         axis_name,

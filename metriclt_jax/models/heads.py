@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from metriclt_jax.devices import example_keys
-from metriclt_jax.models.initializers import uniform
+from metriclt_jax.models.initializers import Initializer, uniform
 
 
 def linear(inputs: int, outputs: int, name: str) -> nn.Module:
@@ -17,13 +17,34 @@ def linear(inputs: int, outputs: int, name: str) -> nn.Module:
     return nn.Dense(outputs, kernel_init=initializer, bias_init=initializer, name=name)
 
 
-def linear_head(features: jax.Array, num_classes: int) -> dict[str, jax.Array]:
+def linear_head(features: jax.Array, num_classes: int, scale: float) -> dict[str, jax.Array]:
     """Logits `[B, C]` as a linear function of features `[B, D]`."""
+    del scale  # its weights find theirs
     return {'logits': linear(features.shape[-1], num_classes, name='head')(features)}
 
 
+class Cosines(nn.Module):
+    """Cosines `[B, C]` between features `[B, D]` and the vectors of the classes, no bias."""
+
+    num_classes: int
+    kernel_init: Initializer = uniform(1.0)
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """Cosines of `features` with the columns of `kernel` `[D, C]`."""
+        shape = (features.shape[-1], self.num_classes)
+        kernel = self.param('kernel', self.kernel_init, shape)
+        return jnp.matmul(l2_normalize(features), l2_normalize(kernel, axis=0), precision='highest')
+
+
+def cosine_head(features: jax.Array, num_classes: int, scale: float) -> dict[str, jax.Array]:
+    """Cosines `[B, C]`, and as logits `scale` times them (Cao et al. 2019, for LDAM)."""
+    cosines = Cosines(num_classes, name='head')(features)
+    return {'logits': scale * cosines, 'cosines': cosines}
+
+
 # Each makes the module `head` of the classifier that calls it, and returns its named outputs.
-HEADS = {'linear': linear_head}
+HEADS = {'linear': linear_head, 'cosine': cosine_head}
 
 
 def dropout(
@@ -54,6 +75,11 @@ class Projection(nn.Module):
         x = features
         for i, width in enumerate(self.widths):
             x = linear(x.shape[-1], width, name=str(i))(x if i == 0 else nn.relu(x))
-        squared_norm = jnp.sum(x * x, axis=-1, keepdims=True)
-        # The floor keeps value and gradient finite at zero; it is torch's, squared.
-        return x * lax.rsqrt(jnp.maximum(squared_norm, 1e-24))
+        return l2_normalize(x)
+
+
+def l2_normalize(x: jax.Array, axis: int = -1) -> jax.Array:
+    """Vectors along `axis` scaled to length 1."""
+    squared_norm = jnp.sum(x * x, axis=axis, keepdims=True)
+    # The floor keeps value and gradient finite at zero; it is torch's, squared.
+    return x * lax.rsqrt(jnp.maximum(squared_norm, 1e-24))

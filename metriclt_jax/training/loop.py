@@ -2,6 +2,7 @@
 
 import collections
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from metriclt_jax.errors import InputError
 from metriclt_jax.training.checkpoints import Best
 from metriclt_jax.training.progress import Progress, Stopwatch
 from metriclt_jax.training.results import evaluate_part
-from metriclt_jax.training.schedules import Schedule, make_class_weights
+from metriclt_jax.training.schedules import Schedule, deferred, make_class_weights
 from metriclt_jax.training.setup import Run
 from metriclt_jax.training.stages import Stage
 from metriclt_jax.training.state import TrainState
@@ -32,7 +33,6 @@ def train_stage(
     this: Run,
     stage: Stage,
     previous: Any,
-    eval_step: Any,
     metrics: EpochLog,
     timing: EpochLog,
     terminated: list[bool],
@@ -43,7 +43,6 @@ def train_stage(
         this: the run.
         stage: what to train.
         previous: the variables that the stage before left; for the first, pretrained ones or None.
-        eval_step: from `make_eval_step`.
         metrics: gets the line of each epoch's losses and metrics.
         timing: gets the line of each epoch's times.
         terminated: becomes non-empty when the run is to stop.
@@ -65,7 +64,7 @@ def train_stage(
     if first_step:
         this.console.print(f'{stage.name} goes on from step {first_step} of {last_step}')
 
-    train_step = make_train_step(this.model, stage, steps_per_epoch, this.devices)
+    train_step = make_train_step(this.models[stage.name], stage, steps_per_epoch, this.devices)
     schedule = make_schedule(this, stage)
     batches = make_batches(this, stage, first_step, last_step - first_step)
     progress = Progress(this.console, stage.name, stage.epochs, steps_per_epoch, stage.batch_size)
@@ -73,7 +72,7 @@ def train_stage(
     in_flight = collections.deque()
     for step in range(first_step + 1, last_step + 1):
         batch = stopwatch.fetch(batches, in_flight)
-        state, loss = train_step(state, batch, schedule)
+        state, loss = train_step(state, batch, schedule(step - 1))
         in_flight.append(loss)
         if len(in_flight) > IN_FLIGHT:
             progress.update(step, in_flight.popleft().block_until_ready())
@@ -83,7 +82,7 @@ def train_stage(
             line = _line(this, stage, epoch, state)
             times = stopwatch.stop()
             if epoch % this.config.evaluation.every == 0 or step == last_step:
-                line['validation'], best = _validate(this, stage, eval_step, state, step, best)
+                line['validation'], best = _validate(this, stage, state, step, best)
             timing.append({name: line[name] for name in ('stage', 'epoch', 'step')} | times)
             metrics.append(line)
             progress.epoch(line)
@@ -100,12 +99,22 @@ def train_stage(
     return state.variables
 
 
-def make_schedule(this: Run, stage: Stage) -> Schedule:
-    """The values that the stage's objective is told, on the devices."""
-    weights = make_class_weights(
-        stage.class_weights, this.dataset.train_counts, this.config.weighting.beta
+def make_schedule(this: Run, stage: Stage) -> Callable[[int], Schedule]:
+    """What the stage's objective is told, on the devices, by the number of completed updates."""
+    counts = this.dataset.train_counts
+
+    def schedule(kind: str) -> Schedule:
+        weights = make_class_weights(kind, counts, this.config.weighting.beta)
+        values = Schedule(jnp.asarray(weights), jnp.asarray(counts, jnp.float32))
+        return place(values, this.devices)
+
+    return deferred(
+        schedule('uniform'),
+        schedule(stage.class_weights),
+        fraction=stage.weights_from,
+        epochs=stage.epochs,
+        steps_per_epoch=this.steps_per_epoch(stage),
     )
-    return place(Schedule(class_weights=jnp.asarray(weights)), this.devices)
 
 
 def make_batches(
@@ -119,6 +128,8 @@ def make_batches(
         batch_size=stage.batch_size,
         first_step=first_step,
         num_steps=num_steps,
+        epochs=stage.epochs,
+        second_sampler=stage.second_sampler,
         repeat_first=repeat_first,
     )
     return prefetch_to_devices(batches, this.devices)
@@ -145,10 +156,10 @@ def _line(this: Run, stage: Stage, epoch: int, state: TrainState) -> dict[str, A
 
 
 def _validate(
-    this: Run, stage: Stage, eval_step: Any, state: TrainState, step: int, best: Best | None
+    this: Run, stage: Stage, state: TrainState, step: int, best: Best | None
 ) -> tuple[dict[str, Any] | None, Best | None]:
     """The metrics of the validation part, if there are any, and where the best ones were."""
-    result = evaluate_part(this, stage, eval_step, state.variables, 'validation')
+    result = evaluate_part(this, stage, state.variables, 'validation')
     if result is None:
         return None, best
     if best is None or result.summary['mcr_all'] > best.value:

@@ -13,7 +13,74 @@ from metriclt_jax import losses
 from metriclt_jax.models import Outputs
 from metriclt_jax.training.schedules import Schedule
 
-CLASSIFICATION_LOSSES = {'cross_entropy': losses.cross_entropy}
+
+@dataclass(frozen=True)
+class ClassificationLoss:
+    """A classification loss as an objective uses it.
+
+    Attributes:
+        loss: `(outputs, targets, class_counts)` -> `[B]`; `targets` are labels `[B]` or, for mixed
+            images, probabilities `[B, C]`.
+        head: the kind of head that gives what it needs, a key of `models.heads.HEADS`.
+        scale: of the logits of a cosine head, so that softmax means what the loss makes of them.
+    """
+
+    loss: Callable[[Outputs, jax.Array, jax.Array], jax.Array]
+    head: str = 'linear'
+    scale: float = 1.0
+
+
+def _cross_entropy(config: ConfigDict) -> ClassificationLoss:
+    del config
+    return ClassificationLoss(
+        lambda outputs, targets, counts: losses.cross_entropy(outputs.logits, targets)
+    )
+
+
+def _focal(config: ConfigDict) -> ClassificationLoss:
+    return ClassificationLoss(
+        lambda outputs, targets, counts: losses.focal(outputs.logits, targets, config.focal.gamma)
+    )
+
+
+def _logit_adjusted(config: ConfigDict) -> ClassificationLoss:
+    tau = config.logit_adjusted.tau
+    return ClassificationLoss(
+        lambda outputs, targets, counts: losses.logit_adjusted(outputs.logits, targets, counts, tau)
+    )
+
+
+def _ldam(config: ConfigDict) -> ClassificationLoss:
+    max_margin, scale = config.ldam.max_margin, config.ldam.scale
+
+    def loss(outputs, targets, counts):
+        return losses.ldam(outputs.cosines, targets, counts, max_margin, scale)
+
+    return ClassificationLoss(loss, 'cosine', scale)
+
+
+def _with_margin(name: str) -> Callable[[ConfigDict], ClassificationLoss]:
+    def make(config: ConfigDict) -> ClassificationLoss:
+        function = {'cosface': losses.cosface, 'arcface': losses.arcface}[name]
+        margin, scale = config[name].margin, config[name].scale
+
+        def loss(outputs, targets, counts):
+            return function(outputs.cosines, targets, margin, scale)
+
+        return ClassificationLoss(loss, 'cosine', scale)
+
+    return make
+
+
+# Each takes `config.classification`.
+CLASSIFICATION_LOSSES = {
+    'cross_entropy': _cross_entropy,
+    'focal': _focal,
+    'logit_adjusted': _logit_adjusted,
+    'ldam': _ldam,
+    'cosface': _with_margin('cosface'),
+    'arcface': _with_margin('arcface'),
+}
 
 _NO_UPDATE = optax.identity()
 
@@ -75,11 +142,31 @@ def _supervised_contrastive(config: ConfigDict) -> MetricLoss:
     return MetricLoss(loss, config.coefficient, projection=tuple(config.projection))
 
 
+def _balanced_contrastive(config: ConfigDict) -> MetricLoss:
+    def loss(parameters, outputs, labels, axis_name):
+        return losses.balanced_contrastive(
+            outputs.embeddings, labels, parameters['prototypes'], config.temperature, axis_name
+        )
+
+    def init(key, num_classes, feature_dim):
+        del feature_dim  # prototypes lie among the embeddings
+        return {'prototypes': jax.random.normal(key, (num_classes, config.projection[-1]))}
+
+    optimizer = optax.sgd(config.learning_rate, config.momentum)
+    return MetricLoss(loss, config.coefficient, init, optimizer, tuple(config.projection))
+
+
 METRIC_LOSSES = {
     'center': _center,
     'triplet': _triplet,
     'supervised_contrastive': _supervised_contrastive,
+    'balanced_contrastive': _balanced_contrastive,
 }
+
+
+def make_classification_loss(name: str | None, config: ConfigDict) -> ClassificationLoss | None:
+    """The classification loss `name` with its fields of `config.classification`; None for None."""
+    return None if name is None else CLASSIFICATION_LOSSES[name](config)
 
 
 def make_metric_loss(name: str | None, config: ConfigDict) -> MetricLoss | None:
@@ -106,12 +193,15 @@ class Objective:
     """Classification loss + coefficient x metric loss, either of which may be missing.
 
     Attributes:
-        classification: a key of `CLASSIFICATION_LOSSES` or None.
+        classification: a `ClassificationLoss` or None.
         metric: a `MetricLoss` or None.
+        normalize_weights: whether the mean divides by the sum of the class weights, or by the
+            number of examples (class-balanced losses; Cui et al. 2019).
     """
 
-    classification: str | None
+    classification: ClassificationLoss | None
     metric: MetricLoss | None = None
+    normalize_weights: bool = True
 
     def __call__(
         self,
@@ -127,8 +217,9 @@ class Objective:
         Args:
             apply: `(variables, images)` -> `(Outputs, new batch_stats)`, in training mode.
             variables: `params`, `batch_stats` and `metric` (the metric loss's own parameters).
-            batch: `image` `[B, S, S, 3]` float32, `label` `[B]` int32.
-            schedule: class weights.
+            batch: `image` `[B, S, S, 3]` float32, `label` `[B]` int32 and, for mixed images,
+                `target` `[B, C]`, the probabilities that take the labels' place in the loss.
+            schedule: class weights and counts.
             key: random key of this step, the same on all devices.
             axis_name: the devices' axis; then only the mean over devices of the value and of its
                 gradients is meaningful, and it is the global batch's.
@@ -140,9 +231,14 @@ class Objective:
         metric_gradients = {}
         report = {}
         if self.classification is not None:
-            per_example = CLASSIFICATION_LOSSES[self.classification](outputs.logits, labels)
+            targets = batch.get('target', labels)
+            values = self.classification.loss(outputs, targets, schedule.class_counts)
             weights = schedule.class_weights[labels]
-            classification = losses.weighted_mean(per_example, weights, axis_name)
+            if targets.ndim == 2:
+                weights = targets @ schedule.class_weights
+            if not self.normalize_weights:
+                values, weights = weights * values, jnp.ones_like(weights)
+            classification = losses.weighted_mean(values, weights, axis_name)
             value += classification
             correct = jnp.argmax(outputs.logits, axis=-1) == labels
             report |= {'classification': classification, 'accuracy': jnp.mean(correct)}

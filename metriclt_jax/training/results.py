@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 
 from metriclt_jax.errors import InputError
-from metriclt_jax.evaluation.evaluate import Evaluation, evaluate
+from metriclt_jax.evaluation.evaluate import Evaluation, evaluate, make_eval_step
 from metriclt_jax.evaluation.metrics import summarize
 from metriclt_jax.training.setup import Run
 from metriclt_jax.training.stages import Stage
 from metriclt_jax.training.state import TrainState
 
 
-def evaluate_stages(this: Run, eval_step: Any) -> tuple[dict[str, Any], np.ndarray | None]:
+def evaluate_stages(this: Run) -> tuple[dict[str, Any], np.ndarray | None]:
     """Evaluates what the stages' checkpoints hold: all of `results.json` but times and versions.
 
     Returns:
@@ -27,9 +27,7 @@ def evaluate_stages(this: Run, eval_step: Any) -> tuple[dict[str, Any], np.ndarr
         for which, state in trained_states(this, stage).items():
             is_final = stage is this.stages[-1] and which == 'last'
             parts = {
-                part: evaluate_part(
-                    this, stage, eval_step, state.variables, part, features=is_final
-                )
+                part: evaluate_part(this, stage, state.variables, part, features=is_final)
                 for part in ('validation', 'test')
             }
             entry[which] = {part: result and result.summary for part, result in parts.items()}
@@ -73,14 +71,15 @@ class PartResult:
 
 
 def evaluate_part(
-    this: Run, stage: Stage, eval_step: Any, variables: Any, part: str, features: bool = False
+    this: Run, stage: Stage, variables: Any, part: str, features: bool = False
 ) -> PartResult | None:
     """Evaluates a part; None where it is empty or the stage has trained no classifier."""
     if not stage.trains_classifier or len(this.dataset.parts[part]) == 0:
         return None
+    step = make_eval_step(this.models[stage.name], stage.geometry, this.devices)
     batch_size = this.config.evaluation.batch_size
     evaluation = evaluate(
-        eval_step, variables, this.dataset, part, batch_size, this.devices, features=features
+        step, variables, this.dataset, part, batch_size, this.devices, features=features
     )
     summary = summarize(
         evaluation.probabilities,

@@ -17,7 +17,6 @@ import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from metriclt_jax.evaluation.evaluate import make_eval_step
 from metriclt_jax.models.pretrained import Pretrained
 from metriclt_jax.training.loop import Interrupted, train_stage
 from metriclt_jax.training.results import evaluate_stages
@@ -66,18 +65,15 @@ def run(config: ConfigDict, workdir: str | Path, console: Console | None = None)
         metrics.resume(steps)
         timing.resume(steps)
         earlier = sum(line['seconds'] for line in timing.lines)
-        eval_step = make_eval_step(this.model, this.stages[0].geometry, this.devices)
         start = _describe_start(this, pretrained)
         variables = pretrained and pretrained.variables
         terminated: list[bool] = []
         with _stopping(lambda: terminated.append(True)):
             for stage in this.stages:
-                variables = train_stage(
-                    this, stage, variables, eval_step, metrics, timing, terminated
-                )
+                variables = train_stage(this, stage, variables, metrics, timing, terminated)
         this.console.print('evaluating the trained stages')
         with _stopping(_stop_evaluating):
-            results, features = evaluate_stages(this, eval_step)
+            results, features = evaluate_stages(this)
             if config.figures:
                 _draw_figures(this, metrics, results, features)
         results['pretrained'] = start

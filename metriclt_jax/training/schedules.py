@@ -2,13 +2,17 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from fractions import Fraction
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metriclt_jax.errors import InputError
 from metriclt_jax.losses import class_weights
+
+T = TypeVar('T')
 
 
 class Schedule(NamedTuple):
@@ -16,9 +20,11 @@ class Schedule(NamedTuple):
 
     Attributes:
         class_weights: `[C]`, sum C.
+        class_counts: `[C]` float32, training images of each class.
     """
 
     class_weights: jax.Array
+    class_counts: jax.Array
 
 
 def warmup_cosine(
@@ -62,3 +68,52 @@ def make_class_weights(kind: str, counts: np.ndarray, beta: float) -> np.ndarray
         'effective_number': lambda: class_weights.effective_number(counts, beta),
     }
     return np.asarray(weights[kind](), np.float32)
+
+
+def deferred(
+    before: T, after: T, *, fraction: float, epochs: int, steps_per_epoch: int
+) -> Callable[[int], T]:
+    """Values that change once: `after` from the given fraction of the training on.
+
+    With uniform weights before and effective-number weights after, this is deferred re-weighting
+    (DRW, Cao et al. 2019). Of N = `epochs` x `steps_per_epoch` updates, the first that uses
+    `after` has ceil(fraction N) updates before it: exactly 80 epochs, if the fraction is 0.8 and
+    there are 100.
+
+    Args:
+        before: any value, e.g. weights `[C]` or a `Schedule`.
+        after: another of the same kind.
+        fraction: 0 (at once) to 1 (never).
+        epochs: length of the training.
+        steps_per_epoch: updates in an epoch.
+
+    Returns:
+        A function of the number of completed updates, on the host. It returns one of the two
+        objects itself, so that a change is seen by `is`.
+
+    Raises:
+        InputError: the fraction is outside 0 to 1.
+
+    >>> weights = deferred('uniform', 'balanced', fraction=0.8, epochs=5, steps_per_epoch=10)
+    >>> weights(39), weights(40)
+    ('uniform', 'balanced')
+    """
+    if not 0 <= fraction <= 1:
+        raise InputError(f'the fraction before a deferred change is {fraction}; allowed: 0 to 1')
+    # A product of floats could end just above a whole number, and ceil one step late.
+    exact = Fraction(fraction).limit_denominator(10**6)
+    start = math.ceil(exact * epochs * steps_per_epoch)
+    return lambda step: after if step >= start else before
+
+
+def bbn_alpha(epoch: int, epochs: int) -> float:
+    """BBN's share of the conventional branch, 1 - ((epoch - 1) / epochs)^2 (Zhou et al. 2020).
+
+    Args:
+        epoch: counted from 1, so 1 + completed updates // updates in an epoch.
+        epochs: length of the training.
+
+    >>> bbn_alpha(1, 100), bbn_alpha(51, 100)
+    (1.0, 0.75)
+    """
+    return 1 - ((epoch - 1) / epochs) ** 2

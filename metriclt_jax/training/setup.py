@@ -1,11 +1,9 @@
 """What a run needs before it trains: checked config, devices, data, model, stages."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
 from ml_collections import ConfigDict
@@ -17,10 +15,10 @@ from metriclt_jax.data.pipeline import steps_per_epoch
 from metriclt_jax.devices import place
 from metriclt_jax.errors import InputError
 from metriclt_jax.evaluation.metrics import class_groups
-from metriclt_jax.models import initialize
+from metriclt_jax.models import Classifier, initialize
 from metriclt_jax.models.pretrained import Pretrained, load
 from metriclt_jax.training.checkpoints import StageCheckpoints
-from metriclt_jax.training.stages import Stage, make_model, make_stages
+from metriclt_jax.training.stages import Stage, make_models, make_stages
 from metriclt_jax.training.state import TrainState, create_state
 
 
@@ -30,11 +28,11 @@ class Run:
 
     config: ConfigDict
     workdir: Path
-    devices: Sequence[jax.Device]
+    devices: tuple[jax.Device, ...]
     stages: tuple[Stage, ...]
     dataset: Dataset
     groups: dict[str, list[int]]
-    model: nn.Module
+    models: dict[str, Classifier]  # by the name of the stage; they differ in the head at most
     console: Console
 
     def checkpoints(self, stage: Stage) -> StageCheckpoints:
@@ -66,11 +64,11 @@ class Run:
         `load_pretrained`; if None, all parameters are random.
         """
         seed = self.seed(stage)
-        variables = initialize(self.model, seed)
+        variables = initialize(self.models[stage.name], seed)
         if previous is not None:
             head = variables['params']['head']
             variables = previous
-            if stage.head == 'fresh':
+            if stage.fresh_head:
                 variables = {**previous, 'params': {**previous['params'], 'head': head}}
         state = create_state(
             stage,
@@ -92,7 +90,7 @@ def make_run(config: ConfigDict, workdir: Path, console: Console) -> Run:
         raise InputError(
             f'config field num_devices is {config.num_devices}; allowed: 0 (all) to {len(devices)}'
         )
-    devices = devices[: config.num_devices or None]
+    devices = tuple(devices[: config.num_devices or None])
     validate(config)
     stages = make_stages(config)
     dataset = load_dataset(config.data)
@@ -101,8 +99,8 @@ def make_run(config: ConfigDict, workdir: Path, console: Console) -> Run:
     for part in ('validation', 'test'):
         _require_every_class(dataset, part)
     groups = class_groups(dataset.train_counts, config.data.major, config.data.minor)
-    model = make_model(config, stages, len(dataset.class_names))
-    return Run(config, workdir, devices, stages, dataset, groups, model, console)
+    models = make_models(config, stages, len(dataset.class_names))
+    return Run(config, workdir, devices, stages, dataset, groups, models, console)
 
 
 def load_pretrained(this: Run) -> Pretrained | None:
@@ -129,7 +127,7 @@ def load_pretrained(this: Run) -> Pretrained | None:
         )
     except InputError as error:
         raise InputError(f'config field model.pretrained: {error}') from None
-    variables = initialize(this.model, seed)
+    variables = initialize(this.models[this.stages[0].name], seed)
     variables['params']['backbone'] = loaded.variables['params']['backbone']
     variables['batch_stats'] = loaded.variables['batch_stats']
     return loaded._replace(variables=variables)

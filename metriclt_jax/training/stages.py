@@ -3,15 +3,20 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import flax.linen as nn
 import jax
 from ml_collections import ConfigDict
 
 from metriclt_jax.augment.geometry import Geometry
+from metriclt_jax.augment.mixing import Mixing
 from metriclt_jax.devices import AXIS
+from metriclt_jax.errors import InputError
 from metriclt_jax.methods import get_method
-from metriclt_jax.models import create_model
-from metriclt_jax.training.objectives import Objective, make_metric_loss
+from metriclt_jax.models import Classifier, create_model
+from metriclt_jax.training.objectives import (
+    Objective,
+    make_classification_loss,
+    make_metric_loss,
+)
 from metriclt_jax.training.schedules import warmup_cosine
 
 
@@ -47,9 +52,13 @@ class Stage:
         trainable: top-level parameter names that it changes.
         frozen: the other top-level names; these parameters stay bitwise as they are.
         backbone_train: whether BatchNorm uses the batch and learns statistics.
-        head: 'fresh' (initialised when the stage begins) or 'previous' (taken over).
+        head: kind of classifier, a key of `models.heads.HEADS`.
+        fresh_head: whether it is initialised when the stage begins; else the stage before left it.
         sampler: order of an epoch, see `data.sampling`.
+        second_sampler: that of a second batch beside each, or None.
         class_weights: kind of weights, see `schedules.make_class_weights`.
+        weights_from: share of the stage before they set in; until then they are uniform.
+        mixing: how a batch is mixed after the augmentation, or None.
         geometry: the augmentation; None for batches of images that are ready, float32.
         optimizer: SGD and its learning rate.
         epochs: length.
@@ -62,8 +71,12 @@ class Stage:
     frozen: tuple[str, ...]
     backbone_train: bool
     head: str
+    fresh_head: bool
     sampler: str
+    second_sampler: str | None
     class_weights: str
+    weights_from: float
+    mixing: Mixing | None
     geometry: Geometry | None
     optimizer: Optimizer
     epochs: int
@@ -106,20 +119,35 @@ def make_stages(config: ConfigDict) -> tuple[Stage, ...]:
     method = get_method(config.method)
     geometry = make_geometry(config)
     metric = make_metric_loss(method.metric, config.metric)
-    weights = {'uniform': 'uniform', 'balanced': config.weighting.balanced}
+    weights = {
+        'uniform': 'uniform',
+        'balanced': config.weighting.balanced,
+        'effective_number': 'effective_number',
+    }
+    classification = make_classification_loss(method.classification, config.classification)
+    mixing = method.mixing and Mixing(method.mixing, **config.mixing[method.mixing])
+    if mixing and (metric is not None or classification is None):
+        raise InputError(
+            f'method {config.method} mixes images, which then have no class of their own for a '
+            'metric loss; allowed: mixing with a classification loss alone'
+        )
 
     projection = ('projection',) if metric is not None and metric.projection else ()
-    classifies = method.classification is not None
+    classifies = classification is not None
     stages = [
         Stage(
             name='stage1',
-            objective=Objective(method.classification, metric),
+            objective=Objective(classification, metric, method.normalize_weights),
             trainable=('backbone', *(('head',) if classifies else ()), *projection),
             frozen=() if classifies else ('head',),
             backbone_train=True,
-            head='fresh',
+            head=classification.head if classifies else 'linear',
+            fresh_head=True,
             sampler=method.sampler,
+            second_sampler='class_balanced' if mixing and 'second' in mixing.needs else None,
             class_weights=weights[method.weighting],
+            weights_from=config.weighting.deferred if method.deferred else 0.0,
+            mixing=mixing,
             geometry=geometry,
             optimizer=_optimizer(config.stage1),
             epochs=config.stage1.epochs,
@@ -130,35 +158,53 @@ def make_stages(config: ConfigDict) -> tuple[Stage, ...]:
         stages.append(
             Stage(
                 name='stage2',
-                objective=Objective('cross_entropy'),
+                objective=Objective(
+                    make_classification_loss('cross_entropy', config.classification)
+                ),
                 trainable=('head',),
                 frozen=('backbone', *projection),
                 backbone_train=config.stage2.batch_statistics == 'drift',
-                head=config.stage2.head,
+                head='linear',
+                fresh_head=config.stage2.head == 'fresh',
                 sampler=method.second_stage.sampler,
+                second_sampler=None,
                 class_weights=weights[method.second_stage.weighting],
+                weights_from=0.0,
+                mixing=None,
                 geometry=geometry,
                 optimizer=_optimizer(config.stage2),
                 epochs=config.stage2.epochs,
                 batch_size=config.stage2.batch_size,
             )
         )
+    if len({stage.head for stage in stages}) > 1 and not stages[-1].fresh_head:
+        raise InputError(
+            f'config field stage2.head is previous, but stage 1 of {config.method} has a head of '
+            f'kind {stages[0].head}; allowed: fresh'
+        )
     return tuple(stages)
 
 
-def make_model(config: ConfigDict, stages: tuple[Stage, ...], num_classes: int) -> nn.Module:
-    """The model that all stages of the config's method share."""
+def make_models(
+    config: ConfigDict, stages: tuple[Stage, ...], num_classes: int
+) -> dict[str, Classifier]:
+    """The model of each stage, by name: one backbone and projection, each stage's own head."""
     projections = [s.objective.metric.projection for s in stages if s.objective.metric is not None]
-    return create_model(
-        config.model.name,
-        num_classes,
-        projection=next(iter(projections), None),
-        dtype=config.model.dtype,
-        dropout=config.model.dropout,
-        axis_name=AXIS,
-        cross_device_batch_norm=config.model.cross_device_batch_norm,
-        **{name: value for name, value in config.model.options.items() if value is not None},
-    )
+    return {
+        stage.name: create_model(
+            config.model.name,
+            num_classes,
+            head=stage.head,
+            scale=stage.objective.classification.scale if stage.head == 'cosine' else 1.0,
+            projection=next(iter(projections), None),
+            dropout=config.model.dropout,
+            dtype=config.model.dtype,
+            axis_name=AXIS,
+            cross_device_batch_norm=config.model.cross_device_batch_norm,
+            **{name: value for name, value in config.model.options.items() if value is not None},
+        )
+        for stage in stages
+    }
 
 
 def _optimizer(config: ConfigDict) -> Optimizer:

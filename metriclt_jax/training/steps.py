@@ -14,7 +14,7 @@ from metriclt_jax.training.stages import Stage
 from metriclt_jax.training.state import TrainState, make_optimizer, trainable_mask
 
 # Folded into a step's key for the keys that are not an example's: no index of one is as large.
-DROPOUT = 2**32 - 1
+DROPOUT, MIXING, SECOND = 2**32 - 1, 2**32 - 2, 2**32 - 3
 
 
 def make_train_step(
@@ -36,12 +36,29 @@ def make_train_step(
         donated; `batch` has a leading axis of devices; `loss` is the global batch's.
     """
 
+    def augmented(batch, key):
+        if stage.geometry is None:
+            return batch['image']
+        keys = example_keys(key, len(batch['label']), AXIS)
+        return augment(keys, batch['image'], batch['aspect'], stage.geometry)
+
     def step(state, batch, schedule):
         step_key = jax.random.fold_in(state.key, state.step)
-        images = batch['image']
-        if stage.geometry is not None:
-            keys = example_keys(step_key, len(batch['label']), AXIS)
-            images = augment(keys, images, batch['aspect'], stage.geometry)
+        seen = {'image': augmented(batch, step_key), 'label': batch['label']}
+        if stage.mixing is not None:
+            second = None
+            if 'second' in batch:
+                second_key = jax.random.fold_in(step_key, SECOND)
+                second = augmented(batch['second'], second_key), batch['second']['label']
+            seen['image'], seen['target'] = stage.mixing(
+                jax.random.fold_in(step_key, MIXING),
+                seen['image'],
+                seen['label'],
+                schedule.class_counts.size,
+                AXIS,
+                class_counts=schedule.class_counts,
+                second=second,
+            )
 
         def apply(variables, images):
             metric_free = {name: variables[name] for name in ('params', 'batch_stats')}
@@ -63,7 +80,6 @@ def make_train_step(
                 'batch_stats': state.batch_stats,
                 'metric': state.metric,
             }
-            seen = {'image': images, 'label': batch['label']}
             return stage.objective(apply, variables, seen, schedule, step_key, AXIS)
 
         # The local loss is differentiated and the gradients are averaged: the gradient of an

@@ -61,7 +61,7 @@ def test_without_geometry_the_step_takes_images_that_are_ready():
     images = random.integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
     labels = random.integers(0, 5, 8, dtype=np.int32)
     model = create_model('resnet18', 5, axis_name=AXIS, **OPTIONS)
-    schedule = place(Schedule(jnp.ones(5)), devices)
+    schedule = place(Schedule(jnp.ones(5), jnp.ones(5)), devices)
 
     def update(stage, **batch):
         state = create_state(stage, initialize(model, 0), jax.random.key(7), 10, 5)

@@ -89,13 +89,48 @@ def test_an_epoch_visits_training_images_once(dataset):
     assert set(epochs[0]) != set(epochs[1])  # another five are left out
 
 
-@pytest.mark.parametrize('sampler', ['instance', 'class_balanced'])
+@pytest.mark.parametrize(
+    'sampler', ['instance', 'class_balanced', 'square_root', 'reversed', 'progressive']
+)
 def test_a_batch_is_a_pure_function_of_seed_and_step(dataset, sampler):
-    whole = train(dataset, sampler=sampler, num_steps=13)
+    options = {'sampler': sampler, 'epochs': 4}
+    whole = train(dataset, num_steps=13, **options)
     assert len({tuple(batch) for batch in indices(whole)}) == 13
     for first in (1, 3, 4, 7, 12, 13):  # within an epoch, at its end, past it
-        assert_equal(train(dataset, first, 13 - first, sampler=sampler), whole[first:])
-    assert indices(train(dataset, sampler=sampler, seed=1)) != indices(whole[:10])
+        assert_equal(train(dataset, first, 13 - first, **options), whole[first:])
+    assert indices(train(dataset, seed=1, **options)) != indices(whole[:10])
+
+
+def test_progressive_batches_know_the_epoch(dataset):
+    labels = [
+        batch['label'] for batch in train(dataset, num_steps=400, sampler='progressive', epochs=100)
+    ]
+    begin, end = np.mean(labels[:100]), np.mean(labels[-100:])
+    instance = LABELS[dataset.parts['train']].mean()
+    # The standard deviation is 0.016; the mean progress in a quarter is 1/8 or 7/8.
+    assert abs(begin - (instance * 7 / 8 + 0.5 / 8)) < 0.06
+    assert abs(end - (instance / 8 + 0.5 * 7 / 8)) < 0.06
+
+
+def test_a_second_batch_is_what_its_sampler_draws_alone(dataset):
+    options = {'second_sampler': 'reversed', 'num_steps': 13}
+    pairs = train(dataset, **options)
+    seconds = [batch.pop('second') for batch in pairs]
+    assert_equal(pairs, train(dataset, num_steps=13))
+    assert_equal(seconds, train(dataset, num_steps=13, sampler='reversed'))
+    resumed = [batch['second'] for batch in train(dataset, 7, 6, second_sampler='reversed')]
+    assert_equal(resumed, seconds[7:])
+    with pytest.raises(InputError, match="second_sampler is 'instance'; allowed: another"):
+        train(dataset, second_sampler='instance')
+
+
+def test_a_second_batch_reaches_the_devices(dataset):
+    pairs = train(dataset, second_sampler='reversed', num_steps=2)
+    moved = prefetch_to_devices(pairs, jax.devices()[:5])
+    for pair, batch in zip(pairs, moved, strict=True):
+        for name, array in pair['second'].items():
+            assert batch['second'][name].shape[:2] == (5, 2)
+            np.testing.assert_array_equal(np.reshape(batch['second'][name], array.shape), array)
 
 
 def test_class_balanced_batches_are_balanced(dataset):

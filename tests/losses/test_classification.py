@@ -1,10 +1,75 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
-from metriclt_jax.losses import cross_entropy
+from metriclt_jax.losses import (
+    adjust_logits,
+    arcface,
+    cosface,
+    cross_entropy,
+    focal,
+    ldam,
+    ldam_margins,
+    logit_adjusted,
+)
+
+COUNTS = np.array([5000, 500, 50])
+
+# Scores on a coarse grid, so that ties and, for cosines, both ends come up.
+logits_of_6 = hnp.arrays(np.int8, (6, 3), elements=st.integers(-9, 9)).map(np.float32)
+cosines_of_6 = hnp.arrays(np.int8, (6, 3), elements=st.integers(-8, 8)).map(
+    lambda eighths: np.float32(eighths / 8)
+)
+labels_of_6 = hnp.arrays(np.int32, 6, elements=st.integers(0, 2))
+counts_of_3 = hnp.arrays(np.int32, 3, elements=st.integers(1, 10**6))
+few = settings(deadline=None, max_examples=25)
+
+LOSSES = {
+    'cross_entropy': cross_entropy,
+    'focal': focal,
+    'logit_adjusted': functools.partial(logit_adjusted, class_counts=COUNTS),
+    'ldam': functools.partial(ldam, class_counts=COUNTS),
+    'cosface': cosface,
+    'arcface': arcface,
+}
+MARGIN_LOSSES = {name: LOSSES[name] for name in ('ldam', 'cosface', 'arcface')}
+
+jit_focal = jax.jit(focal, static_argnames='gamma')
+jit_logit_adjusted = jax.jit(logit_adjusted)
+jit_ldam = jax.jit(ldam)
+jit_cosface = jax.jit(cosface)
+jit_arcface = jax.jit(arcface, static_argnames='margin')
+
+
+def each_loss(losses):
+    return pytest.mark.parametrize('loss', losses.values(), ids=losses)
+
+
+def numpy_cross_entropy(logits, label):
+    """Of one example, in float64."""
+    logits = np.asarray(logits, float)
+    highest = logits.max()
+    return highest + np.log(np.sum(np.exp(logits - highest))) - logits[label]
+
+
+def numpy_margin_loss(cosines, labels, target, scale):
+    """`target` makes the cosine of the label from its index and its cosine."""
+    losses = []
+    for row, label in zip(cosines.astype(float), labels, strict=True):
+        logits = scale * row
+        logits[label] = scale * target(label, row[label])
+        losses.append(numpy_cross_entropy(logits, label))
+    return losses
+
+
+# Cross-entropy, and what all losses share
 
 
 @pytest.fixture
@@ -32,20 +97,19 @@ def test_probabilities_agree_with_optax(rng, logits):
     )
 
 
-def test_integer_labels_are_one_hot_probabilities(rng, logits):
-    labels = rng.integers(0, 7, 16)
-    np.testing.assert_allclose(
-        cross_entropy(logits, labels), cross_entropy(logits, np.eye(7)[labels]), rtol=1e-6
-    )
+@each_loss(LOSSES)
+def test_integer_labels_are_one_hot_probabilities(rng, loss):
+    scores, labels = np.tanh(rng.normal(size=(16, 3))), rng.integers(0, 3, 16)
+    for one_hot in (np.eye(3)[labels], np.eye(3, dtype=int)[labels], np.eye(3, dtype=bool)[labels]):
+        np.testing.assert_allclose(loss(scores, labels), loss(scores, one_hot), rtol=1e-6)
 
 
-def test_mixed_labels_mix_the_losses(rng, logits):
-    first, second = rng.integers(0, 7, (2, 16))
-    mixed = 0.3 * np.eye(7)[first] + 0.7 * np.eye(7)[second]
+@each_loss(LOSSES)
+def test_mixed_labels_mix_the_losses(rng, loss):
+    scores, (first, second) = np.tanh(rng.normal(size=(16, 3))), rng.integers(0, 3, (2, 16))
+    mixed = 0.3 * np.eye(3)[first] + 0.7 * np.eye(3)[second]
     np.testing.assert_allclose(
-        cross_entropy(logits, mixed),
-        0.3 * cross_entropy(logits, first) + 0.7 * cross_entropy(logits, second),
-        rtol=1e-5,
+        loss(scores, mixed), 0.3 * loss(scores, first) + 0.7 * loss(scores, second), rtol=1e-5
     )
 
 
@@ -66,23 +130,315 @@ def test_extreme_logits_give_finite_losses_and_gradients(labels, target):
     np.testing.assert_allclose(gradient[0], [-is_wrong, is_wrong / 2, is_wrong / 2], atol=1e-6)
 
 
-def test_low_precision_logits_are_cast_first(rng, logits):
-    labels = rng.integers(0, 7, 16)
-    low = jnp.asarray(logits, jnp.bfloat16)
-    losses = cross_entropy(low, labels)
-    assert losses.dtype == jnp.float32
-    np.testing.assert_array_equal(losses, cross_entropy(low.astype(jnp.float32), labels))
+@each_loss(LOSSES)
+@pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float16])
+def test_low_precision_scores_are_cast_first(rng, loss, dtype):
+    scores = jnp.asarray(np.tanh(rng.normal(size=(8, 3))), dtype)
+    for labels in (rng.integers(0, 3, 8), jnp.asarray(rng.dirichlet(np.ones(3), 8), dtype)):
+        losses = loss(scores, labels)
+        assert losses.dtype == jnp.float32
+        np.testing.assert_array_equal(losses, loss(scores.astype(jnp.float32), labels))
 
 
+@each_loss(LOSSES)
 @pytest.mark.parametrize(
-    ('logits', 'labels', 'message'),
+    ('scores', 'labels', 'message'),
     [
-        (np.zeros(3), np.zeros(3, int), 'logits must be'),
+        (np.zeros(3), np.zeros(3, int), '(logits|cosines) must be'),
         (np.zeros([2, 3]), np.zeros(3, int), 'labels must be'),
         (np.zeros([2, 3]), np.zeros([2, 1], int), 'labels must be'),
         (np.zeros([2, 3]), np.zeros(2, np.float32), 'labels must be .* got float32'),
     ],
 )
-def test_labels_of_no_known_form_are_refused(logits, labels, message):
+def test_labels_of_no_known_form_are_refused(loss, scores, labels, message):
     with pytest.raises(ValueError, match=message):
-        cross_entropy(logits, labels)
+        loss(scores, labels)
+
+
+@pytest.mark.parametrize('counts', [[50.0], [[5000, 500, 50]], 50, [1, 2, 3, 4]])
+@pytest.mark.parametrize('loss', [logit_adjusted, ldam])
+def test_counts_of_wrong_shape_are_refused(loss, counts):
+    # [50.0] would broadcast to a plausible, wrong number.
+    with pytest.raises(ValueError, match=r'class_counts must be \[C\] = \[3\]'):
+        loss(np.zeros([2, 3]), np.zeros(2, int), counts)
+
+
+@pytest.mark.parametrize('loss', [logit_adjusted, ldam])
+def test_only_the_proportions_of_the_counts_matter(rng, loss):
+    scores, labels = np.tanh(rng.normal(size=(8, 3))), rng.integers(0, 3, 8)
+    np.testing.assert_allclose(
+        loss(scores, labels, COUNTS), loss(scores, labels, COUNTS / COUNTS.sum()), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize('loss', [logit_adjusted, ldam])
+def test_a_class_without_images_counts_as_the_smallest_that_has_some(rng, loss):
+    scores, labels = np.tanh(rng.normal(size=(8, 3))), rng.integers(0, 3, 8)
+    np.testing.assert_allclose(
+        loss(scores, labels, [0, 40, 10]), loss(scores, labels, [10, 40, 10]), rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        loss(scores, labels, [0, 0, 0]), loss(scores, labels, [1, 1, 1]), rtol=1e-6
+    )
+
+
+# Focal loss
+
+
+def test_focal_of_zero_logits():
+    np.testing.assert_allclose(focal(np.zeros([1, 3]), [1]), 0.488272, atol=1e-6)
+
+
+@few
+@given(logits=logits_of_6, labels=labels_of_6)
+def test_focal_with_gamma_0_is_cross_entropy(logits, labels):
+    for form in (labels, np.eye(3, dtype=np.float32)[labels]):
+        np.testing.assert_allclose(
+            jit_focal(logits, form, gamma=0), cross_entropy(logits, form), rtol=1e-6, atol=1e-7
+        )
+
+
+@pytest.mark.parametrize('gamma', [0.5, 1, 2, 5.0])
+@few
+@given(logits=logits_of_6, labels=labels_of_6)
+def test_focal_agrees_with_loops(gamma, logits, labels):
+    expected = []
+    for row, label in zip(logits, labels, strict=True):
+        loss = numpy_cross_entropy(row, label)
+        expected.append((-np.expm1(-loss)) ** gamma * loss)
+    np.testing.assert_allclose(
+        jit_focal(logits, labels, gamma=gamma), expected, rtol=1e-5, atol=1e-6
+    )
+
+
+def test_focal_of_a_hopeless_example_is_its_cross_entropy():
+    logits = jnp.array([[-100.0, 0.0, 0.0]])
+    loss, gradient = jax.value_and_grad(lambda x: focal(x, [0])[0])(logits)
+    np.testing.assert_allclose(loss, 100 + np.log(2), rtol=1e-6)
+    np.testing.assert_allclose(gradient[0], [-1, 0.5, 0.5], atol=1e-6)
+
+
+@pytest.mark.parametrize('gamma', [0.3, 1, 2])
+def test_focal_is_precise_where_the_softmax_rounds_to_one(gamma):
+    # q = 1 - exp(-20) is 1 in float32; its loss is exp(-20)^(1 + gamma), its gradient as small.
+    loss, gradient = jax.value_and_grad(lambda x: focal(x, [0], gamma)[0])(jnp.array([[20.0, 0]]))
+    assert 0 <= loss < 1e-7
+    np.testing.assert_allclose(gradient, 0, atol=1e-7)
+
+
+def test_focal_counts_easy_examples_less():
+    logits = np.array([[3.0, 0, 0], [-3.0, 0, 0]])
+    easy, hard = focal(logits, [0, 0]) / cross_entropy(logits, [0, 0])
+    assert easy < 0.01
+    assert hard > 0.9
+
+
+@pytest.mark.parametrize('gamma', [-0.1, float('nan')])
+def test_negative_gamma_is_refused(gamma):
+    with pytest.raises(ValueError, match='gamma must be at least 0'):
+        focal(np.zeros([2, 3]), [0, 1], gamma)
+
+
+def test_focal_of_a_single_class_is_refused():
+    with pytest.raises(ValueError, match='C > 1'):
+        focal(np.zeros([2, 1]), [0, 0])
+
+
+# Logit adjustment
+
+
+@few
+@given(logits=logits_of_6, labels=labels_of_6, counts=counts_of_3)
+def test_logit_adjusted_with_tau_1_is_the_balanced_softmax(logits, labels, counts):
+    expected = []
+    for row, label in zip(logits.astype(float), labels, strict=True):
+        exponentials = counts * np.exp(row)
+        expected.append(-np.log(exponentials[label] / np.sum(exponentials)))
+    for losses in (
+        jit_logit_adjusted(logits, labels, counts),
+        jit_logit_adjusted(logits, labels, counts, tau=1.0),
+    ):
+        np.testing.assert_allclose(losses, expected, rtol=1e-5, atol=2e-6)
+
+
+def test_logit_adjusted_with_tau_0_is_cross_entropy(rng):
+    logits, labels = rng.normal(size=(8, 3)), rng.integers(0, 3, 8)
+    np.testing.assert_array_equal(
+        logit_adjusted(logits, labels, COUNTS, tau=0), cross_entropy(logits, labels)
+    )
+    np.testing.assert_array_equal(adjust_logits(logits, COUNTS, tau=0), np.float32(logits))
+
+
+def test_balanced_counts_adjust_nothing(rng):
+    logits, labels = rng.normal(size=(8, 3)), rng.integers(0, 3, 8)
+    np.testing.assert_allclose(
+        logit_adjusted(logits, labels, [7, 7, 7], tau=2.0), cross_entropy(logits, labels), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize('tau', [0.5, 1.0, 1.5])
+def test_adjust_logits_divides_the_exponentials_by_powers_of_the_priors(rng, tau):
+    logits = rng.normal(size=(8, 3))
+    np.testing.assert_allclose(
+        np.exp(adjust_logits(logits, COUNTS, tau)),
+        np.exp(logits) / (COUNTS / COUNTS.sum()) ** tau,
+        rtol=1e-5,
+    )
+
+
+def test_adjustment_of_the_frequencies_themselves_is_uniform():
+    # A model that has learnt the frequencies only; the loss in training adds what is taken away.
+    logits = np.log(COUNTS)[None]
+    adjusted = adjust_logits(logits, COUNTS)[0]
+    np.testing.assert_allclose(adjusted, adjusted[0], rtol=1e-6)
+    np.testing.assert_allclose(
+        logit_adjusted(adjusted[None], [1], COUNTS), cross_entropy(logits, [1]), rtol=1e-6
+    )
+
+
+def test_adjust_logits_of_wrong_shape_are_refused():
+    with pytest.raises(ValueError, match='logits must be'):
+        adjust_logits(np.zeros(3), COUNTS)
+    with pytest.raises(ValueError, match='class_counts must be'):
+        adjust_logits(np.zeros([2, 3]), COUNTS[:1])
+
+
+# Margins on cosines
+
+
+def test_ldam_margins():
+    np.testing.assert_allclose(ldam_margins(COUNTS), [0.158114, 0.281171, 0.5], atol=1e-6)
+    np.testing.assert_allclose(
+        ldam_margins(COUNTS, max_margin=0.3), np.array([0.158114, 0.281171, 0.5]) * 0.6, atol=1e-6
+    )
+
+
+@few
+@given(st.lists(st.integers(1, 10**7), min_size=1, max_size=20))
+def test_ldam_margins_agree_with_the_formula_in_float64(counts):
+    margins = np.array(counts, float) ** -0.25
+    np.testing.assert_allclose(ldam_margins(counts), 0.5 * margins / margins.max(), rtol=1e-5)
+
+
+@pytest.mark.parametrize('counts', [50, [[5000, 500, 50]]])
+def test_ldam_margins_of_counts_of_wrong_rank_are_refused(counts):
+    with pytest.raises(ValueError, match=r'class_counts must be \[C\], got'):
+        ldam_margins(counts)
+
+
+def test_ldam_of_zero_cosines():
+    losses = ldam(np.zeros([2, 3]), [2, 0], COUNTS)
+    np.testing.assert_allclose(losses, [15.693147, 5.440909], rtol=1e-6)
+
+
+@few
+@given(cosines=cosines_of_6, labels=labels_of_6, counts=counts_of_3)
+def test_ldam_agrees_with_loops(cosines, labels, counts):
+    margins = counts.astype(float) ** -0.25
+    margins *= 0.3 / margins.max()
+    expected = numpy_margin_loss(cosines, labels, lambda c, cosine: cosine - margins[c], scale=8)
+    actual = jit_ldam(cosines, labels, counts, max_margin=0.3, scale=8)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=2e-6)
+
+
+@few
+@given(cosines=cosines_of_6, labels=labels_of_6)
+def test_cosface_agrees_with_loops(cosines, labels):
+    expected = numpy_margin_loss(cosines, labels, lambda _, cosine: cosine - 0.35, scale=30)
+    np.testing.assert_allclose(jit_cosface(cosines, labels), expected, rtol=1e-5, atol=5e-6)
+
+
+@pytest.mark.parametrize('margin', [0.0, 0.5, 1.2, 2.0])
+@few
+@given(cosines=cosines_of_6, labels=labels_of_6)
+def test_arcface_agrees_with_loops(margin, cosines, labels):
+    def target(_, cosine):
+        angle = np.arccos(cosine)
+        return np.cos(angle + margin) if angle + margin <= np.pi else cosine - 1 + np.cos(margin)
+
+    expected = numpy_margin_loss(cosines, labels, target, scale=8)
+    actual = jit_arcface(cosines, labels, margin=margin, scale=8)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=5e-6)
+
+
+def test_defaults_of_the_margin_losses(rng):
+    cosines, labels = np.tanh(rng.normal(size=(8, 3))), rng.integers(0, 3, 8)
+    for implicit, explicit in (
+        (ldam(cosines, labels, COUNTS), ldam(cosines, labels, COUNTS, max_margin=0.5, scale=30)),
+        (cosface(cosines, labels), cosface(cosines, labels, margin=0.35, scale=30)),
+        (arcface(cosines, labels), arcface(cosines, labels, margin=0.5, scale=30)),
+    ):
+        np.testing.assert_array_equal(implicit, explicit)
+
+
+@each_loss(
+    {
+        'ldam': lambda cosines, labels: ldam(cosines, labels, COUNTS, max_margin=0, scale=7),
+        'cosface': lambda cosines, labels: cosface(cosines, labels, margin=0, scale=7),
+        'arcface': lambda cosines, labels: arcface(cosines, labels, margin=0, scale=7),
+    }
+)
+def test_without_a_margin_they_are_cross_entropy_of_scaled_cosines(rng, loss):
+    cosines = np.float32(np.tanh(rng.normal(size=(16, 3))))
+    for labels in (rng.integers(0, 3, 16), rng.dirichlet(np.ones(3), 16)):
+        np.testing.assert_allclose(
+            loss(cosines, labels), cross_entropy(7 * cosines, labels), rtol=1e-5, atol=1e-6
+        )
+
+
+def test_ldam_of_balanced_classes_is_cosface(rng):
+    cosines, labels = np.tanh(rng.normal(size=(8, 3))), rng.integers(0, 3, 8)
+    np.testing.assert_allclose(
+        ldam(cosines, labels, [9, 9, 9], max_margin=0.35), cosface(cosines, labels), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize('margin', [0.1, 0.5, 2.0])
+def test_arcface_falls_with_the_cosine_of_the_label_without_a_jump(margin):
+    cosines = np.zeros([20001, 2], np.float32)
+    cosines[:, 0] = np.linspace(-1, 1, 20001)
+    losses = np.asarray(arcface(cosines, np.zeros(20001, np.int32), margin, scale=1))
+    assert np.all(np.diff(losses) < 1e-6)  # flat where the two pieces join
+    inner = np.abs(cosines[1:, 0]) < 0.99  # the slope has no bound at the ends
+    assert np.max(np.abs(np.diff(losses))[inner]) < 0.002
+
+
+@each_loss(MARGIN_LOSSES)
+def test_a_margin_makes_every_example_harder(rng, loss):
+    cosines, labels = np.tanh(rng.normal(size=(64, 3))), rng.integers(0, 3, 64)
+    assert np.all(loss(cosines, labels, scale=4) > cross_entropy(4 * cosines, labels))
+
+
+@each_loss(MARGIN_LOSSES)
+def test_margin_losses_learn_classes_on_the_sphere(rng, loss):
+    """Gradient descent through normalised vectors, from features that equal a class vector."""
+    labels = np.repeat([0, 1, 2], 4)
+    vectors = rng.normal(size=(3, 4))
+    features = rng.normal(size=(12, 4))
+    features[:3] = vectors
+
+    def normalize(x):
+        return x / jnp.linalg.norm(x, axis=1, keepdims=True)
+
+    @jax.jit
+    def step(parameters):
+        def mean(parameters):
+            cosines = normalize(parameters[0]) @ normalize(parameters[1]).T
+            return loss(cosines, labels, scale=8).mean()
+
+        gradients = jax.grad(mean)(parameters)
+        return jax.tree.map(lambda p, g: p - 0.1 * g, parameters, gradients)
+
+    parameters = (jnp.asarray(features, jnp.float32), jnp.asarray(vectors, jnp.float32))
+    for _ in range(200):
+        parameters = step(parameters)
+    cosines = np.asarray(normalize(parameters[0]) @ normalize(parameters[1]).T)
+    assert np.all(np.isfinite(cosines))
+    own = cosines[np.arange(12), labels]
+    assert np.all(own[:, None] - cosines + 2 * np.eye(3)[labels] > 0.5)
+
+
+@pytest.mark.parametrize('margin', [-0.1, np.pi, float('nan')])
+def test_arcface_margin_outside_its_range_is_refused(margin):
+    with pytest.raises(ValueError, match=r'margin must be in \[0, pi\)'):
+        arcface(np.zeros([2, 3]), [0, 1], margin)

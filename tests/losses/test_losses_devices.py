@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from metriclt_jax.losses import (
+    balanced_contrastive,
     center,
     class_weights,
     cross_entropy,
@@ -51,6 +52,10 @@ def contrastive(outputs, batch, parameters, axis_name):
     return supervised_contrastive(outputs, batch['label'], axis_name=axis_name)
 
 
+def balanced(outputs, batch, parameters, axis_name):
+    return balanced_contrastive(outputs, batch['label'], parameters['centers'], axis_name=axis_name)
+
+
 OBJECTIVES = [
     center_mean,
     center_masked_mean,
@@ -59,7 +64,9 @@ OBJECTIVES = [
     triplet_batch_hard,
     triplet_batch_all,
     contrastive,
+    balanced,
 ]
+LEARN_CENTERS = [center_mean, center_masked_mean, balanced]
 
 
 @pytest.fixture
@@ -126,8 +133,8 @@ def test_value_and_gradients_are_those_of_one_device(objective, num_devices, par
     assert relative_difference(actual_by_inputs, by_inputs) < 1e-5
     for name in ('kernel', 'bias'):
         assert relative_difference(actual_by_parameters[name], by_parameters[name]) < 1e-5
-    if np.any(by_parameters['centers']):
-        assert objective in (center_mean, center_masked_mean)
+    assert np.any(by_parameters['centers']) == (objective in LEARN_CENTERS)
+    if objective in LEARN_CENTERS:
         assert relative_difference(actual_by_parameters['centers'], by_parameters['centers']) < 1e-5
 
 
@@ -159,10 +166,11 @@ def test_nothing_to_average_on_any_device_is_zero(objective, change, parameters,
         np.testing.assert_array_equal(gradient, 0)
 
 
-def test_one_example_a_device(parameters, batch):
+@pytest.mark.parametrize('objective', [contrastive, balanced])
+def test_one_example_a_device(objective, parameters, batch):
     batch = jax.tree.map(lambda x: x[8:], batch)
-    value, by_parameters, _ = on_one_device(contrastive, parameters, batch)
-    actual_value, actual_by_parameters, _ = on_devices(contrastive, 8, parameters, batch)
+    value, by_parameters, _ = on_one_device(objective, parameters, batch)
+    actual_value, actual_by_parameters, _ = on_devices(objective, 8, parameters, batch)
     assert relative_difference(actual_value, value) < 1e-6
     for name in ('kernel', 'bias'):
         assert relative_difference(actual_by_parameters[name], by_parameters[name]) < 1e-5

@@ -8,8 +8,14 @@ import numpy as np
 import pytest
 
 from metriclt_jax.losses import (
+    arcface,
+    balanced_contrastive,
     center,
+    cosface,
     cross_entropy,
+    focal,
+    ldam,
+    logit_adjusted,
     supervised_contrastive,
     triplet,
     weighted_mean,
@@ -27,7 +33,10 @@ def centers():
     return np.random.default_rng(2).normal(size=(4, 4))
 
 
-# Each takes vectors [7, 4], which are logits, features or embeddings.
+COUNTS = np.array([500, 50, 0, 5], np.int32)
+
+# Each takes vectors [7, 4], which are logits, features or embeddings; tanh makes cosines of them,
+# which reach +-1 in float32.
 LOSSES = {
     'cross_entropy integers': lambda x: cross_entropy(x, LABELS),
     'cross_entropy probabilities': lambda x: cross_entropy(x, soft_labels()),
@@ -35,6 +44,19 @@ LOSSES = {
     'center': lambda x: center(x, LABELS, centers()),
     'center of centers': lambda x: center(centers()[LABELS] ** 2, LABELS, x),
     'supervised_contrastive': lambda x: supervised_contrastive(x, LABELS, temperature=0.5),
+    'balanced_contrastive': lambda x: balanced_contrastive(x, LABELS, centers(), temperature=0.5),
+    'balanced_contrastive of prototypes': lambda x: balanced_contrastive(
+        centers()[LABELS] + soft_labels(), LABELS, x, temperature=0.5
+    ),
+    'focal 0.5': lambda x: focal(x, LABELS, gamma=0.5),
+    'focal 2': lambda x: focal(x, LABELS),
+    'focal probabilities': lambda x: focal(x, soft_labels(), gamma=1.5),
+    'logit_adjusted': lambda x: logit_adjusted(x, LABELS, COUNTS),
+    'ldam': lambda x: ldam(jnp.tanh(x), LABELS, COUNTS, scale=2.0),
+    'ldam probabilities': lambda x: ldam(jnp.tanh(x), soft_labels(), COUNTS, scale=2.0),
+    'cosface': lambda x: cosface(jnp.tanh(x), LABELS, scale=2.0),
+    'arcface': lambda x: arcface(jnp.tanh(x), LABELS, scale=2.0),
+    'arcface probabilities': lambda x: arcface(jnp.tanh(x), soft_labels(), scale=2.0),
 } | {
     f'triplet {mining}{" squared" * squared}': functools.partial(
         triplet, labels=LABELS, margin=1.5, mining=mining, squared=squared
@@ -102,6 +124,35 @@ def test_value_gradient_and_hessian_are_finite(rng, loss):
         name: are_finite(parts_of(np.float32(make(vectors)))) for name, make in EXTREMES.items()
     }
     assert finite == {name: [True, True, True] for name in EXTREMES}
+
+
+@pytest.mark.parametrize('loss', [ldam, cosface, arcface], ids=['ldam', 'cosface', 'arcface'])
+@pytest.mark.parametrize('labels', [LABELS, soft_labels()], ids=['integers', 'probabilities'])
+def test_cosines_at_and_beyond_one_leave_everything_finite(loss, labels):
+    if loss is ldam:
+        loss = functools.partial(ldam, class_counts=COUNTS)
+    parts_of = value_gradient_and_hessian(lambda cosines: loss(cosines, labels))
+    one = np.float32(1)
+    below, above = np.nextafter(one, [np.float32(0), np.float32(2)])
+    for cosine in (one, below, above, np.float32(1.001)):
+        for sign in (1, -1):
+            for rest in (0, -sign * cosine, sign * cosine):
+                cosines = np.full([7, 4], rest, np.float32)
+                cosines[np.arange(7), LABELS] = sign * cosine
+                assert are_finite(parts_of(cosines)) == [True, True, True], (sign * cosine, rest)
+
+
+@pytest.mark.parametrize('gamma', [0, 0.3, 1, 1.5, 2])
+@pytest.mark.parametrize(
+    'labels',
+    [np.zeros(3, np.int32), np.eye(3, dtype=np.float32)[[0, 0, 0]]],
+    ids=['integers', 'one-hot'],
+)
+def test_focal_of_sure_and_of_hopeless_examples_is_finite(gamma, labels):
+    parts_of = value_gradient_and_hessian(lambda logits: focal(logits, labels, gamma))
+    for target in (-1e4, -100, -20, 17, 20, 100, 1e4):  # from 17 on the softmax rounds to 1
+        parts = parts_of(np.float32([[target, 0, 0], [target, -5, 5], [target, target, 1]]))
+        assert are_finite(parts) == [True, True, True], target
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,17 @@ from metriclt_jax import losses
 
 def test_public_names():
     assert set(losses.__all__) == {
+        'adjust_logits',
+        'arcface',
+        'balanced_contrastive',
         'center',
         'class_weights',
+        'cosface',
         'cross_entropy',
+        'focal',
+        'ldam',
+        'ldam_margins',
+        'logit_adjusted',
         'supervised_contrastive',
         'triplet',
         'weighted_mean',

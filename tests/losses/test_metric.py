@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from metriclt_jax.losses import center, supervised_contrastive, triplet
+from metriclt_jax.losses import balanced_contrastive, center, supervised_contrastive, triplet
 
 MININGS = ['batch_hard', 'batch_all']
 LINE = np.array([[0.0], [1.0], [3.0], [7.0]], np.float32)  # class A at 0, 1; class B at 3, 7
@@ -17,6 +17,7 @@ LINE_LABELS = np.array([0, 0, 1, 1])
 # Coordinates on a coarse grid, so that equal vectors, zero vectors and ties come up; labels with
 # every mixture of singletons and larger classes.
 vectors_of_8 = hnp.arrays(np.int8, (8, 3), elements=st.integers(-3, 3)).map(np.float32)
+prototypes_of_5 = hnp.arrays(np.int8, (5, 3), elements=st.integers(-3, 3)).map(np.float32)
 labels_of_8 = hnp.arrays(np.int32, 8, elements=st.integers(0, 4))
 permutations_of_8 = st.permutations(range(8)).map(np.array)
 few = settings(deadline=None, max_examples=25)
@@ -26,6 +27,8 @@ jit_triplet = jax.jit(triplet, static_argnames=static)
 jit_triplet_and_gradient = jax.jit(jax.value_and_grad(triplet), static_argnames=static)
 jit_supervised_contrastive = jax.jit(supervised_contrastive)
 jit_supervised_contrastive_and_gradient = jax.jit(jax.value_and_grad(supervised_contrastive))
+jit_balanced_contrastive = jax.jit(balanced_contrastive)
+jit_balanced_contrastive_and_gradient = jax.jit(jax.value_and_grad(balanced_contrastive))
 
 
 def numpy_triplet(features, labels, margin, mining, squared):
@@ -65,6 +68,19 @@ def numpy_supervised_contrastive(embeddings, labels, temperature):
         log_probabilities = [np.log(np.exp(z[i] @ z[p] / temperature) / total) for p in positives]
         losses.append(-np.mean(log_probabilities))
     return np.mean(losses) if losses else 0.0
+
+
+def numpy_balanced_contrastive(embeddings, labels, prototypes, temperature):
+    z, c = ([v / (np.linalg.norm(v) or 1) for v in rows] for rows in (embeddings, prototypes))
+    losses = []
+    for i, own_class in enumerate(labels):
+        scores = []  # of the candidates of each class
+        for label, prototype in enumerate(c):
+            members = [z[k] for k in range(len(z)) if labels[k] == label and k != i]
+            scores.append([np.exp(z[i] @ m / temperature) for m in [*members, prototype]])
+        denominator = sum(np.mean(of_class) for of_class in scores)
+        losses.append(-np.mean(np.log(np.array(scores[own_class]) / denominator)))
+    return np.mean(losses)
 
 
 # Center loss
@@ -312,6 +328,118 @@ def test_supervised_contrastive_pulls_classes_together(rng):
     assert np.min((z @ z.T)[same]) > 0.9 > 0.5 > np.max((z @ z.T)[~same])
 
 
+# Balanced contrastive loss
+
+
+@pytest.mark.parametrize('labels', [[0, 0, 1, 1], [0, 0, 0, 0, 0, 0, 2], [3], [0, 1, 2, 3]])
+def test_balanced_contrastive_of_identical_vectors_is_the_logarithm_of_the_classes(labels):
+    loss, gradient = jit_balanced_contrastive_and_gradient(
+        jnp.ones([len(labels), 3]), np.array(labels), jnp.ones([4, 3])
+    )
+    np.testing.assert_allclose(loss, np.log(4), rtol=1e-6)
+    np.testing.assert_allclose(gradient, 0, atol=1e-6)
+
+
+def test_balanced_contrastive_of_a_singleton_compares_it_with_the_prototypes():
+    prototypes = jnp.array([[0.0, 2.0], [2.0, 0.0], [0.0, -3.0]])
+    loss = balanced_contrastive(jnp.array([[5.0, 0.0]]), [1], prototypes, temperature=0.5)
+    np.testing.assert_allclose(loss, np.log(1 + 2 * np.exp(-1 / 0.5)), rtol=1e-6)
+
+
+def test_balanced_contrastive_has_temperature_01(rng):
+    embeddings, prototypes = rng.normal(size=(8, 3)), rng.normal(size=(5, 3))
+    labels = np.array([0, 0, 0, 1, 1, 2, 2, 3])
+    np.testing.assert_allclose(
+        balanced_contrastive(embeddings, labels, prototypes),
+        numpy_balanced_contrastive(embeddings, labels, prototypes, 0.1),
+        rtol=1e-5,
+    )
+
+
+@pytest.mark.parametrize('temperature', [0.1, 1.0])
+@few
+@given(embeddings=vectors_of_8, labels=labels_of_8, prototypes=prototypes_of_5)
+def test_balanced_contrastive_agrees_with_loops(temperature, embeddings, labels, prototypes):
+    np.testing.assert_allclose(
+        jit_balanced_contrastive(embeddings, labels, prototypes, temperature),
+        numpy_balanced_contrastive(embeddings, labels, prototypes, temperature),
+        rtol=1e-5,
+        atol=2e-6 / temperature,
+    )
+
+
+@few
+@given(
+    embeddings=vectors_of_8, labels=labels_of_8, prototypes=prototypes_of_5, order=permutations_of_8
+)
+def test_balanced_contrastive_ignores_the_order_of_the_batch(embeddings, labels, prototypes, order):
+    np.testing.assert_allclose(
+        jit_balanced_contrastive(embeddings[order], labels[order], prototypes),
+        jit_balanced_contrastive(embeddings, labels, prototypes),
+        rtol=1e-5,
+        atol=1e-5,
+    )
+
+
+@few
+@given(
+    embeddings=vectors_of_8,
+    labels=labels_of_8,
+    prototypes=prototypes_of_5,
+    scales=hnp.arrays(np.float32, 13, elements=st.floats(0.125, 1e3, width=32)),
+)
+def test_balanced_contrastive_ignores_the_scale_of_each_vector(
+    embeddings, labels, prototypes, scales
+):
+    scales = scales[:, None]
+    np.testing.assert_allclose(
+        jit_balanced_contrastive(embeddings * scales[:8], labels, prototypes * scales[8:]),
+        jit_balanced_contrastive(embeddings, labels, prototypes),
+        rtol=1e-5,
+        atol=2e-5,
+    )
+
+
+def test_in_balanced_contrastive_the_size_of_a_class_does_not_matter(rng):
+    """Where all examples of a class are one point, the other anchors do not see how many."""
+    points, prototypes = rng.normal(size=(3, 4)), rng.normal(size=(3, 4))
+    prototypes[1] = points[1]  # so that copies leave the mean over class 1 where it is
+
+    def sum_over_anchors(copies):
+        labels = np.array([0] + [1] * copies + [2])
+        return len(labels) * jit_balanced_contrastive(points[labels], labels, prototypes, 1.0)
+
+    # Each further anchor of class 1 adds the same, its own loss; the others' losses stay.
+    one, two, five = (sum_over_anchors(copies) for copies in (1, 2, 5))
+    np.testing.assert_allclose(five - two, 3 * (two - one), rtol=1e-5)
+    assert two - one > 0.1
+
+
+def test_balanced_contrastive_pulls_classes_and_their_prototypes_together(rng):
+    vectors = {'embeddings': rng.normal(size=(9, 4)), 'prototypes': rng.normal(size=(4, 4))}
+    labels = np.array([0, 0, 0, 0, 0, 0, 1, 2, 2])  # class 1 has one example, class 3 none
+
+    @jax.jit
+    def step(vectors):
+        gradients = jax.grad(lambda v: balanced_contrastive(labels=labels, temperature=0.5, **v))(
+            vectors
+        )
+        return jax.tree.map(lambda v, g: v - 0.5 * g, vectors, gradients)
+
+    for _ in range(500):
+        vectors = step(vectors)
+    z = np.concatenate([vectors['embeddings'], vectors['prototypes']])
+    z /= np.linalg.norm(z, axis=1, keepdims=True)
+    same = np.equal.outer([*labels, 0, 1, 2, 3], [*labels, 0, 1, 2, 3])
+    assert np.min((z @ z.T)[same]) > 0.9 > 0.5 > np.max((z @ z.T)[~same])
+
+
+@pytest.mark.parametrize('shape', [(3,), (5, 2), (2, 5, 3)])
+def test_prototypes_of_wrong_shape_are_refused(shape):
+    with pytest.raises(ValueError, match='prototypes must be'):
+        balanced_contrastive(np.zeros([4, 3]), np.zeros(4, int), np.zeros(shape))
+
+
 # All of them
 
 LOSSES = {
@@ -319,6 +447,9 @@ LOSSES = {
     'triplet batch_hard': functools.partial(triplet, margin=50.0),
     'triplet batch_all': functools.partial(triplet, margin=50.0, mining='batch_all'),
     'supervised_contrastive': supervised_contrastive,
+    'balanced_contrastive': functools.partial(
+        balanced_contrastive, prototypes=np.eye(4, 3, dtype=np.float32)
+    ),
 }
 
 

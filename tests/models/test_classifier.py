@@ -271,7 +271,7 @@ def test_initialize_depends_on_the_seed_and_the_path_alone():
     [
         ({'name': 'vgg16'}, "unknown model 'vgg16'; allowed: resnet18, resnet50"),
         ({'depth': 3}, "option of resnet18 'depth'; allowed: remat, stage_sizes, stem, width"),
-        ({'head': 'mlp'}, "unknown head 'mlp'; allowed: linear"),
+        ({'head': 'mlp'}, "unknown head 'mlp'; allowed: linear, cosine"),
         ({'dtype': 'float16'}, "unknown dtype 'float16'; allowed: float32, bfloat16"),
         ({'stem': 'tiny'}, "unknown stem 'tiny'; allowed: imagenet, small"),
         ({'width': 0}, 'width is 0'),

@@ -1,8 +1,16 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from metriclt_jax.config import paper_config
-from metriclt_jax.training.schedules import make_class_weights, warmup_cosine
+from metriclt_jax.errors import InputError
+from metriclt_jax.training.schedules import (
+    bbn_alpha,
+    deferred,
+    make_class_weights,
+    warmup_cosine,
+)
 from metriclt_jax.training.stages import make_stages
 
 STEPS = 157  # in an epoch
@@ -53,3 +61,51 @@ def test_class_weights_by_kind():
     np.testing.assert_allclose(inverse, 3 * np.array([1, 10, 100]) / 111, rtol=1e-6)
     effective = make_class_weights('effective_number', counts, 0.9999)
     np.testing.assert_allclose(effective, [0.034107, 0.275167, 2.690725], rtol=1e-4)
+
+
+def test_deferred_weights_change_at_the_exact_step():
+    counts = np.array([5000, 500, 50])
+    before = make_class_weights('uniform', counts, 0.9999)
+    after = make_class_weights('effective_number', counts, 0.9999)
+    weights = deferred(before, after, fraction=0.8, epochs=100, steps_per_epoch=STEPS)
+    for step in (0, 79 * STEPS, 80 * STEPS - 1):
+        assert weights(step) is before
+    for step in (80 * STEPS, 80 * STEPS + 1, 100 * STEPS - 1):
+        assert weights(step) is after
+
+
+@pytest.mark.parametrize(
+    ('fraction', 'epochs', 'steps', 'start'),
+    [
+        (0.55, 100, 7, 385),  # in floats the product is above 55
+        (0.07, 100, 1, 7),
+        (0.8, 3, 10, 24),  # no whole epoch: the exact step
+        (0.8, 1, 1, 1),
+        (0.0, 10, 3, 0),
+        (1.0, 10, 3, 30),
+        (1 / 3, 9, 4, 12),
+    ],
+)
+def test_the_step_of_a_deferred_change(fraction, epochs, steps, start):
+    late = deferred(False, True, fraction=fraction, epochs=epochs, steps_per_epoch=steps)
+    assert [late(step) for step in range(epochs * steps + 1)].index(True) == start
+
+
+@given(percent=st.integers(0, 100), epochs=st.integers(1, 300), steps=st.integers(1, 500))
+def test_a_whole_per_cent_of_the_training_is_exact(percent, epochs, steps):
+    late = deferred(False, True, fraction=percent / 100, epochs=epochs, steps_per_epoch=steps)
+    start = -(-percent * epochs * steps // 100)
+    assert late(start)
+    assert not late(start - 1)
+
+
+@pytest.mark.parametrize('fraction', [-0.1, 1.1, float('nan')])
+def test_an_impossible_fraction_is_refused(fraction):
+    with pytest.raises(InputError, match='allowed: 0 to 1'):
+        deferred(0, 1, fraction=fraction, epochs=1, steps_per_epoch=1)
+
+
+def test_the_share_of_the_conventional_branch_of_bbn():
+    alphas = [bbn_alpha(epoch, 100) for epoch in (1, 51, 100)]
+    np.testing.assert_allclose(alphas, [1, 0.75, 0.0199], rtol=1e-12)
+    assert np.all(np.diff([bbn_alpha(epoch, 100) for epoch in range(1, 101)]) < 0)

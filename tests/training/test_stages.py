@@ -7,53 +7,62 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from metriclt_jax import losses
 from metriclt_jax.config import paper_config
-from metriclt_jax.methods import METHODS
-from metriclt_jax.models import initialize
+from metriclt_jax.errors import InputError
+from metriclt_jax.methods import METHODS, Method
+from metriclt_jax.models import Outputs, initialize
 from metriclt_jax.training.setup import Run
-from metriclt_jax.training.stages import make_model, make_stages
+from metriclt_jax.training.stages import make_models, make_stages
 
-# classification, metric loss, trained names, then (sampler, class weights) of each stage
+INSTANCE, BALANCED = ('instance', 'uniform'), ('class_balanced', 'uniform')
+CRW, EFFECTIVE = ('instance', 'inverse_frequency'), ('instance', 'effective_number')
+CE, FOCAL, LDAM = 'cross_entropy', 'focal', 'ldam'
+# classification loss, coefficient of the metric loss, mixing, share of stage 1 before its weights,
+# then (sampler, class weights) of each stage
 ROWS = {
-    'ce': (True, None, ['backbone', 'head'], [('instance', 'uniform')]),
-    'ce_crw': (
-        True,
-        None,
-        ['backbone', 'head'],
-        [('instance', 'uniform'), ('instance', 'inverse_frequency')],
-    ),
-    'ce_crs': (
-        True,
-        None,
-        ['backbone', 'head'],
-        [('instance', 'uniform'), ('class_balanced', 'uniform')],
-    ),
-    'ce_ct_crw': (
-        True,
-        0.001,
-        ['backbone', 'head'],
-        [('instance', 'uniform'), ('instance', 'inverse_frequency')],
-    ),
-    'ce_tp_crw': (
-        True,
-        0.001,
-        ['backbone', 'head'],
-        [('instance', 'uniform'), ('instance', 'inverse_frequency')],
-    ),
-    'ce_sc_crw': (
-        True,
-        1.0,
-        ['backbone', 'head', 'projection'],
-        [('instance', 'uniform'), ('instance', 'inverse_frequency')],
-    ),
-    'ce_sc': (True, 1.0, ['backbone', 'head', 'projection'], [('instance', 'uniform')]),
-    'sc_crw': (
-        False,
-        1.0,
-        ['backbone', 'projection'],
-        [('instance', 'uniform'), ('instance', 'inverse_frequency')],
-    ),
+    'ce': (CE, None, None, 0, INSTANCE),
+    'ce_crw': (CE, None, None, 0, INSTANCE, CRW),
+    'ce_crs': (CE, None, None, 0, INSTANCE, BALANCED),
+    'ce_drw': (CE, None, None, 0.8, EFFECTIVE),
+    'rs': (CE, None, None, 0, BALANCED),
+    'rw': (CE, None, None, 0, CRW),
+    'ldam': (LDAM, None, None, 0, INSTANCE),
+    'ldam_crw': (LDAM, None, None, 0, INSTANCE, CRW),
+    'ldam_drw': (LDAM, None, None, 0.8, EFFECTIVE),
+    'focal': (FOCAL, None, None, 0, INSTANCE),
+    'focal_crw': (FOCAL, None, None, 0, INSTANCE, CRW),
+    'cb_focal': (FOCAL, None, None, 0, EFFECTIVE),
+    'cb_focal_crw': (FOCAL, None, None, 0, EFFECTIVE, CRW),
+    'mixup': (CE, None, 'mixup', 0, INSTANCE),
+    'mixup_crw': (CE, None, 'mixup', 0, INSTANCE, CRW),
+    'cutmix': (CE, None, 'cutmix', 0, INSTANCE),
+    'cutmix_crw': (CE, None, 'cutmix', 0, INSTANCE, CRW),
+    'ce_ct_crw': (CE, 0.001, None, 0, INSTANCE, CRW),
+    'ce_tp_crw': (CE, 0.001, None, 0, INSTANCE, CRW),
+    'ce_sc_crw': (CE, 1.0, None, 0, INSTANCE, CRW),
+    'ce_sc': (CE, 1.0, None, 0, INSTANCE),
+    'sc_crw': (None, 1.0, None, 0, INSTANCE, CRW),
+    'ce_bcl_crw': (CE, 1.0, None, 0, INSTANCE, CRW),
+    'logit_adjusted': ('logit_adjusted', None, None, 0, INSTANCE),
+    'cosface_crw': ('cosface', None, None, 0, INSTANCE, CRW),
+    'arcface_crw': ('arcface', None, None, 0, INSTANCE, CRW),
+    'remix': (CE, None, 'remix', 0, INSTANCE),
+    'remix_crw': (CE, None, 'remix', 0, INSTANCE, CRW),
+    'balanced_mixup': (CE, None, 'balanced_mixup', 0, INSTANCE),
 }
+OF_COSINES = ('ldam', 'cosface', 'arcface')
+
+
+def value_of(loss):
+    """The loss on one example of class 1; `loss` is a name, or how a stage has it."""
+    cosines, counts = np.array([[0.2, 0.1, -0.3]], np.float32), np.array([50.0, 20.0, 5.0])
+    outputs = Outputs(None, 10 * cosines, None, cosines)
+    if not isinstance(loss, str):
+        return float(loss.loss(outputs, np.array([1]), counts)[0])
+    scores = outputs.cosines if loss in OF_COSINES else outputs.logits
+    arguments = [counts] if loss in ('ldam', 'logit_adjusted') else []
+    return float(getattr(losses, loss)(scores, np.array([1]), *arguments)[0])
 
 
 def make_config(method):
@@ -66,21 +75,31 @@ def make_config(method):
 
 @pytest.mark.parametrize('method', METHODS)
 def test_the_stages_of_each_row(method):
-    classifies, coefficient, trained, sampling = ROWS[method]
+    loss, coefficient, mixing, weights_from, *sampling = ROWS[method]
     stages = make_stages(make_config(method))
     assert [(stage.sampler, stage.class_weights) for stage in stages] == sampling
     first = stages[0]
-    assert sorted(first.trainable) == trained
-    assert first.objective.classification == ('cross_entropy' if classifies else None)
-    assert first.trains_classifier is classifies
+    projection = ['projection'] if coefficient == 1.0 else []
+    assert sorted(first.trainable) == ['backbone', *(['head'] if loss else []), *projection]
+    if loss is None:
+        assert first.objective.classification is None
+    else:
+        assert value_of(first.objective.classification) == pytest.approx(value_of(loss), rel=1e-6)
+    assert first.trains_classifier is (loss is not None)
+    assert first.head == ('cosine' if loss in OF_COSINES else 'linear')
+    assert first.objective.normalize_weights is not method.startswith('cb_')
     assert (first.objective.metric and first.objective.metric.coefficient) == coefficient
+    assert (first.mixing and first.mixing.name) == mixing
+    assert first.second_sampler == ('class_balanced' if mixing == 'balanced_mixup' else None)
+    assert first.weights_from == weights_from
     assert first.backbone_train
     for second in stages[1:]:
         assert second.trainable == ('head',)
-        assert second.objective.classification == 'cross_entropy'
+        assert value_of(second.objective.classification) == value_of(CE)
+        assert (second.head, second.mixing, second.weights_from) == ('linear', None, 0)
         assert second.objective.metric is None
         assert not second.backbone_train
-        assert second.head == 'fresh'
+        assert second.fresh_head
 
 
 def test_what_else_the_config_offers():
@@ -92,7 +111,7 @@ def test_what_else_the_config_offers():
     first, second = make_stages(config)
     assert second.class_weights == 'effective_number'
     assert second.backbone_train
-    assert second.head == 'previous'
+    assert not second.fresh_head
     assert first.optimizer.nesterov
     assert not second.optimizer.nesterov
 
@@ -102,11 +121,11 @@ def test_stage_2_begins_with_the_backbone_of_stage_1(head):
     config = make_config('ce_sc_crw')
     config.stage2.head = head
     stages = make_stages(config)
-    model = make_model(config, stages, 3)
+    models = make_models(config, stages, 3)
 
     few = SimpleNamespace(name='few', parts={'train': np.arange(64)}, class_names=('a', 'b', 'c'))
-    run = Run(config, None, jax.devices()[:1], stages, few, {}, model, Console())
-    left = initialize(model, 99)
+    run = Run(config, None, jax.devices()[:1], stages, few, {}, models, Console())
+    left = initialize(models['stage1'], 99)
     state = run.initial_state(stages[1], left)
     for name in left['params']:
         same = jax.tree.map(np.array_equal, left['params'][name], state.params[name])
@@ -117,3 +136,16 @@ def test_stage_2_begins_with_the_backbone_of_stage_1(head):
     assert all(jax.tree.leaves(same))
     other = run.initial_state(stages[0])
     assert not np.array_equal(jax.random.key_data(state.key), jax.random.key_data(other.key))
+
+
+def test_a_head_of_another_kind_cannot_be_taken_over():
+    config = make_config('ldam_crw')
+    config.stage2.head = 'previous'
+    with pytest.raises(InputError, match=r'stage2\.head is previous.*cosine; allowed: fresh'):
+        make_stages(config)
+
+
+def test_mixed_images_have_no_metric_loss(monkeypatch):
+    monkeypatch.setitem(METHODS, 'mine', Method(metric='center', mixing='mixup'))
+    with pytest.raises(InputError, match='method mine mixes images'):
+        make_stages(make_config('mine'))

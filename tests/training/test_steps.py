@@ -10,11 +10,12 @@ from metriclt_jax.config import paper_config
 from metriclt_jax.devices import place
 from metriclt_jax.models import classifier, create_model, heads, initialize
 from metriclt_jax.training.schedules import Schedule
-from metriclt_jax.training.stages import make_model, make_stages
+from metriclt_jax.training.stages import make_models, make_stages
 from metriclt_jax.training.state import create_state, make_optimizer, trainable_mask
 from metriclt_jax.training.steps import make_train_step
 
 BATCH, CLASSES, SIZE = 32, 5, 16
+COUNTS = jnp.asarray([50.0, 20.0, 15.0, 10.0, 5.0])
 OPTIONS = {'stage_sizes': (1, 1), 'width': 8, 'stem': 'small'}
 
 
@@ -26,6 +27,7 @@ def make_config(method):
     config.model.name = 'resnet18'
     config.model.options.update(OPTIONS)
     config.metric.supervised_contrastive.projection = (8, 8, 4)
+    config.metric.balanced_contrastive.projection = (8, 8, 4)
     # The paper's learning rate is 0 in the first update.
     config.stage1.warmup_epochs = 0
     config.stage1.learning_rate = 0.1
@@ -46,19 +48,19 @@ def update(method, stage_index, num_devices, steps=1):
     config = make_config(method)
     stages = make_stages(config)
     stage = stages[stage_index]
-    model = make_model(config, stages, CLASSES)
+    model = make_models(config, stages, CLASSES)[stage.name]
     devices = jax.devices()[:num_devices]
     variables = initialize(model, 0)
     before = create_state(stage, variables, jax.random.key(7), 10, CLASSES)
     state = place(before, devices)
     weights = jnp.asarray([0.2, 0.5, 1.0, 1.3, 2.0])
-    schedule = place(Schedule(weights), devices)
+    schedule = place(Schedule(weights, COUNTS), devices)
     step = make_train_step(model, stage, 10, devices)
     for k in range(steps):
-        batch = {
-            name: array.reshape(num_devices, -1, *array.shape[1:])
-            for name, array in make_batch(k).items()
-        }
+        batch = make_batch(k)
+        if stage.second_sampler:
+            batch['second'] = make_batch(k + 100)
+        batch = jax.tree.map(lambda x: x.reshape(num_devices, -1, *x.shape[1:]), batch)
         state, loss = step(state, batch, schedule)
     return before, jax.device_get(state), float(loss)
 
@@ -75,7 +77,22 @@ def relative_differences(a, b):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('method', ['ce', 'ce_ct_crw', 'ce_tp_crw', 'ce_sc_crw', 'sc_crw'])
+@pytest.mark.parametrize(
+    'method',
+    [
+        'ce',
+        'ce_ct_crw',
+        'ce_tp_crw',
+        'ce_sc_crw',
+        'sc_crw',
+        'ce_bcl_crw',
+        'cb_focal',
+        'ldam_drw',
+        'cutmix',
+        'remix',
+        'balanced_mixup',
+    ],
+)
 def test_eight_devices_equal_one(method):
     before, one, loss_one = update(method, 0, 1)
     _, eight, loss_eight = update(method, 0, 8)
@@ -149,10 +166,10 @@ def test_centers_move_by_their_own_gradient_whatever_the_coefficient(monkeypatch
 def test_each_step_augments_anew():
     config = make_config('ce')
     stages = make_stages(config)
-    model, devices = make_model(config, stages, CLASSES), jax.devices()[:1]
+    model, devices = make_models(config, stages, CLASSES)['stage1'], jax.devices()[:1]
     state = create_state(stages[0], initialize(model, 0), jax.random.key(7), 10, CLASSES)
     step = make_train_step(model, stages[0], 10, devices)
-    schedule = place(Schedule(jnp.ones(CLASSES)), devices)
+    schedule = place(Schedule(jnp.ones(CLASSES), COUNTS), devices)
     batch = {name: array[None] for name, array in make_batch().items()}
 
     def loss(at, key=7):
@@ -168,7 +185,8 @@ def dropped(monkeypatch, num_devices, stage_index=0, at=0):
     config = make_config('ce_crw')
     config.model.dropout = 0.5
     stages = make_stages(config)
-    model, devices = make_model(config, stages, CLASSES), jax.devices()[:num_devices]
+    model = make_models(config, stages, CLASSES)[stages[stage_index].name]
+    devices = jax.devices()[:num_devices]
     masks = {}
 
     def remember(features, rate, key, axis_name):
@@ -185,7 +203,7 @@ def dropped(monkeypatch, num_devices, stage_index=0, at=0):
         name: array.reshape(num_devices, -1, *array.shape[1:])
         for name, array in make_batch().items()
     }
-    schedule = place(Schedule(jnp.ones(CLASSES)), devices)
+    schedule = place(Schedule(jnp.ones(CLASSES), COUNTS), devices)
     state, _ = make_train_step(model, stage, 10, devices)(state, batch, schedule)
     params = jax.device_get(state.params)
     jax.effects_barrier()

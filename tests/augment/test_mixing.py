@@ -1,0 +1,328 @@
+"""Mixing: who is mixed with whom, how much of each is seen, and what the labels say."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from metriclt_jax.augment import MIXINGS, Mixing, mixing
+from metriclt_jax.errors import InputError
+
+BATCH, SIZE = 16, 12
+COUNTS = jnp.asarray([5000.0, 500.0, 200.0, 50.0, 0.0])
+
+
+def constant_images(values):
+    """Images of one colour each."""
+    return jnp.broadcast_to(
+        jnp.asarray(values, jnp.float32)[:, None, None, None], (len(values), SIZE, SIZE, 3)
+    )
+
+
+# Every image has a colour and a class of its own, so what was mixed can be read off.
+COLOURS = constant_images(np.arange(BATCH))
+CLASSES = jnp.arange(BATCH)
+SECOND = (constant_images(100 + np.arange(BATCH)), (CLASSES + 5) % BATCH)
+
+
+@functools.partial(jax.jit, static_argnames=('name', 'num_classes', 'alpha'))
+def mix(name, key, images, labels, num_classes, alpha=1.0, probability=1.0, **beside):
+    beside = {key: value for key, value in beside.items() if key in mixing.NEEDS.get(name, ())}
+    return MIXINGS[name](
+        key, images, labels, num_classes, alpha=alpha, probability=probability, **beside
+    )
+
+
+def mix_colours(name, seed, **options):
+    beside = {'class_counts': jnp.ones(BATCH), 'second': SECOND}
+    images, labels = mix(name, jax.random.key(seed), COLOURS, CLASSES, BATCH, **beside, **options)
+    return np.asarray(images), np.asarray(labels)
+
+
+def test_names():
+    assert list(MIXINGS) == ['mixup', 'cutmix', 'remix', 'balanced_mixup']
+    assert Mixing('remix').needs == ('class_counts',)
+    assert Mixing('balanced_mixup').needs == ('second',)
+    assert Mixing('mixup').needs == Mixing('cutmix').needs == ()
+
+
+@pytest.mark.parametrize('name', ['mixup', 'cutmix', 'remix'])
+def test_images_and_labels_share_the_permutation_and_the_share(name):
+    orders = set()
+    for seed in range(5):
+        images, labels = mix_colours(name, seed)
+        assert images.shape == COLOURS.shape
+        assert labels.shape == (BATCH, BATCH)
+        assert images.dtype == labels.dtype == np.float32
+        # The mean colour is the mean of the classes under the label, both being the index.
+        np.testing.assert_allclose(images.mean((1, 2, 3)), labels @ np.arange(BATCH), rtol=1e-5)
+        share = np.diag(labels).min()
+        others = labels - share * np.eye(BATCH)
+        assert 0.01 < share < 0.99
+        # One share for all, and the partners are each example exactly once.
+        np.testing.assert_allclose(np.sort(others, axis=1)[:, -1], 1 - share, rtol=1e-5)
+        order = others.argmax(axis=1)
+        np.testing.assert_array_equal(np.sort(order), np.arange(BATCH))
+        orders.add(tuple(order))
+    assert len(orders) == 5
+
+
+def test_balanced_mixup_takes_its_partners_from_the_second_batch():
+    images, labels = mix_colours('balanced_mixup', 1, alpha=0.5)
+    share = labels[0, 0]
+    assert 0.01 < share < 0.99
+    own, other = np.eye(BATCH), np.eye(BATCH)[np.asarray(SECOND[1])]
+    np.testing.assert_allclose(labels, share * own + (1 - share) * other, atol=1e-6)
+    expected = share * COLOURS + (1 - share) * SECOND[0]
+    np.testing.assert_allclose(images, expected, rtol=1e-5)
+
+
+def test_every_image_of_a_mixup_has_one_colour_and_of_a_cutmix_two():
+    assert np.ptp(mix_colours('mixup', 0)[0], axis=(1, 2, 3)).max() == 0
+    images, labels = mix_colours('cutmix', 0)
+    inside = images[:, :, :, 0] != np.arange(BATCH)[:, None, None]
+    for image, hole, row in zip(images, inside, labels, strict=True):
+        if hole.any():
+            assert len(np.unique(image)) == 2
+            np.testing.assert_allclose(row[int(image[hole].flat[0])], hole.mean(), rtol=1e-5)
+            # The hole is a rectangle, and the same for all.
+            rows, columns = hole.any(axis=1), hole.any(axis=0)
+            np.testing.assert_array_equal(hole, rows[:, None] & columns)
+            np.testing.assert_array_equal(hole, inside.any(axis=0))
+    assert inside.any(axis=(1, 2)).sum() >= BATCH - 3
+
+
+def test_the_box_of_cutmix_at_a_corner():
+    # Half of the side around the corner, of which a quarter is inside the image.
+    box = mixing.box(jnp.float32(0.75), 0, 0, 224, 224)
+    assert [int(end) for end in box] == [0, 56, 0, 56]
+    assert 1 - 56 * 56 / 224**2 == 0.9375
+    assert [int(end) for end in mixing.box(jnp.float32(0.75), 112, 223, 224, 224)] == [
+        56,
+        168,
+        167,
+        224,
+    ]
+
+
+def test_the_label_share_of_cutmix_is_that_of_the_clipped_box(monkeypatch):
+    monkeypatch.setattr(mixing, 'draw_share', lambda *_: jnp.float32(0.75))
+    monkeypatch.setattr(jax.random, 'randint', lambda *_: jnp.int32(0))
+    images = jnp.broadcast_to(jnp.arange(2.0)[:, None, None, None], (2, 224, 224, 3))
+    for seed in range(10):
+        mixed, labels = mixing.cutmix(jax.random.key(seed), images, jnp.arange(2), 2)
+        if float(labels[0, 1]):  # else the permutation left all in place
+            np.testing.assert_array_equal(labels, [[0.9375, 0.0625], [0.0625, 0.9375]])
+            assert float(mixed[0, :56, :56].min()) == 1
+            assert float(mixed[0].sum()) == 3 * 56 * 56
+            return
+    pytest.fail('no permutation of ten swapped the two images')
+
+
+@given(
+    share=st.floats(0, 1, width=32),
+    height=st.integers(1, 300),
+    width=st.integers(1, 300),
+    data=st.data(),
+)
+@settings(deadline=None, max_examples=60)
+def test_the_box_is_never_outside_and_never_too_large(share, height, width, data):
+    row, column = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
+    top, bottom, left, right = (
+        int(end) for end in mixing.box(jnp.float32(share), row, column, height, width)
+    )
+    assert 0 <= top <= bottom <= height
+    assert 0 <= left <= right <= width
+    assert (bottom - top) * (right - left) <= (1 - share) * height * width * (1 + 1e-5)
+
+
+@given(
+    name=st.sampled_from(list(MIXINGS)),
+    seed=st.integers(0, 2**32 - 1),
+    probability=st.floats(0, 1),
+    labels=st.lists(st.integers(0, 4), min_size=BATCH, max_size=BATCH),
+)
+@settings(deadline=None, max_examples=60)
+def test_labels_are_probabilities_and_images_stay_in_range(name, seed, probability, labels):
+    second = (SECOND[0] - 100, jnp.asarray(labels[::-1]))
+    images, mixed = mix(
+        name,
+        jax.random.key(seed),
+        COLOURS,
+        jnp.asarray(labels),
+        5,
+        probability=probability,
+        class_counts=COUNTS,
+        second=second,
+    )
+    np.testing.assert_allclose(mixed.sum(axis=1), 1, atol=2e-7)
+    assert mixed.min() >= 0
+    assert images.min() >= 0
+    assert images.max() <= BATCH - 1 + 1e-5
+    # At most two classes, one of them the example's own unless remix has taken it away.
+    assert (mixed > 0).sum(axis=1).max() <= 2
+    if name != 'remix' and probability == 0:
+        np.testing.assert_array_equal(mixed, np.eye(5)[labels])
+
+
+@pytest.mark.parametrize(('a', 'b'), [(1.0, 1.0), (1.0, 0.5), (1.0, 3.0), (0.5, 0.5), (4.0, 4.0)])
+def test_the_distribution_of_the_share(a, b):
+    keys = jax.random.split(jax.random.key(0), 2000)
+    shares = jax.jit(jax.vmap(lambda key: mixing.draw_share(key, a, b, 1.0)))(keys)
+    assert stats.kstest(np.asarray(shares), stats.beta(a, b).cdf).pvalue > 0.01
+
+
+@pytest.mark.parametrize(('name', 'a', 'b'), [('mixup', 2, 2), ('balanced_mixup', 1, 2)])
+def test_which_share_a_mixing_draws(name, a, b):
+    labels, second = jnp.array([0]), (jnp.zeros((1, 1, 1, 3)), jnp.array([1]))
+    images = jnp.array([0.0, 1.0])[:, None, None, None] * jnp.ones(3)
+
+    def share(key):
+        if name == 'balanced_mixup':
+            return mixing.balanced_mixup(key, images[:1], labels, 2, second=second, alpha=2.0)[1][0]
+        return mixing.mixup(key, images, jnp.arange(2), 2, alpha=2.0)[1][0]
+
+    drawn = np.asarray(jax.jit(jax.vmap(share))(jax.random.split(jax.random.key(3), 2000)))[:, 0]
+    drawn = drawn[drawn < 1]  # some permutations leave the two in place
+    assert len(drawn) > 800
+    assert stats.kstest(drawn, stats.beta(a, b).cdf).pvalue > 0.01
+
+
+@pytest.mark.parametrize('name', MIXINGS)
+def test_probability(name):
+    for seed in range(3):
+        images, labels = mix_colours(name, seed, probability=0.0)
+        np.testing.assert_array_equal(images, COLOURS)
+        np.testing.assert_array_equal(labels, np.eye(BATCH))
+    keys = jax.random.split(jax.random.key(1), 2000)
+    shares = jax.jit(jax.vmap(lambda key: mixing.draw_share(key, 1.0, 1.0, 0.3)))(keys)
+    # The standard deviation of the fraction is 0.010.
+    assert abs(np.mean(np.asarray(shares) < 1) - 0.3) < 0.04
+
+
+@pytest.mark.parametrize(
+    ('share', 'own', 'other', 'expected'),
+    [
+        (0.4, 500, 50, 0.0),  # the frequent one's image is the smaller part: it loses its label
+        (0.6, 500, 50, 0.6),
+        (0.5, 500, 50, 0.5),  # not below tau
+        (0.6, 50, 500, 1.0),
+        (0.4, 50, 500, 0.4),
+        (0.5, 50, 500, 0.5),
+        (0.4, 150, 50, 0.0),  # three times is enough
+        (0.4, 149, 50, 0.4),
+        (0.4, 50, 50, 0.4),
+    ],
+)
+def test_the_label_share_of_remix(share, own, other, expected):
+    given = (np.float32(share), jnp.asarray([own]), jnp.asarray([other]))
+    assert mixing.rebalanced_share(*given, kappa=3.0, tau=0.5) == np.float32(expected)
+    # As seen from the partner.
+    mirrored = (np.float32(1 - share), jnp.asarray([other]), jnp.asarray([own]))
+    np.testing.assert_allclose(
+        mixing.rebalanced_share(*mirrored, kappa=3.0, tau=0.5), 1 - expected, rtol=1e-6
+    )
+
+
+def test_remix_takes_images_of_mixup_and_prefers_the_rarer_class():
+    labels = jnp.asarray([0] * 8 + [2] * 4 + [3] * 4)
+    for seed in range(6):
+        key = jax.random.key(seed)
+        images, mixed = mix('remix', key, COLOURS, labels, 5, class_counts=COUNTS)
+        same_images, plain = mix('mixup', key, COLOURS, labels, 5)
+        np.testing.assert_array_equal(images, same_images)
+        partner = np.asarray((plain > 0) & (jax.nn.one_hot(labels, 5) == 0))
+        for i, row in enumerate(np.asarray(plain)):
+            own, share = int(labels[i]), row[int(labels[i])]
+            expected = row.copy()
+            if partner[i].any():
+                other = int(partner[i].argmax())
+                if COUNTS[own] > COUNTS[other] and share < 0.5:
+                    expected = np.eye(5)[other]
+                if COUNTS[own] < COUNTS[other] and share > 0.5:
+                    expected = np.eye(5)[own]
+            np.testing.assert_allclose(mixed[i], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ('name', 'alpha', 'num_devices'),
+    [
+        *((name, 1.0, 8) for name in MIXINGS),
+        ('cutmix', 1.0, 2),
+        pytest.param('mixup', 0.5, 8, marks=pytest.mark.slow),  # compiles long
+    ],
+)
+def test_devices_make_no_difference(name, alpha, num_devices):
+    rng = np.random.default_rng(0)
+    batch = {
+        'images': rng.normal(size=(BATCH, SIZE, SIZE, 3)).astype(np.float32),
+        'labels': rng.integers(0, 4, BATCH),
+        'second': (
+            rng.normal(size=(BATCH, SIZE, SIZE, 3)).astype(np.float32),
+            rng.integers(0, 4, BATCH),
+        ),
+    }
+    chosen = Mixing(name, alpha)
+
+    def apply(key, batch, axis_name=None):
+        return chosen(
+            key,
+            batch['images'],
+            batch['labels'],
+            5,
+            axis_name,
+            class_counts=COUNTS,
+            second=batch['second'],
+        )
+
+    on_devices = jax.pmap(
+        functools.partial(apply, axis_name='batch'),
+        axis_name='batch',
+        in_axes=(None, 0),
+        devices=jax.devices()[:num_devices],
+    )
+    divided = jax.tree.map(lambda x: x.reshape(num_devices, -1, *x.shape[1:]), batch)
+    for seed in range(3):
+        images, labels = jax.jit(apply)(jax.random.key(seed), batch)
+        split_images, split_labels = on_devices(jax.random.key(seed), divided)
+        # Bit for bit: the same products and sums for each pixel, whoever makes them.
+        np.testing.assert_array_equal(np.reshape(split_images, images.shape), images)
+        np.testing.assert_array_equal(np.reshape(split_labels, labels.shape), labels)
+        assert not np.array_equal(images, batch['images'])
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'name': 'mix'}, "name is 'mix'; allowed: mixup, cutmix, remix, balanced_mixup"),
+        ({'name': 'mixup', 'alpha': 0.0}, 'alpha is 0.0; allowed: a finite number above 0'),
+        ({'name': 'mixup', 'alpha': float('nan')}, 'alpha is nan'),
+        ({'name': 'mixup', 'probability': 1.5}, 'probability is 1.5; allowed: 0 to 1'),
+    ],
+)
+def test_impossible_options_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        Mixing(**options)
+
+
+def test_what_does_not_fit_is_refused():
+    key = jax.random.key(0)
+    for name in MIXINGS:
+        with pytest.raises(InputError, match='labels float32'):
+            Mixing(name)(key, COLOURS, jnp.zeros(BATCH), 5, class_counts=COUNTS, second=SECOND)
+        with pytest.raises(InputError, match='images uint8'):
+            Mixing(name)(
+                key, COLOURS.astype(jnp.uint8), CLASSES, 5, class_counts=COUNTS, second=SECOND
+            )
+    with pytest.raises(InputError, match=r'class_counts have shape None; allowed: \[5\]'):
+        Mixing('remix')(key, COLOURS, CLASSES, 5)
+    with pytest.raises(InputError, match=r'class_counts have shape \[3\]'):
+        Mixing('remix')(key, COLOURS, CLASSES, 5, class_counts=COUNTS[:3])
+    for second in (None, (SECOND[0][:4], SECOND[1][:4])):
+        with pytest.raises(InputError, match='the second batch has'):
+            Mixing('balanced_mixup')(key, COLOURS, CLASSES, 5, second=second)

@@ -1,0 +1,85 @@
+"""Every row trains all its stages, in small, from data to results."""
+
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from metriclt_jax.config import paper_config
+from metriclt_jax.methods import METHODS
+from metriclt_jax.training import loop
+from metriclt_jax.training.run import run
+
+EPOCHS = 5
+
+
+@pytest.fixture(scope='module')
+def data_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp('data')
+
+
+def make_config(method, data_dir):
+    config = paper_config()
+    config.method = method
+    config.num_devices = 1
+    config.data.name = 'digits_lt'
+    config.data.data_dir = str(data_dir)
+    config.data.fractions = (0.6, 0.1, 0.3)
+    config.data.imbalance_ratio = 20.0
+    config.data.resize = 12
+    config.augment.crop = 8
+    config.model.name = 'resnet18'
+    config.model.options.update({'stage_sizes': (1,), 'width': 4, 'stem': 'small'})
+    config.metric.supervised_contrastive.projection = (8, 4)
+    config.metric.balanced_contrastive.projection = (8, 4)
+    config.stage1.epochs = EPOCHS
+    config.stage1.warmup_epochs = 1
+    config.stage1.learning_rate = 0.1
+    config.stage2.epochs = 1
+    config.evaluation.every = EPOCHS
+    config.figures = False
+    return config
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('method', METHODS)
+def test_every_row_trains_all_its_stages(method, data_dir, tmp_path):
+    results = run(make_config(method, data_dir), tmp_path / 'run', Console(file=io.StringIO()))
+    stages = ['stage1'] if METHODS[method].second_stage is None else ['stage1', 'stage2']
+    assert [stage['name'] for stage in results['stages']] == stages
+    assert 0 < results['final']['mcr_all'] < 1
+    lines = (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()
+    losses = [json.loads(line)['train']['loss'] for line in lines]
+    assert all(map(math.isfinite, losses))
+    # DRW's weights make the last epoch's loss another one.
+    compared = EPOCHS - 2 if METHODS[method].deferred else EPOCHS - 1
+    assert losses[compared] < losses[0]
+
+
+@pytest.mark.slow
+def test_deferred_weights_set_in_at_the_exact_step(data_dir, tmp_path, monkeypatch):
+    seen = []
+    original = loop.make_train_step
+
+    def make_train_step(*arguments):
+        step = original(*arguments)
+
+        def recorded(state, batch, schedule):
+            seen.append((int(state.step), np.asarray(schedule.class_weights)))
+            return step(state, batch, schedule)
+
+        return recorded
+
+    monkeypatch.setattr(loop, 'make_train_step', make_train_step)
+    config = make_config('ce_drw', data_dir)
+    run(config, tmp_path / 'run', Console(file=io.StringIO()))
+    counts = json.loads((tmp_path / 'run' / 'results.json').read_text())['train_counts']
+    start = 4 * (sum(counts) // config.stage1.batch_size)  # 80 % of five epochs
+    assert [step for step, _ in seen] == list(range(start // 4 * 5))
+    effective = (1 - 0.9999) / (1 - 0.9999 ** np.array(counts, np.float64))
+    effective *= len(counts) / effective.sum()
+    for step, weights in seen:
+        np.testing.assert_allclose(weights, effective if step >= start else 1.0, rtol=1e-5)
