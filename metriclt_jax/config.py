@@ -4,6 +4,7 @@ The files in `configs/` start from `paper_config` and override what differs for 
 Where the paper is silent, the default is explained in the README's fidelity table.
 """
 
+import math
 from collections.abc import Callable, Mapping
 
 import ml_collections
@@ -177,6 +178,18 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _choice(config, 'metric.triplet.mining', 'batch_hard', 'batch_all')
     for name in ('focal.gamma', 'ldam.max_margin', 'cosface.margin', 'arcface.margin'):
         _at_least(config, f'classification.{name}', 0)
+    for name in ('ldam', 'cosface', 'arcface'):
+        scale = config.classification[name].scale
+        if not scale > 0:
+            raise InputError(
+                f'config field classification.{name}.scale is {scale}; allowed: above 0'
+            )
+    margin = config.classification.arcface.margin
+    if not margin < math.pi:
+        raise InputError(
+            f'config field classification.arcface.margin is {margin}; allowed: 0 or more and below '
+            'pi'
+        )
     _choice(config, 'model.dtype', 'float32', 'bfloat16')
     _choice(config, 'stage2.head', 'fresh', 'previous')
     _choice(config, 'stage2.batch_statistics', 'frozen', 'drift')

@@ -15,9 +15,9 @@ def time_table(results: Sequence[dict[str, Any]]) -> Table:
         _title(results[0]),
         'min, median: milliseconds of a step. floor: what the arithmetic (a) or the traffic with '
         'the memory (m) takes at the measured rates, in ms. share: of the measured rate of matrix '
-        'products. compile: seconds. memory: of the compiled program, MiB.',
+        'products. compile: seconds. MiB: memory of the compiled program.',
     )
-    for heading in ('min', 'median', 'images/s', 'floor', 'share', 'compile', 'memory'):
+    for heading in ('min', 'median', 'images/s', 'floor', 'share', 'compile', 'MiB'):
         table.add_column(heading, justify='right', no_wrap=True)
     for result in results:
         floors = result['floor_seconds']

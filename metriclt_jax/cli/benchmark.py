@@ -85,8 +85,10 @@ def benchmark() -> None:
     if not 0 < _SAMPLE_SECONDS.value < math.inf:
         raise InputError(f'--sample_seconds is {_SAMPLE_SECONDS.value}; allowed: above 0')
     output = _OUTPUT.value and Path(_OUTPUT.value).expanduser()
-    if output and (output.is_dir() or not output.parent.is_dir()):
-        raise InputError(f'--output is {output}; allowed: a file in a folder that exists')
+    if output and (output.is_dir() or not os.access(output.parent, os.W_OK)):
+        raise InputError(
+            f'--output is {output}; allowed: a file in a folder that can be written to'
+        )
     options = _TORCH_OPTIONS.value and _names(_TORCH_OPTIONS, OPTIONS)
 
     cli.keep_freed_memory()

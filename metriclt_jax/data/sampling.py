@@ -1,6 +1,6 @@
 """The order in which an epoch visits the training images."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -8,6 +8,7 @@ from metriclt_jax.data.seeding import generator
 from metriclt_jax.errors import InputError
 
 Sampler = Literal['instance', 'class_balanced', 'square_root', 'reversed', 'progressive']
+SAMPLERS = get_args(Sampler)
 
 
 def epoch_order(

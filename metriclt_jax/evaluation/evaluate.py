@@ -31,9 +31,8 @@ class Evaluation(NamedTuple):
     features: np.ndarray | None
 
 
-@cache
 def make_eval_step(
-    model: nn.Module, geometry: Geometry, devices: tuple[jax.Device, ...] | None = None
+    model: nn.Module, geometry: Geometry, devices: Sequence[jax.Device] | None = None
 ) -> Callable[[Any, dict[str, jax.Array]], tuple[jax.Array, jax.Array, jax.Array]]:
     """`step(variables, batch) -> (confusion [C, C], probabilities, features)`, pmap-ed.
 
@@ -41,6 +40,11 @@ def make_eval_step(
     keep the leading axis of devices. Stages whose models are equal get the same step, which is then
     compiled once.
     """
+    return _eval_step(model, geometry, None if devices is None else tuple(devices))
+
+
+@cache
+def _eval_step(model, geometry, devices):
 
     def step(variables, batch):
         outputs = model.apply(variables, center(batch['image'], geometry), train=False)

@@ -23,7 +23,8 @@ class Conv(nn.Module):
     `[B, H, W, cin]` to `[B, H', W', features]` in `dtype`, where
     `H' = (H + 2 padding - kernel_size) // stride + 1`. The parameter `kernel`
     `[kernel_size, kernel_size, cin / groups, features]` is float32. `lowering` is 'xla', 'patches'
-    or 'auto': patches on CPU, XLA's convolution elsewhere.
+    or 'auto': patches on CPU, XLA's convolution elsewhere. Patches can be differentiated in reverse
+    mode only.
     """
 
     features: int

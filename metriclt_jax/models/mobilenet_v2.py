@@ -90,7 +90,8 @@ class InvertedResidual(nn.Module):
         y = Bottleneck(
             self.features, self.stride, self.expansion, self.conv, self.norm, name='conv'
         )(x, train)
-        return x + y if y.shape == x.shape else y
+        keeps_shape = self.stride == 1 and x.shape[-1] == self.features
+        return x + y if keeps_shape else y
 
 
 class MobileNetV2(nn.Module):

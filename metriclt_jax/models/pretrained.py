@@ -7,6 +7,7 @@ weight, bias, running_mean and running_var. A file must have exactly the arrays 
 their shapes: what is partial or of another network is refused, never filled up.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -137,6 +138,7 @@ def save(directory: str | os.PathLike, name: str, pretrained: Pretrained) -> Non
         partial.mkdir(parents=True)
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(partial / CHECKPOINT, pretrained.variables)
+        record['checkpoint_sha256'] = _tree_sha256(partial / CHECKPOINT)
         (partial / RECORD).write_text(json.dumps(record, indent=1) + '\n')
         partial.rename(directory)  # raises if something is there, unless it is an empty directory
     except (OSError, ValueError) as error:  # Orbax reports a full disk as a ValueError
@@ -146,14 +148,15 @@ def save(directory: str | os.PathLike, name: str, pretrained: Pretrained) -> Non
 
 
 def read_record(directory: Path) -> dict[str, str]:
-    """`model`, `file` and `sha256` of a directory that `save` wrote.
+    """`model`, `file`, `sha256` and `checkpoint_sha256` of a directory that `save` wrote.
 
     Raises:
         InputError: it is another directory.
     """
     try:
         record = json.loads((directory / RECORD).read_text())
-        return {field: str(record[field]) for field in ('model', 'file', 'sha256')}
+        fields = ('model', 'file', 'sha256', 'checkpoint_sha256')
+        return {field: str(record[field]) for field in fields}
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(
             f'directory {directory} holds no imported weights; allowed: what '
@@ -177,15 +180,23 @@ def _read_directory(directory: Path, name: str) -> tuple[dict[str, np.ndarray], 
         raise InputError(
             f'directory {directory} holds weights of {record["model"]} and not of {name}'
         )
-    try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            variables = checkpointer.restore((directory / CHECKPOINT).absolute())
-        arrays = to_torchvision(variables, name)
-    except Exception:  # whatever Orbax and TensorStore stumble over
+    # Orbax itself notices some damage only, and leaves tasks behind when it fails.
+    if _tree_sha256(directory / CHECKPOINT) != record['checkpoint_sha256']:
         raise InputError(
             f'the weights in directory {directory} are damaged; delete it and import them again'
-        ) from None
-    return arrays, record['file'], record['sha256']
+        )
+    with ocp.StandardCheckpointer() as checkpointer:
+        variables = checkpointer.restore((directory / CHECKPOINT).absolute())
+    return to_torchvision(variables, name), record['file'], record['sha256']
+
+
+def _tree_sha256(directory: Path) -> str:
+    """A SHA-256 of the names and contents of all files below `directory`."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in directory.rglob('*') if path.is_file()):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest.update(f'{path.relative_to(directory).as_posix()} {content}\n'.encode())
+    return digest.hexdigest()
 
 
 def _official_sha256(file: str) -> str:

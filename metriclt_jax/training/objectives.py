@@ -20,7 +20,7 @@ class ClassificationLoss:
 
     Attributes:
         loss: `(outputs, targets, class_counts)` -> `[B]`; `targets` are labels `[B]` or, for mixed
-            images, probabilities `[B, C]`.
+            images, probabilities `[B, C]`, in which it is linear.
         head: the kind of head that gives what it needs, a key of `models.heads.HEADS`.
         scale: of the logits of a cosine head, so that softmax means what the loss makes of them.
     """
@@ -231,11 +231,14 @@ class Objective:
         metric_gradients = {}
         report = {}
         if self.classification is not None:
-            targets = batch.get('target', labels)
+            targets, weights = labels, schedule.class_weights[labels]
+            if 'target' in batch:
+                # Losses are linear in probabilities, so each class of a mixed image can be weighed
+                # by its own weight.
+                weighed = batch['target'] * schedule.class_weights
+                weights = jnp.sum(weighed, axis=-1)
+                targets, labels = weighed / weights[:, None], jnp.argmax(batch['target'], axis=-1)
             values = self.classification.loss(outputs, targets, schedule.class_counts)
-            weights = schedule.class_weights[labels]
-            if targets.ndim == 2:
-                weights = targets @ schedule.class_weights
             if not self.normalize_weights:
                 values, weights = weights * values, jnp.ones_like(weights)
             classification = losses.weighted_mean(values, weights, axis_name)

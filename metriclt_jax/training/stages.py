@@ -7,12 +7,15 @@ import jax
 from ml_collections import ConfigDict
 
 from metriclt_jax.augment.geometry import Geometry
-from metriclt_jax.augment.mixing import Mixing
+from metriclt_jax.augment.mixing import MIXINGS, Mixing
+from metriclt_jax.data.sampling import SAMPLERS
 from metriclt_jax.devices import AXIS
 from metriclt_jax.errors import InputError
-from metriclt_jax.methods import get_method
+from metriclt_jax.methods import Method, get_method
 from metriclt_jax.models import Classifier, create_model
 from metriclt_jax.training.objectives import (
+    CLASSIFICATION_LOSSES,
+    METRIC_LOSSES,
     Objective,
     make_classification_loss,
     make_metric_loss,
@@ -118,6 +121,7 @@ def make_stages(config: ConfigDict) -> tuple[Stage, ...]:
     """The stages of the config's method: one or two (paper figure 1)."""
     method = get_method(config.method)
     geometry = make_geometry(config)
+    _check_row(config.method, method)
     metric = make_metric_loss(method.metric, config.metric)
     weights = {
         'uniform': 'uniform',
@@ -125,7 +129,12 @@ def make_stages(config: ConfigDict) -> tuple[Stage, ...]:
         'effective_number': 'effective_number',
     }
     classification = make_classification_loss(method.classification, config.classification)
-    mixing = method.mixing and Mixing(method.mixing, **config.mixing[method.mixing])
+    mixing = None
+    if method.mixing:
+        try:
+            mixing = Mixing(method.mixing, **config.mixing[method.mixing])
+        except InputError as error:
+            raise InputError(f'config field mixing.{method.mixing}: {error}') from None
     if mixing and (metric is not None or classification is None):
         raise InputError(
             f'method {config.method} mixes images, which then have no class of their own for a '
@@ -183,6 +192,32 @@ def make_stages(config: ConfigDict) -> tuple[Stage, ...]:
             f'kind {stages[0].head}; allowed: fresh'
         )
     return tuple(stages)
+
+
+def _check_row(name: str, method: Method) -> None:
+    """Raises `InputError` for a row whose words do not exist or do not go together."""
+    weightings = ('uniform', 'balanced', 'effective_number')
+    for field, value, allowed in (
+        ('classification', method.classification, (None, *CLASSIFICATION_LOSSES)),
+        ('metric', method.metric, (None, *METRIC_LOSSES)),
+        ('sampler', method.sampler, SAMPLERS),
+        ('weighting', method.weighting, weightings),
+        ('mixing', method.mixing, (None, *MIXINGS)),
+        *(
+            (f'second_stage.{field}', getattr(method.second_stage, field), allowed)
+            for field, allowed in (('sampler', SAMPLERS), ('weighting', weightings))
+            if method.second_stage is not None
+        ),
+    ):
+        if value not in allowed:
+            raise InputError(
+                f'{field} of method {name} is {value!r}; allowed: {", ".join(map(str, allowed))}'
+            )
+    if method.mixing == 'balanced_mixup' and method.sampler == 'class_balanced':
+        raise InputError(
+            f'sampler of method {name} is class_balanced, as that of the second batch of '
+            'balanced_mixup; allowed: another one'
+        )
 
 
 def make_models(

@@ -17,6 +17,10 @@ from metriclt_jax.errors import InputError
 WITHOUT_INFLUENCE = ('data.data_dir', 'figures', 'checkpoint_every')
 
 
+# A config file may add fields to these, for losses and mixings of its own.
+OPEN_GROUPS = ('classification', 'metric', 'mixing')
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Writes a file such that a reader sees the old text or the new one, never a part."""
     temporary = path.with_name(f'.{path.name}.{os.getpid()}')
@@ -95,6 +99,8 @@ def read_config(workdir: Path) -> ConfigDict:
     if not path.is_file():
         raise InputError(f'{workdir} is no work directory: it has no config.json')
     config = paper_config().lock()
+    for group in OPEN_GROUPS:
+        config[group].unlock()
     try:
         config.update(_lists_to_tuples(read_json(path)))
     except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -509,8 +509,11 @@ class TestDirectory:
         save(tmp_path / 'weights', 'resnet18', pretrained)
         values = [p for p in (tmp_path / 'weights' / 'orbax').rglob('*') if p.parent.name == 'd']
         assert values
-        for path in values:
-            path.write_bytes(path.read_bytes()[:-50])
+        kept = values[0].read_bytes()
+        values[0].write_bytes(bytes([kept[0] ^ 1]) + kept[1:])  # one bit
+        with pytest.raises(InputError, match=r'are damaged; delete it and import them again'):
+            load(tmp_path / 'weights', **RESNET)
+        values[0].unlink()
         with pytest.raises(InputError, match=r'are damaged; delete it and import them again'):
             load(tmp_path / 'weights', **RESNET)
         (tmp_path / 'weights' / 'weights.json').write_text('{"model"')

@@ -54,9 +54,7 @@ def test_every_row_trains_all_its_stages(method, data_dir, tmp_path):
     lines = (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()
     losses = [json.loads(line)['train']['loss'] for line in lines]
     assert all(map(math.isfinite, losses))
-    # DRW's weights make the last epoch's loss another one.
-    compared = EPOCHS - 2 if METHODS[method].deferred else EPOCHS - 1
-    assert losses[compared] < losses[0]
+    assert min(losses[1:EPOCHS]) < losses[0]
 
 
 @pytest.mark.slow

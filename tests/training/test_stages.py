@@ -10,7 +10,7 @@ from rich.console import Console
 from metriclt_jax import losses
 from metriclt_jax.config import paper_config
 from metriclt_jax.errors import InputError
-from metriclt_jax.methods import METHODS, Method
+from metriclt_jax.methods import METHODS, Method, SecondStage
 from metriclt_jax.models import Outputs, initialize
 from metriclt_jax.training.setup import Run
 from metriclt_jax.training.stages import make_models, make_stages
@@ -149,3 +149,37 @@ def test_mixed_images_have_no_metric_loss(monkeypatch):
     monkeypatch.setitem(METHODS, 'mine', Method(metric='center', mixing='mixup'))
     with pytest.raises(InputError, match='method mine mixes images'):
         make_stages(make_config('mine'))
+
+
+@pytest.mark.parametrize(
+    ('row', 'message'),
+    [
+        (
+            Method('hinge'),
+            r"classification of method mine is 'hinge'; allowed: None, cross_entropy",
+        ),
+        (Method(metric='proxy'), r"metric of method mine is 'proxy'; allowed: None, center"),
+        (Method(sampler='random'), r"sampler of method mine is 'random'; allowed: instance"),
+        (Method(weighting='inverse'), r"weighting of method mine is 'inverse'; allowed: uniform"),
+        (Method(mixing='mosaic'), r"mixing of method mine is 'mosaic'; allowed: None, mixup"),
+        (
+            Method(second_stage=SecondStage(sampler='random')),
+            r"second_stage.sampler of method mine is 'random'",
+        ),
+        (
+            Method(sampler='class_balanced', mixing='balanced_mixup'),
+            r'sampler of method mine is class_balanced',
+        ),
+    ],
+)
+def test_a_row_with_a_typing_error_is_refused(row, message, monkeypatch):
+    monkeypatch.setitem(METHODS, 'mine', row)
+    with pytest.raises(InputError, match=message):
+        make_stages(make_config('mine'))
+
+
+def test_a_mixing_that_cannot_be_names_its_field():
+    config = make_config('mixup')
+    config.mixing.mixup.alpha = 0.0
+    with pytest.raises(InputError, match=r'config field mixing\.mixup: .*alpha is 0\.0'):
+        make_stages(config)

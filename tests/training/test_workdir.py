@@ -107,6 +107,14 @@ def test_a_run_goes_on_under_a_version_with_more_fields(tmp_path):
         is_made_by(tmp_path, config)
 
 
+def test_a_config_file_may_add_fields_for_losses_of_its_own(tmp_path):
+    config = paper_config()
+    config.metric.mine = {'coefficient': 0.1}
+    hold(tmp_path, config.lock())
+    assert is_made_by(tmp_path, config)
+    assert read_config(tmp_path).metric.mine.coefficient == 0.1
+
+
 def test_log_keeps_what_a_resumed_run_does_not_repeat(tmp_path):
     path = tmp_path / 'metrics.jsonl'
     log = EpochLog(path)
