@@ -104,16 +104,3 @@ def deferred(
     exact = Fraction(fraction).limit_denominator(10**6)
     start = math.ceil(exact * epochs * steps_per_epoch)
     return lambda step: after if step >= start else before
-
-
-def bbn_alpha(epoch: int, epochs: int) -> float:
-    """BBN's share of the conventional branch, 1 - ((epoch - 1) / epochs)^2 (Zhou et al. 2020).
-
-    Args:
-        epoch: counted from 1, so 1 + completed updates // updates in an epoch.
-        epochs: length of the training.
-
-    >>> bbn_alpha(1, 100), bbn_alpha(51, 100)
-    (1.0, 0.75)
-    """
-    return 1 - ((epoch - 1) / epochs) ** 2

@@ -58,14 +58,15 @@ class Stage:
         head: kind of classifier, a key of `models.heads.HEADS`.
         fresh_head: whether it is initialised when the stage begins; else the stage before left it.
         sampler: order of an epoch, see `data.sampling`.
-        second_sampler: that of a second batch beside each, or None.
         class_weights: kind of weights, see `schedules.make_class_weights`.
-        weights_from: share of the stage before they set in; until then they are uniform.
-        mixing: how a batch is mixed after the augmentation, or None.
         geometry: the augmentation; None for batches of images that are ready, float32.
         optimizer: SGD and its learning rate.
         epochs: length.
         batch_size: images in a step, over all devices.
+        second_sampler: that of a second batch beside each, or None.
+        weights_from: share of the stage before the class weights set in; until then they are
+            uniform.
+        mixing: how a batch is mixed after the augmentation, or None.
     """
 
     name: str
@@ -76,14 +77,14 @@ class Stage:
     head: str
     fresh_head: bool
     sampler: str
-    second_sampler: str | None
     class_weights: str
-    weights_from: float
-    mixing: Mixing | None
     geometry: Geometry | None
     optimizer: Optimizer
     epochs: int
     batch_size: int
+    second_sampler: str | None = None
+    weights_from: float = 0.0
+    mixing: Mixing | None = None
 
     @property
     def trains_classifier(self) -> bool:
@@ -176,10 +177,7 @@ def make_stages(config: ConfigDict) -> tuple[Stage, ...]:
                 head='linear',
                 fresh_head=config.stage2.head == 'fresh',
                 sampler=method.second_stage.sampler,
-                second_sampler=None,
                 class_weights=weights[method.second_stage.weighting],
-                weights_from=0.0,
-                mixing=None,
                 geometry=geometry,
                 optimizer=_optimizer(config.stage2),
                 epochs=config.stage2.epochs,

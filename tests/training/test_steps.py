@@ -163,6 +163,18 @@ def test_centers_move_by_their_own_gradient_whatever_the_coefficient(monkeypatch
 
 
 @pytest.mark.slow
+def test_a_step_mixes_what_its_stage_says(monkeypatch):
+    _, _, plain = update('ce', 0, 1)
+    losses = {method: update(method, 0, 1)[2] for method in ('mixup', 'cutmix', 'balanced_mixup')}
+    assert len({plain, *losses.values()}) == 4
+    # The partners of balanced_mixup come from the second batch.
+    original = make_batch
+    monkeypatch.setitem(globals(), 'make_batch', lambda seed: original(seed and 999))
+    assert update('ce', 0, 1)[2] == plain
+    assert update('balanced_mixup', 0, 1)[2] != losses['balanced_mixup']
+
+
+@pytest.mark.slow
 def test_each_step_augments_anew():
     config = make_config('ce')
     stages = make_stages(config)
