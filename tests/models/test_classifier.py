@@ -195,18 +195,20 @@ def test_evaluation_and_a_frozen_backbone_leave_the_statistics_alone(name):
         assert np.any(outputs.logits != still[0][0].logits)
 
 
-def test_batch_statistics_are_global_or_of_a_device():
-    model = create_model('resnet18', 3, **TINY['resnet18'])
+# A dense block takes its moments once for all layers.
+@pytest.mark.parametrize(('name', 'size'), [('resnet18', 8), ('densenet121', 32)])
+def test_batch_statistics_are_global_or_of_a_device(name, size):
+    model = create_model(name, 3, **TINY[name])
     variables = initialize(model, 0)
     train = partial(model.apply, train=True, mutable=['batch_stats'])
-    expected, stats = jax.jit(train)(variables, images(16))
+    expected, stats = jax.jit(train)(variables, images(16, size))
 
     def on_devices(**options):
-        parallel = create_model('resnet18', 3, axis_name='batch', **TINY['resnet18'], **options)
+        parallel = create_model(name, 3, axis_name='batch', **TINY[name], **options)
         return jax.pmap(
             lambda x: parallel.apply(variables, x, train=True, mutable=['batch_stats']),
             axis_name='batch',
-        )(images(16).reshape(8, 2, 8, 8, 3))
+        )(images(16, size).reshape(8, 2, size, size, 3))
 
     outputs, all_stats = on_devices()
     np.testing.assert_allclose(outputs.logits.reshape(16, 3), expected.logits, atol=1e-4)
@@ -214,7 +216,7 @@ def test_batch_statistics_are_global_or_of_a_device():
         lambda a, b: np.testing.assert_allclose(a[7], b, rtol=1e-4, atol=1e-5), all_stats, stats
     )
     outputs, _ = on_devices(cross_device_batch_norm=False)
-    last = jax.jit(train)(variables, images(16)[14:])[0].logits
+    last = jax.jit(train)(variables, images(16, size)[14:])[0].logits
     np.testing.assert_allclose(outputs.logits[7], last, atol=1e-4)
     assert np.abs(last - expected.logits[14:]).max() > 1e-2
 
