@@ -1,5 +1,6 @@
 """What the stages of a run left, evaluated: the contents of `results.json`."""
 
+import io
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,15 +14,23 @@ from metriclt_jax.training.stages import Stage
 from metriclt_jax.training.state import TrainState
 
 
-def evaluate_stages(this: Run) -> tuple[dict[str, Any], np.ndarray | None]:
+@dataclass(frozen=True)
+class PartResult:
+    """What the images of a part gave, and their metrics as `results.json` has them."""
+
+    evaluation: Evaluation
+    summary: dict[str, Any]
+
+
+def evaluate_stages(this: Run) -> tuple[dict[str, Any], Evaluation | None]:
     """Evaluates what the stages' checkpoints hold: all of `results.json` but times and versions.
 
     Returns:
-        The results, and the features `[N, D]` of the test part at the end of the last stage (None
-        if it trained no classifier).
+        The results, and the outputs for the test part at the end of the last stage, with features
+        (None if it trained no classifier).
     """
     stages = []
-    final = features = None
+    final = None
     for stage in this.stages:
         entry = {'name': stage.name, 'last': None, 'best': None}
         for which, state in trained_states(this, stage).items():
@@ -32,8 +41,7 @@ def evaluate_stages(this: Run) -> tuple[dict[str, Any], np.ndarray | None]:
             }
             entry[which] = {part: result and result.summary for part, result in parts.items()}
             if is_final and parts['test'] is not None:
-                final = parts['test'].summary
-                features = parts['test'].evaluation.features
+                final = parts['test']
         stages.append(entry)
     results = {
         'dataset': this.dataset.name,
@@ -44,9 +52,27 @@ def evaluate_stages(this: Run) -> tuple[dict[str, Any], np.ndarray | None]:
         'train_counts': [int(count) for count in this.dataset.train_counts],
         'groups': this.groups,
         'stages': stages,
-        'final': final,
+        'final': final and final.summary,
     }
-    return results, features
+    return results, final and final.evaluation
+
+
+def predictions(this: Run, part: str, evaluation: Evaluation) -> bytes:
+    """The outputs for a part as the content of a `.npz` file, the same bytes for the same values.
+
+    It holds `ids` str `[N]`, `labels` int32 `[N]`, `probabilities` float32 `[N, C]` and, where the
+    evaluation has them, `features` float16 `[N, D]`.
+    """
+    arrays = {
+        'ids': this.dataset.ids[this.dataset.parts[part]].astype(str),
+        'labels': evaluation.labels,
+        'probabilities': evaluation.probabilities,
+    }
+    if evaluation.features is not None:
+        arrays['features'] = evaluation.features.astype(np.float16)
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    return content.getvalue()
 
 
 def trained_states(this: Run, stage: Stage) -> dict[str, TrainState]:
@@ -60,14 +86,6 @@ def trained_states(this: Run, stage: Stage) -> dict[str, TrainState]:
         states['best'] = checkpoints.restore_best_state(like)
     checkpoints.close()
     return states
-
-
-@dataclass(frozen=True)
-class PartResult:
-    """What the images of a part gave, and their metrics as `results.json` has them."""
-
-    evaluation: Evaluation
-    summary: dict[str, Any]
 
 
 def evaluate_part(

@@ -13,13 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 
+from metriclt_jax.evaluation.evaluate import Evaluation
 from metriclt_jax.models.pretrained import Pretrained
 from metriclt_jax.training.loop import Interrupted, train_stage
-from metriclt_jax.training.results import evaluate_stages
+from metriclt_jax.training.results import evaluate_stages, predictions
 from metriclt_jax.training.setup import Run, check_batches, load_pretrained, make_run
 from metriclt_jax.training.workdir import (
     EpochLog,
@@ -73,9 +73,11 @@ def run(config: ConfigDict, workdir: str | Path, console: Console | None = None)
                 variables = train_stage(this, stage, variables, metrics, timing, terminated)
         this.console.print('evaluating the trained stages')
         with _stopping(_stop_evaluating):
-            results, features = evaluate_stages(this)
+            results, final = evaluate_stages(this)
+            if final is not None:
+                write_atomically(workdir / 'predictions.npz', predictions(this, 'test', final))
             if config.figures:
-                _draw_figures(this, metrics, results, features)
+                _draw_figures(this, metrics, results, final)
         results['pretrained'] = start
         results['seconds'] = round(earlier + time.monotonic() - started, 1)
         results['versions'] = used
@@ -101,18 +103,21 @@ def _describe_start(this: Run, pretrained: Pretrained | None) -> dict[str, str] 
 
 
 def _draw_figures(
-    this: Run, log: EpochLog, results: dict[str, Any], features: np.ndarray | None
+    this: Run, log: EpochLog, results: dict[str, Any], final: Evaluation | None
 ) -> None:
     from metriclt_jax.reports import figures  # matplotlib and scikit-learn are slow to import
 
     directory = this.workdir / 'figures'
     directory.mkdir(exist_ok=True)
-    labels = this.dataset.labels[this.dataset.parts['test']]
     figures.training_curves(log.lines, directory / 'training_curves.png')
     figures.confusion_matrices(results, directory / 'confusion_matrices.png')
-    if features is not None:
+    if final is not None:
         figures.feature_map(
-            features, labels, results['class_names'], directory / 'features.png', results['seed']
+            final.features,
+            final.labels,
+            results['class_names'],
+            directory / 'features.png',
+            results['seed'],
         )
 
 

@@ -21,10 +21,10 @@ WITHOUT_INFLUENCE = ('data.data_dir', 'figures', 'checkpoint_every')
 OPEN_GROUPS = ('classification', 'metric', 'mixing')
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a file such that a reader sees the old text or the new one, never a part."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes a file such that a reader sees the old content or the new one, never a part."""
     temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    temporary.write_text(text)
+    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     temporary.replace(path)
 
 

@@ -118,6 +118,7 @@ def test_a_run_writes_what_the_readme_says(trained):
         'config.json',
         'figures',
         'metrics.jsonl',
+        'predictions.npz',
         'results.json',
         'timing.jsonl',
     }
@@ -133,6 +134,13 @@ def test_a_run_writes_what_the_readme_says(trained):
     confusion = np.array(final['confusion'])
     recalls = confusion.diagonal() / confusion.sum(axis=1)
     assert final['mcr_all'] == pytest.approx(recalls.mean())
+    with np.load(folder / 'run' / 'predictions.npz', allow_pickle=False) as predictions:
+        predicted = predictions['probabilities'].argmax(axis=1)
+        pairs = np.stack([predictions['labels'], predicted], axis=1).tolist()
+        assert confusion.tolist() == [[pairs.count([i, j]) for j in range(10)] for i in range(10)]
+        assert len(set(predictions['ids'].tolist())) == len(predicted)
+        assert predictions['features'].shape == (len(predicted), 8)
+        assert predictions['features'].dtype == np.float16
     assert final['mcr_major'] == pytest.approx(recalls[results['groups']['major']].mean())
     assert final['mcr_minor'] == pytest.approx(recalls[results['groups']['minor']].mean())
     assert results['groups'] == {'major': [0, 1, 2], 'minor': [7, 8, 9]}

@@ -57,7 +57,8 @@ def finish(data_dir, workdir):
 def outcome(workdir):
     results = json.loads((workdir / 'results.json').read_text())
     results.pop('seconds')
-    return results, (workdir / 'metrics.jsonl').read_bytes()
+    files = [(workdir / name).read_bytes() for name in ('metrics.jsonl', 'predictions.npz')]
+    return results, *files
 
 
 def wait_until(condition, process, seconds=120):
