@@ -32,6 +32,8 @@ class Method:
         deferred: whether the weights are uniform at first and change late in the stage.
         normalize_weights: whether the loss is divided by the sum of the weights.
         mixing: how images are mixed, a key of `augment.mixing.MIXINGS`, or None.
+        bilateral: whether the backbone has two branches, the second of which learns from images
+            that a reversed sampler draws (BBN).
         second_stage: None for the one-stage methods.
     """
 
@@ -42,6 +44,7 @@ class Method:
     deferred: bool = False
     normalize_weights: bool = True
     mixing: str | None = None
+    bilateral: bool = False
     second_stage: SecondStage | None = None
 
 
@@ -68,6 +71,7 @@ METHODS = {
     'mixup_crw': Method(mixing='mixup', second_stage=CRW),
     'cutmix': Method(mixing='cutmix'),
     'cutmix_crw': Method(mixing='cutmix', second_stage=CRW),
+    'bbn': Method(bilateral=True),
     'ce_ct_crw': Method(metric='center', second_stage=CRW),
     'ce_tp_crw': Method(metric='triplet', second_stage=CRW),
     'ce_sc_crw': Method(metric='supervised_contrastive', second_stage=CRW),

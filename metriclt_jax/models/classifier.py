@@ -58,13 +58,20 @@ class Classifier(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: jax.Array, train: bool = False, backbone_train: bool | None = None
+        self,
+        images: jax.Array | tuple[jax.Array, ...],
+        train: bool = False,
+        backbone_train: bool | None = None,
+        branch_weights: jax.Array | None = None,
     ) -> Outputs:
         """Classifies `images`.
 
         With `train` the batch statistics are updated: pass `mutable=['batch_stats']`; and where
         there is dropout it is on: pass `rngs={'dropout': key}`. A frozen backbone has
         `backbone_train=False` and leaves its statistics alone; the default is `train`.
+
+        A backbone with n branches may get a tuple of images, a batch for each, and
+        `branch_weights` `[n]`, by which the head sees the features of each branch multiplied.
 
         Raises InputError for dropout without a key.
         """
@@ -73,13 +80,17 @@ class Classifier(nn.Module):
         if self.projection:
             embeddings = Projection(self.projection, name='projection')(features)
         seen = features
+        if branch_weights is not None:
+            branches = jnp.split(features, len(branch_weights), axis=-1)
+            weighed = [w * f for w, f in zip(branch_weights, branches, strict=True)]
+            seen = jnp.concatenate(weighed, axis=-1)
         if train and self.dropout:
             if not self.has_rng('dropout'):
                 raise InputError(
                     f'dropout is {self.dropout} and the model got no key for it in training; '
                     "pass rngs={'dropout': key}"
                 )
-            seen = dropout(features, self.dropout, self.make_rng('dropout'), self.axis_name)
+            seen = dropout(seen, self.dropout, self.make_rng('dropout'), self.axis_name)
         outputs = HEADS[self.head](seen, self.num_classes, self.scale)
         return Outputs(features, embeddings=embeddings, **outputs)
 
@@ -106,7 +117,8 @@ def create_model(
     'bfloat16'; parameters, statistics and outputs are float32); `axis_name` is the axis of the
     devices that share a batch in training, and `cross_device_batch_norm` whether BatchNorm takes
     its statistics over all of them. The options of the backbones stand with the classes `ResNet`,
-    `DenseNet` and `MobileNetV2`; all have `remat`, which trades time for memory.
+    `DenseNet` and `MobileNetV2`; all have `remat`, which trades time for memory, and the ResNets
+    `branches`.
 
     Raises InputError for a name or an option that does not exist, or a value that is not allowed.
 
@@ -116,9 +128,8 @@ def create_model(
     (2, 7)
     """
     backbone = _choose('model', name, BACKBONES)
-    allowed = set(inspect.signature(backbone).parameters) - {'dtype', 'axis_name'}
     for option in backbone_options:
-        _choose(f'option of {name}', option, dict.fromkeys(sorted(allowed)))
+        _choose(f'option of {name}', option, dict.fromkeys(sorted(options_of(name))))
     _choose('head', head, HEADS)
     if num_classes < 2:
         raise InputError(f'num_classes is {num_classes}; a classifier needs at least 2')
@@ -141,6 +152,12 @@ def create_model(
         dropout,
         axis_name,
     )
+
+
+def options_of(name: str) -> set[str]:
+    """The options of the backbone `name`; raises InputError if there is none of that name."""
+    backbone = _choose('model', name, BACKBONES)
+    return set(inspect.signature(backbone).parameters) - {'dtype', 'axis_name'}
 
 
 def _choose(what: str, name: str, choices: Mapping[str, Any]) -> Any:

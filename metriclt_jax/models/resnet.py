@@ -17,6 +17,8 @@ from metriclt_jax.models.convolution import Conv
 from metriclt_jax.models.normalization import BatchNorm
 from metriclt_jax.models.pooling import max_pool
 
+Images = jax.Array | tuple[jax.Array, ...]
+
 # Kernel size, stride and padding of the first convolution.
 STEMS = {'imagenet': (7, 2, 3), 'small': (3, 1, 1)}
 
@@ -82,7 +84,11 @@ class Bottleneck(nn.Module):
 
 
 class Stage(nn.Module):
-    """A row of blocks at one resolution; the first of them strides."""
+    """A row of blocks at one resolution; the first of them strides.
+
+    With several `branches` each has a last block of its own (`2`, `2_1`, ...) behind the others,
+    which they share.
+    """
 
     block: Any
     planes: int
@@ -90,14 +96,46 @@ class Stage(nn.Module):
     stride: int
     conv: Any
     norm: Any
+    branches: int = 1
 
     @nn.compact
-    def __call__(self, x, train):
-        """`[B, H, W, C]` to `[B, H / stride, W / stride, features]`."""
-        for i in range(self.size):
+    def __call__(self, inputs, train):
+        """A tuple of maps, `[B, H, W, C]` to `[B, H / stride, W / stride, features]`.
+
+        One map comes out for each branch; one that goes in alone goes into every branch.
+        """
+
+        def block(i, name):
             stride = self.stride if i == 0 else 1
-            x = self.block(self.planes, stride, self.conv, self.norm, name=str(i))(x, train)
-        return x
+            return self.block(self.planes, stride, self.conv, self.norm, name=name)
+
+        for i in range(self.size - 1):
+            shared = block(i, str(i))
+            inputs = tuple(shared(x, train) for x in inputs)
+        last = self.size - 1
+        if self.branches == 1:
+            only = block(last, str(last))
+            return tuple(only(x, train) for x in inputs)
+        own = [block(last, branch_name(last, branch)) for branch in range(self.branches)]
+        if len(inputs) == 1:
+            inputs *= self.branches
+        return tuple(block(x, train) for block, x in zip(own, inputs, strict=True))
+
+
+def branch_name(block: int, branch: int) -> str:
+    """The name of a branch's own block; branch 0 has that of a network without branches."""
+    return f'{block}_{branch}' if branch else str(block)
+
+
+def split_branches(tree: dict[str, Any], branches: int) -> dict[str, Any]:
+    """Parameters or statistics of a ResNet with `branches`, from those of one without.
+
+    The last block is copied for each branch; the trees share their arrays.
+    """
+    stage = max(name for name in tree if name.startswith('layer'))
+    block = max(map(int, tree[stage]))
+    copies = {branch_name(block, i): tree[stage][str(block)] for i in range(branches)}
+    return {**tree, stage: {**tree[stage], **copies}}
 
 
 class ResNet(nn.Module):
@@ -108,6 +146,9 @@ class ResNet(nn.Module):
     `stem` is 'imagenet' (7 x 7 with stride 2, then max-pooling: resolution / 4) or 'small' (3 x 3,
     full resolution), for images of some 16 to 64 pixels. `remat` computes the inside of a block
     again in the backward pass instead of keeping it.
+
+    With several `branches` each has its own last block behind a shared trunk, and the features of
+    all are concatenated, `[B, branches D]` (Zhou et al. 2020, figure 3).
     """
 
     block: Any
@@ -115,24 +156,36 @@ class ResNet(nn.Module):
     width: int = 64
     stem: str = 'imagenet'
     remat: bool = False
+    branches: int = 1
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-        """Features of `images`; with `train` batch statistics are used and updated."""
+    def __call__(self, images: Images, train: bool = False) -> jax.Array:
+        """Features of `images`; with `train` batch statistics are used and updated.
+
+        `images` may be a tuple with a batch for each branch. The trunk then runs once for each, so
+        its statistics move as often.
+        """
         conv = partial(Conv, dtype=self.dtype)
         norm = partial(BatchNorm, axis_name=self.axis_name, dtype=self.dtype)
         block = nn.remat(self.block, static_argnums=2) if self.remat else self.block
         size, stride, padding = STEMS[self.stem]
-        x = conv(self.width, size, stride, padding, name='conv1')(images)
-        x = nn.relu(norm(name='bn1')(x, train))
+        conv1 = conv(self.width, size, stride, padding, name='conv1')
+        bn1 = norm(name='bn1')
+        batches = images if isinstance(images, tuple) else (images,)
+        maps = tuple(nn.relu(bn1(conv1(batch), train)) for batch in batches)
         if self.stem == 'imagenet':
-            x = max_pool(x, window=3, stride=2, padding=1)
+            maps = tuple(max_pool(x, window=3, stride=2, padding=1) for x in maps)
+        last = len(self.stage_sizes) - 1
         for i, stage_size in enumerate(self.stage_sizes):
             planes, stride = self.width * 2**i, 1 if i == 0 else 2
-            x = Stage(block, planes, stage_size, stride, conv, norm, name=f'layer{i + 1}')(x, train)
-        return jnp.mean(x.astype(jnp.float32), axis=(1, 2))
+            branches = self.branches if i == last else 1
+            name = f'layer{i + 1}'
+            stage = Stage(block, planes, stage_size, stride, conv, norm, branches, name=name)
+            maps = stage(maps, train)
+        features = [jnp.mean(x.astype(jnp.float32), axis=(1, 2)) for x in maps]
+        return jnp.concatenate(features, axis=-1)
 
 
 def resnet(
@@ -142,6 +195,7 @@ def resnet(
     width: int = 64,
     stem: str = 'imagenet',
     remat: bool = False,
+    branches: int = 1,
     axis_name: str | None = None,
     dtype: jnp.dtype = jnp.float32,
 ) -> ResNet:
@@ -150,11 +204,13 @@ def resnet(
         raise InputError(f'unknown stem {stem!r}; allowed: {", ".join(STEMS)}')
     if width < 1:
         raise InputError(f'width is {width}; it must be at least 1')
+    if branches < 1:
+        raise InputError(f'branches is {branches}; it must be at least 1')
     if not stage_sizes or min(stage_sizes) < 1:
         raise InputError(
             f'stage_sizes is {tuple(stage_sizes)}; it must give each stage at least 1 block'
         )
-    return ResNet(block, tuple(stage_sizes), width, stem, remat, axis_name, dtype)
+    return ResNet(block, tuple(stage_sizes), width, stem, remat, branches, axis_name, dtype)
 
 
 resnet18 = partial(resnet, BasicBlock, stage_sizes=(2, 2, 2, 2))

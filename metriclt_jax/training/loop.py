@@ -1,11 +1,12 @@
 """The loop over the steps of a stage."""
 
 import collections
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
 
-import jax.numpy as jnp
+import numpy as np
 
 from metriclt_jax.data.pipeline import prefetch_to_devices, train_batches
 from metriclt_jax.devices import place
@@ -13,7 +14,12 @@ from metriclt_jax.errors import InputError
 from metriclt_jax.training.checkpoints import Best
 from metriclt_jax.training.progress import Progress, Stopwatch
 from metriclt_jax.training.results import evaluate_part
-from metriclt_jax.training.schedules import Schedule, deferred, make_class_weights
+from metriclt_jax.training.schedules import (
+    Schedule,
+    cumulative_alpha,
+    deferred,
+    make_class_weights,
+)
 from metriclt_jax.training.setup import Run
 from metriclt_jax.training.stages import Stage
 from metriclt_jax.training.state import TrainState
@@ -102,19 +108,26 @@ def train_stage(
 def make_schedule(this: Run, stage: Stage) -> Callable[[int], Schedule]:
     """What the stage's objective is told, on the devices, by the number of completed updates."""
     counts = this.dataset.train_counts
-
-    def schedule(kind: str) -> Schedule:
-        weights = make_class_weights(kind, counts, this.config.weighting.beta)
-        values = Schedule(jnp.asarray(weights), jnp.asarray(counts, jnp.float32))
-        return place(values, this.devices)
-
-    return deferred(
-        schedule('uniform'),
-        schedule(stage.class_weights),
+    steps_per_epoch = this.steps_per_epoch(stage)
+    kind = deferred(
+        'uniform',
+        stage.class_weights,
         fraction=stage.weights_from,
         epochs=stage.epochs,
-        steps_per_epoch=this.steps_per_epoch(stage),
+        steps_per_epoch=steps_per_epoch,
     )
+
+    def alpha(step: int) -> float:
+        epoch = step // steps_per_epoch + 1
+        return cumulative_alpha(epoch, stage.epochs) if stage.branches > 1 else 1.0
+
+    @functools.lru_cache(maxsize=1)  # the values change rarely, so the devices get them once
+    def placed(kind: str, alpha: float) -> Schedule:
+        weights = make_class_weights(kind, counts, this.config.weighting.beta)
+        values = Schedule(weights, counts.astype(np.float32), np.float32(alpha))
+        return place(values, this.devices)
+
+    return lambda step: placed(kind(step), alpha(step))
 
 
 def make_batches(

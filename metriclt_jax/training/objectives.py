@@ -215,7 +215,8 @@ class Objective:
         """The value on one batch.
 
         Args:
-            apply: `(variables, images)` -> `(Outputs, new batch_stats)`, in training mode.
+            apply: `(variables, images, **options)` -> `(Outputs, new batch_stats)`, the model in
+                training mode.
             variables: `params`, `batch_stats` and `metric` (the metric loss's own parameters).
             batch: `image` `[B, S, S, 3]` float32, `label` `[B]` int32 and, for mixed images,
                 `target` `[B, C]`, the probabilities that take the labels' place in the loss.
@@ -256,3 +257,45 @@ class Objective:
             )
             report['metric'] = metric
         return value, Evaluated(batch_stats, metric_gradients, {'loss': value} | report)
+
+
+@dataclass(frozen=True)
+class BilateralObjective:
+    """Two branches, each with a batch of its own (BBN; Zhou et al. 2020, section 4).
+
+    With alpha from the schedule, features f and labels y of the conventional branch (c) and of the
+    re-balancing one (r), the loss is alpha L(z, y_c) + (1 - alpha) L(z, y_r), where the logits z
+    are the head's of 2 [alpha f_c; (1 - alpha) f_r]. At alpha 0.5 the head sees the features as
+    they are, as in evaluation, where one image goes through both branches.
+
+    Attributes:
+        classification: the loss L.
+        metric: None; there is no metric loss on two branches.
+    """
+
+    classification: ClassificationLoss
+    metric: None = None
+
+    def __call__(
+        self,
+        apply: Callable[..., tuple[Outputs, Any]],
+        variables: dict[str, Any],
+        batch: dict[str, Any],
+        schedule: Schedule,
+        key: jax.Array,
+        axis_name: str | None = None,
+    ) -> tuple[jax.Array, Evaluated]:
+        """The value on a batch and the `second` beside it, see `Objective`."""
+        del key, axis_name  # every example counts the same, so a device's mean will do
+        second, counts = batch['second'], schedule.class_counts
+        shares = jnp.stack([schedule.alpha, 1.0 - schedule.alpha])
+        images = batch['image'], second['image']
+        outputs, batch_stats = apply(variables, images, branch_weights=2 * shares)
+
+        value = accuracy = jnp.zeros(())
+        predicted = jnp.argmax(outputs.logits, axis=-1)
+        for share, labels in zip(shares, (batch['label'], second['label']), strict=True):
+            value += share * jnp.mean(self.classification.loss(outputs, labels, counts))
+            accuracy += share * jnp.mean(predicted == labels)
+        report = {'loss': value, 'classification': value, 'accuracy': accuracy}
+        return value, Evaluated(batch_stats, {}, report)

@@ -21,10 +21,12 @@ class Schedule(NamedTuple):
     Attributes:
         class_weights: `[C]`, sum C.
         class_counts: `[C]` float32, training images of each class.
+        alpha: share of the conventional branch, 1 to 0; only two branches ask for it.
     """
 
     class_weights: jax.Array
     class_counts: jax.Array
+    alpha: jax.Array | float = 1.0
 
 
 def warmup_cosine(
@@ -68,6 +70,19 @@ def make_class_weights(kind: str, counts: np.ndarray, beta: float) -> np.ndarray
         'effective_number': lambda: class_weights.effective_number(counts, beta),
     }
     return np.asarray(weights[kind](), np.float32)
+
+
+def cumulative_alpha(epoch: int, epochs: int) -> float:
+    """The share of the conventional branch, 1 - ((e - 1) / E)^2 (Zhou et al. 2020, equation 5).
+
+    Args:
+        epoch: e, counted from 1.
+        epochs: E, length of the training.
+
+    >>> cumulative_alpha(1, 100), cumulative_alpha(51, 100)
+    (1.0, 0.75)
+    """
+    return 1 - ((epoch - 1) / epochs) ** 2
 
 
 def deferred(

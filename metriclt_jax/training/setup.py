@@ -17,6 +17,7 @@ from metriclt_jax.errors import InputError
 from metriclt_jax.evaluation.metrics import class_groups
 from metriclt_jax.models import Classifier, initialize
 from metriclt_jax.models.pretrained import Pretrained, load
+from metriclt_jax.models.resnet import split_branches
 from metriclt_jax.training.checkpoints import StageCheckpoints
 from metriclt_jax.training.stages import Stage, make_models, make_stages
 from metriclt_jax.training.state import TrainState, create_state
@@ -128,8 +129,14 @@ def load_pretrained(this: Run) -> Pretrained | None:
     except InputError as error:
         raise InputError(f'config field model.pretrained: {error}') from None
     variables = initialize(this.models[this.stages[0].name], seed)
-    variables['params']['backbone'] = loaded.variables['params']['backbone']
-    variables['batch_stats'] = loaded.variables['batch_stats']
+    backbone = loaded.variables['params']['backbone']
+    statistics = loaded.variables['batch_stats']['backbone']
+    branches = this.stages[0].branches
+    if branches > 1:
+        backbone = split_branches(backbone, branches)
+        statistics = split_branches(statistics, branches)
+    variables['params']['backbone'] = backbone
+    variables['batch_stats'] = {'backbone': statistics}
     return loaded._replace(variables=variables)
 
 

@@ -13,9 +13,11 @@ from metriclt_jax.devices import AXIS
 from metriclt_jax.errors import InputError
 from metriclt_jax.methods import Method, get_method
 from metriclt_jax.models import Classifier, create_model
+from metriclt_jax.models.classifier import BACKBONES, options_of
 from metriclt_jax.training.objectives import (
     CLASSIFICATION_LOSSES,
     METRIC_LOSSES,
+    BilateralObjective,
     Objective,
     make_classification_loss,
     make_metric_loss,
@@ -67,10 +69,11 @@ class Stage:
         weights_from: share of the stage before the class weights set in; until then they are
             uniform.
         mixing: how a batch is mixed after the augmentation, or None.
+        branches: of the backbone.
     """
 
     name: str
-    objective: Objective
+    objective: Objective | BilateralObjective
     trainable: tuple[str, ...]
     frozen: tuple[str, ...]
     backbone_train: bool
@@ -85,6 +88,7 @@ class Stage:
     second_sampler: str | None = None
     weights_from: float = 0.0
     mixing: Mixing | None = None
+    branches: int = 1
 
     @property
     def trains_classifier(self) -> bool:
@@ -142,22 +146,31 @@ def make_stages(config: ConfigDict) -> tuple[Stage, ...]:
             'metric loss; allowed: mixing with a classification loss alone'
         )
 
+    objective = Objective(classification, metric, method.normalize_weights)
+    second_sampler, branches = None, 1
+    if mixing and 'second' in mixing.needs:
+        second_sampler = 'class_balanced'
+    if method.bilateral:
+        _require_branches(config)
+        objective, second_sampler, branches = BilateralObjective(classification), 'reversed', 2
+
     projection = ('projection',) if metric is not None and metric.projection else ()
     classifies = classification is not None
     stages = [
         Stage(
             name='stage1',
-            objective=Objective(classification, metric, method.normalize_weights),
+            objective=objective,
             trainable=('backbone', *(('head',) if classifies else ()), *projection),
             frozen=() if classifies else ('head',),
             backbone_train=True,
             head=classification.head if classifies else 'linear',
             fresh_head=True,
             sampler=method.sampler,
-            second_sampler='class_balanced' if mixing and 'second' in mixing.needs else None,
+            second_sampler=second_sampler,
             class_weights=weights[method.weighting],
             weights_from=config.weighting.deferred if method.deferred else 0.0,
             mixing=mixing,
+            branches=branches,
             geometry=geometry,
             optimizer=_optimizer(config.stage1),
             epochs=config.stage1.epochs,
@@ -176,6 +189,7 @@ def make_stages(config: ConfigDict) -> tuple[Stage, ...]:
                 backbone_train=config.stage2.batch_statistics == 'drift',
                 head='linear',
                 fresh_head=config.stage2.head == 'fresh',
+                branches=branches,
                 sampler=method.second_stage.sampler,
                 class_weights=weights[method.second_stage.weighting],
                 geometry=geometry,
@@ -217,11 +231,29 @@ def _check_row(name: str, method: Method) -> None:
             'balanced_mixup; allowed: another one'
         )
 
+    if method.bilateral:
+        alone = Method(method.classification, bilateral=True, second_stage=method.second_stage)
+        if method != alone or method.classification is None:
+            raise InputError(
+                f'method {name} is bilateral; allowed: a classification loss alone, without metric '
+                'loss, mixing, weights or a sampler of its own'
+            )
+
+
+def _require_branches(config: ConfigDict) -> None:
+    if 'branches' not in options_of(config.model.name):
+        allowed = [name for name in BACKBONES if 'branches' in options_of(name)]
+        raise InputError(
+            f'config field model.name is {config.model.name}, which has no branches, and method '
+            f'{config.method} needs two; allowed: {", ".join(allowed)}'
+        )
+
 
 def make_models(
     config: ConfigDict, stages: tuple[Stage, ...], num_classes: int
 ) -> dict[str, Classifier]:
     """The model of each stage, by name: one backbone and projection, each stage's own head."""
+    options = {name: value for name, value in config.model.options.items() if value is not None}
     projections = [s.objective.metric.projection for s in stages if s.objective.metric is not None]
     return {
         stage.name: create_model(
@@ -234,7 +266,8 @@ def make_models(
             dtype=config.model.dtype,
             axis_name=AXIS,
             cross_device_batch_norm=config.model.cross_device_batch_norm,
-            **{name: value for name, value in config.model.options.items() if value is not None},
+            **options,
+            **({'branches': stage.branches} if stage.branches > 1 else {}),
         )
         for stage in stages
     }

@@ -43,13 +43,14 @@ def make_train_step(
         return augment(keys, batch['image'], batch['aspect'], stage.geometry)
 
     def step(state, batch, schedule):
-        step_key = jax.random.fold_in(state.key, state.step)
+        step_key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         seen = {'image': augmented(batch, step_key), 'label': batch['label']}
+        second = None
+        if 'second' in batch:
+            second_key = jax.random.fold_in(step_key, SECOND)
+            second = augmented(batch['second'], second_key), batch['second']['label']
+            seen['second'] = dict(zip(('image', 'label'), second, strict=True))
         if stage.mixing is not None:
-            second = None
-            if 'second' in batch:
-                second_key = jax.random.fold_in(step_key, SECOND)
-                second = augmented(batch['second'], second_key), batch['second']['label']
             seen['image'], seen['target'] = stage.mixing(
                 jax.random.fold_in(step_key, MIXING),
                 seen['image'],
@@ -60,7 +61,7 @@ def make_train_step(
                 second=second,
             )
 
-        def apply(variables, images):
+        def apply(variables, images, **options):
             metric_free = {name: variables[name] for name in ('params', 'batch_stats')}
             outputs, updated = model.apply(
                 metric_free,
@@ -69,6 +70,7 @@ def make_train_step(
                 backbone_train=stage.backbone_train,
                 mutable=['batch_stats'],
                 rngs={'dropout': jax.random.fold_in(step_key, DROPOUT)},
+                **options,
             )
             return outputs, updated['batch_stats']
 

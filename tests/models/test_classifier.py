@@ -272,7 +272,10 @@ def test_initialize_depends_on_the_seed_and_the_path_alone():
     ('arguments', 'message'),
     [
         ({'name': 'vgg16'}, "unknown model 'vgg16'; allowed: resnet18, resnet50"),
-        ({'depth': 3}, "option of resnet18 'depth'; allowed: remat, stage_sizes, stem, width"),
+        (
+            {'depth': 3},
+            "option of resnet18 'depth'; allowed: branches, remat, stage_sizes",
+        ),
         ({'head': 'mlp'}, "unknown head 'mlp'; allowed: linear, cosine"),
         ({'dtype': 'float16'}, "unknown dtype 'float16'; allowed: float32, bfloat16"),
         ({'stem': 'tiny'}, "unknown stem 'tiny'; allowed: imagenet, small"),

@@ -57,8 +57,9 @@ def test_every_row_trains_all_its_stages(method, data_dir, tmp_path):
     assert min(losses[1:EPOCHS]) < losses[0]
 
 
-@pytest.mark.slow
-def test_deferred_weights_set_in_at_the_exact_step(data_dir, tmp_path, monkeypatch):
+@pytest.fixture
+def schedules(monkeypatch):
+    """What each update of a run is told: (completed updates, schedule, batch)."""
     seen = []
     original = loop.make_train_step
 
@@ -66,18 +67,44 @@ def test_deferred_weights_set_in_at_the_exact_step(data_dir, tmp_path, monkeypat
         step = original(*arguments)
 
         def recorded(state, batch, schedule):
-            seen.append((int(state.step), np.asarray(schedule.class_weights)))
+            seen.append((int(state.step), schedule, batch))
             return step(state, batch, schedule)
 
         return recorded
 
     monkeypatch.setattr(loop, 'make_train_step', make_train_step)
+    return seen
+
+
+@pytest.mark.slow
+def test_deferred_weights_set_in_at_the_exact_step(data_dir, tmp_path, schedules):
     config = make_config('ce_drw', data_dir)
     run(config, tmp_path / 'run', Console(file=io.StringIO()))
     counts = json.loads((tmp_path / 'run' / 'results.json').read_text())['train_counts']
     start = 4 * (sum(counts) // config.stage1.batch_size)  # 80 % of five epochs
-    assert [step for step, _ in seen] == list(range(start // 4 * 5))
+    assert [step for step, *_ in schedules] == list(range(start // 4 * 5))
     effective = (1 - 0.9999) / (1 - 0.9999 ** np.array(counts, np.float64))
     effective *= len(counts) / effective.sum()
-    for step, weights in seen:
-        np.testing.assert_allclose(weights, effective if step >= start else 1.0, rtol=1e-5)
+    for step, schedule, _ in schedules:
+        expected = effective if step >= start else 1.0
+        np.testing.assert_allclose(schedule.class_weights, expected, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_two_branches_of_bbn(data_dir, tmp_path, schedules):
+    config = make_config('bbn', data_dir)
+    run(config, tmp_path / 'run', Console(file=io.StringIO()))
+    counts = json.loads((tmp_path / 'run' / 'results.json').read_text())['train_counts']
+    per_epoch = sum(counts) // config.stage1.batch_size
+    assert len(schedules) == EPOCHS * per_epoch
+    for step, schedule, _ in schedules:
+        np.testing.assert_allclose(schedule.alpha, 1 - (step // per_epoch / EPOCHS) ** 2, rtol=1e-6)
+
+    def frequencies(labels):
+        return np.bincount(np.concatenate(labels), minlength=10) / np.size(labels)
+
+    first = frequencies([np.ravel(batch['label']) for *_, batch in schedules])
+    second = frequencies([np.ravel(batch['second']['label']) for *_, batch in schedules])
+    reverse = 1 / np.array(counts)
+    np.testing.assert_allclose(first, np.array(counts) / sum(counts), atol=0.01)
+    np.testing.assert_allclose(second, reverse / reverse.sum(), atol=0.03)

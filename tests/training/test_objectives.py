@@ -7,7 +7,11 @@ import numpy as np
 from metriclt_jax import losses
 from metriclt_jax.config import paper_config
 from metriclt_jax.models import Outputs
-from metriclt_jax.training.objectives import Objective, make_classification_loss
+from metriclt_jax.training.objectives import (
+    BilateralObjective,
+    Objective,
+    make_classification_loss,
+)
 from metriclt_jax.training.schedules import Schedule
 
 LOGITS = jnp.asarray([[4.0, 0.0, 1.0], [0.5, -1.0, 2.0]])
@@ -65,3 +69,30 @@ def test_accuracy_of_mixed_images_is_that_of_the_larger_share():
     assert value(target=target)[1]['accuracy'] == 0.5  # the labels alone would give 1 and 0
     assert value()[1]['accuracy'] == 0.5
     assert value(target=target[:, ::-1])[1]['accuracy'] == 0.0
+
+
+def test_two_branches_share_the_loss_by_alpha():
+    loss = make_classification_loss('cross_entropy', paper_config().classification)
+    asked = []
+
+    def apply(variables, images, branch_weights):
+        asked.append((images, np.asarray(branch_weights)))
+        return Outputs(None, LOGITS), {'moved': 1}
+
+    first, second = jnp.zeros((2, 1, 1, 3)), jnp.ones((2, 1, 1, 3))
+    batch = {'image': first, 'label': jnp.asarray([0, 1])}
+    batch['second'] = {'image': second, 'label': jnp.asarray([2, 2])}
+    schedule = SCHEDULE._replace(alpha=jnp.asarray(0.75))
+    value, evaluated = BilateralObjective(loss)(apply, {}, batch, schedule, jax.random.key(0))
+
+    ((images, weights),) = asked
+    assert images[0] is first
+    assert images[1] is second
+    np.testing.assert_allclose(weights, [1.5, 0.5])
+    logits = np.asarray(LOGITS, np.float64)
+    losses_of = np.log(np.exp(logits).sum(axis=1, keepdims=True)) - logits
+    expected = 0.75 * losses_of[[0, 1], [0, 1]].mean() + 0.25 * losses_of[:, 2].mean()
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    # Predicted are 0 and 2: half of the conventional labels, and half of the others.
+    np.testing.assert_allclose(evaluated.report['accuracy'], 0.5)
+    assert evaluated.batch_stats == {'moved': 1}

@@ -92,6 +92,18 @@ def test_step_0_has_the_backbone_of_the_file_and_all_else_random(config, arrays,
     assert not (tmp_path / 'run').exists()
 
 
+def test_both_branches_start_from_the_last_block_of_the_file(config, arrays, tmp_path):
+    with config.unlocked():
+        config.method = 'bbn'
+    this = make_run(config, tmp_path / 'run', quiet())
+    variables = load_pretrained(this).variables
+    expected = load_torchvision(arrays, 'resnet18', options=OPTIONS)
+    images = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype(np.float32)
+    one = create_model('resnet18', 1000, **OPTIONS).apply(expected, images).features
+    two = this.models['stage1'].apply(variables, images).features
+    np.testing.assert_array_equal(two, np.concatenate([one, one], axis=1))
+
+
 @pytest.mark.slow
 def test_a_run_trains_from_the_file_and_goes_on_without_it(config, arrays, file, tmp_path):
     workdir, console = tmp_path / 'run', quiet()

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from metriclt_jax.config import paper_config
 from metriclt_jax.errors import InputError
 from metriclt_jax.training.schedules import (
+    cumulative_alpha,
     deferred,
     make_class_weights,
     warmup_cosine,
@@ -102,3 +103,9 @@ def test_a_whole_per_cent_of_the_training_is_exact(percent, epochs, steps):
 def test_an_impossible_fraction_is_refused(fraction):
     with pytest.raises(InputError, match='allowed: 0 to 1'):
         deferred(0, 1, fraction=fraction, epochs=1, steps_per_epoch=1)
+
+
+def test_alpha_of_the_conventional_branch():
+    """Zhou et al. 2020 at the begin, in the middle and at the end of 100 epochs."""
+    alphas = [cumulative_alpha(epoch, 100) for epoch in (1, 51, 100)]
+    np.testing.assert_allclose(alphas, [1, 0.75, 0.0199], rtol=1e-12)

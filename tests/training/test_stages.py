@@ -50,7 +50,10 @@ ROWS = {
     'remix': (CE, None, 'remix', 0, INSTANCE),
     'remix_crw': (CE, None, 'remix', 0, INSTANCE, CRW),
     'balanced_mixup': (CE, None, 'balanced_mixup', 0, INSTANCE),
+    'bbn': (CE, None, None, 0, INSTANCE),
 }
+SECOND_SAMPLERS = {'balanced_mixup': 'class_balanced', 'bbn': 'reversed'}
+CRW_STAGE = SecondStage(weighting='balanced')
 OF_COSINES = ('ldam', 'cosface', 'arcface')
 
 
@@ -87,10 +90,12 @@ def test_the_stages_of_each_row(method):
         assert value_of(first.objective.classification) == pytest.approx(value_of(loss), rel=1e-6)
     assert first.trains_classifier is (loss is not None)
     assert first.head == ('cosine' if loss in OF_COSINES else 'linear')
-    assert first.objective.normalize_weights is not method.startswith('cb_')
+    if method != 'bbn':
+        assert first.objective.normalize_weights is not method.startswith('cb_')
     assert (first.objective.metric and first.objective.metric.coefficient) == coefficient
     assert (first.mixing and first.mixing.name) == mixing
-    assert first.second_sampler == ('class_balanced' if mixing == 'balanced_mixup' else None)
+    assert first.second_sampler == SECOND_SAMPLERS.get(method)
+    assert first.branches == (2 if method == 'bbn' else 1)
     assert first.weights_from == weights_from
     assert first.backbone_train
     for second in stages[1:]:
@@ -138,6 +143,22 @@ def test_stage_2_begins_with_the_backbone_of_stage_1(head):
     assert not np.array_equal(jax.random.key_data(state.key), jax.random.key_data(other.key))
 
 
+def test_two_branches_need_a_backbone_that_has_them():
+    config = make_config('bbn')
+    config.model.name = 'densenet121'
+    with pytest.raises(InputError, match=r'densenet121, .*allowed: resnet18, resnet50'):
+        make_stages(config)
+
+
+def test_branches_go_on_into_a_second_stage(monkeypatch):
+    monkeypatch.setitem(METHODS, 'bbn_crw', Method(bilateral=True, second_stage=CRW_STAGE))
+    config = make_config('bbn_crw')
+    models = make_models(config, make_stages(config), 3)
+    shapes = [initialize(models[name], 0)['params'] for name in ('stage1', 'stage2')]
+    assert jax.tree.map(np.shape, shapes[0]) == jax.tree.map(np.shape, shapes[1])
+    assert shapes[0]['head']['kernel'].shape == (8, 3)
+
+
 def test_a_head_of_another_kind_cannot_be_taken_over():
     config = make_config('ldam_crw')
     config.stage2.head = 'previous'
@@ -170,6 +191,9 @@ def test_mixed_images_have_no_metric_loss(monkeypatch):
             Method(sampler='class_balanced', mixing='balanced_mixup'),
             r'sampler of method mine is class_balanced',
         ),
+        (Method(bilateral=True, mixing='mixup'), r'method mine is bilateral; allowed: a class'),
+        (Method(bilateral=True, sampler='reversed'), r'method mine is bilateral'),
+        (Method(None, bilateral=True), r'method mine is bilateral'),
     ],
 )
 def test_a_row_with_a_typing_error_is_refused(row, message, monkeypatch):

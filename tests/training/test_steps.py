@@ -54,7 +54,7 @@ def update(method, stage_index, num_devices, steps=1):
     before = create_state(stage, variables, jax.random.key(7), 10, CLASSES)
     state = place(before, devices)
     weights = jnp.asarray([0.2, 0.5, 1.0, 1.3, 2.0])
-    schedule = place(Schedule(weights, COUNTS), devices)
+    schedule = place(Schedule(weights, COUNTS, jnp.asarray(0.7)), devices)
     step = make_train_step(model, stage, 10, devices)
     for k in range(steps):
         batch = make_batch(k)
@@ -91,6 +91,7 @@ def relative_differences(a, b):
         'cutmix',
         'remix',
         'balanced_mixup',
+        'bbn',
     ],
 )
 def test_eight_devices_equal_one(method):
