@@ -7,14 +7,13 @@ Expect 87.8 % of mean class recall after stage 1 and 92.5 % after stage 2 (mean 
 """
 
 from metriclt_jax.config import apply_argument, paper_config
+from metriclt_jax.data.defaults import data_config
 
 
 def get_config(argument: str | None = None):
     """The config for METHOD."""
     config = paper_config()
-    config.data.name = 'digits_lt'
-    config.data.fractions = (0.6, 0.1, 0.3)
-    config.data.imbalance_ratio = 20.0
+    config.data = data_config('digits_lt')
     config.data.resize = 20
     config.augment.crop = 16
     config.augment.rotation = 15.0

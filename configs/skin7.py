@@ -8,19 +8,8 @@ variant for a laptop: expect 60.3 % of mean class recall for `ce_tp_crw` and 56.
 (seed 0, six minutes a run on two cores of an AMD EPYC, 2026-11-23; see docs/skin7_cpu.md).
 """
 
-from metriclt_jax.config import apply_argument, paper_config
-
-
-def cpu(config) -> None:
-    """Half the width of ResNet18, 56 px, a few epochs from scratch: minutes on two CPU cores."""
-    config.data.resize = 64
-    config.augment.crop = 56
-    config.model.name = 'resnet18'
-    config.model.options.width = 32
-    config.stage1.epochs = 12
-    config.stage1.warmup_epochs = 1
-    config.stage1.learning_rate = 0.05
-    config.stage2.epochs = 5
+from metriclt_jax.config import apply_argument, cpu_scale, paper_config
+from metriclt_jax.data.defaults import data_config
 
 
 def cpu_mobilenet_v2(config) -> None:
@@ -40,7 +29,6 @@ def cpu_mobilenet_v2(config) -> None:
 def get_config(argument: str | None = None):
     """The config for METHOD[,scale=NAME]."""
     config = paper_config()
-    config.data.name = 'skin7'
-    config.data.minor = 2
-    scales = {'cpu': cpu, 'cpu_mobilenet_v2': cpu_mobilenet_v2}
+    config.data = data_config('skin7')
+    scales = {'cpu': cpu_scale, 'cpu_mobilenet_v2': cpu_mobilenet_v2}
     return apply_argument(config, argument, scales)

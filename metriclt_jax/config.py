@@ -6,6 +6,7 @@ Where the paper is silent, the default is explained in the README's fidelity tab
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import ml_collections
 from ml_collections.config_dict import placeholder
@@ -24,16 +25,7 @@ def paper_config() -> ml_collections.ConfigDict:
     config.seed = 0  # initial parameters, order of the images, augmentation
     config.num_devices = 0  # data-parallel devices; 0 takes all
 
-    config.data = data = ml_collections.ConfigDict()
-    data.name = 'skin7'  # or 'digits_lt'
-    data.data_dir = '~/metriclt_data'  # prepared data sets and their caches
-    data.split = 'paper'  # 'paper' (by image, as published) or 'grouped' (no lesion in two parts)
-    data.fractions = (0.75, 0.05, 0.2)  # train, validation, test
-    data.split_seed = 0  # the same split for all seeds of a run
-    data.imbalance_ratio = 0.0  # n_max / n_min of a long-tailed subset; 0 keeps every image
-    data.major = 3  # the most frequent classes in MCR major
-    data.minor = 3  # the least frequent classes in MCR minor
-    data.resize = 300  # images are resized to a square of this side once, and cached
+    config.data = data_fields()
 
     config.augment = augment = ml_collections.ConfigDict()
     augment.crop = 224  # side of the images that the model sees
@@ -119,6 +111,11 @@ def paper_config() -> ml_collections.ConfigDict:
     stage2.head = 'fresh'  # or 'previous': go on from stage 1's head
     stage2.batch_statistics = 'frozen'  # or 'drift': BatchNorm goes on learning statistics
 
+    config.second_heads = heads = ml_collections.ConfigDict()  # of stage 2, where computed
+    heads.tau_normalized = ml_collections.ConfigDict({'tau': 1.0})  # power of the norms
+    heads.logit_adjusted = ml_collections.ConfigDict({'tau': 1.0})  # factor of the log priors
+    heads.nearest_class_mean = ml_collections.ConfigDict({'scale': 30.0})  # of the cosines
+
     config.evaluation = evaluation = ml_collections.ConfigDict()
     evaluation.batch_size = 128
     evaluation.every = 1  # epochs between two evaluations on the validation part
@@ -126,6 +123,42 @@ def paper_config() -> ml_collections.ConfigDict:
     config.checkpoint_every = 1  # epochs between two checkpoints
     config.figures = True  # draw figures at the end
     return config
+
+
+def data_fields() -> ml_collections.ConfigDict:
+    """The fields that say which images are in which part, split as the paper's Skin7."""
+    data = ml_collections.ConfigDict()
+    data.name = 'skin7'  # or any other prepared data set
+    data.data_dir = '~/metriclt_data'  # prepared data sets and their caches
+    data.classes = ()  # names of the classes to keep, in this order; () keeps all
+    data.multiple_of = 1  # drops random images of a class until this number divides its size
+    data.split = 'paper'  # 'paper' (by image), 'grouped' (no lesion in two parts) or 'official'
+    data.fractions = (0.75, 0.05, 0.2)  # train, validation, test; of 'paper' and 'grouped'
+    data.train_parts = ('train',)  # which parts of the source form the training part of 'official'
+    data.validation_parts = ('validation',)  # () for none
+    data.test_parts = ('test',)
+    data.split_seed = 0  # the same split for all seeds of a run
+    data.imbalance_ratio = 0.0  # n_max / n_min of a long-tailed subset; 0 keeps every image
+    data.long_tail_order = 'index'  # 'size', or all names from head to tail: 'nevus,mole,wart'
+    data.long_tail_max = 'smallest'  # n_max: the size of the smallest class, or of the 'first'
+    data.long_tail_rounding = 'nearest'  # or 'down'
+    data.groups = 'counts'  # for MCR: 'counts' (major and minor) or 'thirds' (medium, too)
+    data.major = 3  # the most frequent classes in MCR major, for 'counts'
+    data.minor = 3  # the least frequent classes in MCR minor, for 'counts'
+    data.resize = 300  # images are resized to a square of this side once, and cached
+    return data
+
+
+def cpu_scale(config: ml_collections.ConfigDict) -> None:
+    """Half the width of ResNet18, 56 px, a few epochs from scratch: minutes on two CPU cores."""
+    config.data.resize = 64
+    config.augment.crop = 56
+    config.model.name = 'resnet18'
+    config.model.options.width = 32
+    config.stage1.epochs = 12
+    config.stage1.warmup_epochs = 1
+    config.stage1.learning_rate = 0.05
+    config.stage2.epochs = 5
 
 
 def apply_argument(
@@ -174,6 +207,7 @@ def stage_configs(config: ml_collections.ConfigDict) -> dict[str, ml_collections
 def validate(config: ml_collections.ConfigDict) -> None:
     """Checks what can be checked before data is read; raises `InputError` on the first fault."""
     get_method(config.method)
+    validate_data(config.data)
     _choice(config, 'weighting.balanced', 'inverse_frequency', 'effective_number')
     _choice(config, 'metric.triplet.mining', 'batch_hard', 'batch_all')
     for name in ('focal.gamma', 'ldam.max_margin', 'cosface.margin', 'arcface.margin'):
@@ -193,7 +227,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _choice(config, 'model.dtype', 'float32', 'bfloat16')
     _choice(config, 'stage2.head', 'fresh', 'previous')
     _choice(config, 'stage2.batch_statistics', 'frozen', 'drift')
-    for field in ('data.major', 'data.minor', 'evaluation.batch_size', 'evaluation.every'):
+    for field in ('evaluation.batch_size', 'evaluation.every'):
         _at_least(config, field, 1)
     _at_least(config, 'checkpoint_every', 1)
     _below_one(config, 'weighting.beta')
@@ -207,8 +241,6 @@ def validate(config: ml_collections.ConfigDict) -> None:
         _at_least(config, f'metric.{name}.coefficient', 0)
     for field in (
         'seed',
-        'data.split_seed',
-        'data.imbalance_ratio',
         'metric.center.learning_rate',
         'metric.balanced_contrastive.learning_rate',
         'metric.triplet.margin',
@@ -240,25 +272,42 @@ def validate(config: ml_collections.ConfigDict) -> None:
             )
 
 
-def _value(config: ml_collections.ConfigDict, field: str):
+def validate_data(data: ml_collections.ConfigDict) -> None:
+    """Checks the fields of `data_fields` as `validate` does; which names there are is not known."""
+    config = {'data': data}
+    _choice(config, 'data.split', 'paper', 'grouped', 'official')
+    _choice(config, 'data.long_tail_max', 'smallest', 'first')
+    _choice(config, 'data.long_tail_rounding', 'nearest', 'down')
+    _choice(config, 'data.groups', 'counts', 'thirds')
+    for field in ('data.multiple_of', 'data.major', 'data.minor', 'data.resize'):
+        _at_least(config, field, 1)
+    for field in ('data.split_seed', 'data.imbalance_ratio'):
+        _at_least(config, field, 0)
+    if data.split == 'official':
+        for field in ('train_parts', 'test_parts'):
+            if not data[field]:
+                raise InputError(f'config field data.{field} is empty; allowed: one name or more')
+
+
+def _value(config: Mapping[str, Any], field: str) -> Any:
     for name in field.split('.'):
         config = config[name]
     return config
 
 
-def _choice(config: ml_collections.ConfigDict, field: str, *allowed: str) -> None:
+def _choice(config: Mapping[str, Any], field: str, *allowed: str) -> None:
     value = _value(config, field)
     if value not in allowed:
         raise InputError(f'config field {field} is {value!r}; allowed: {", ".join(allowed)}')
 
 
-def _below_one(config: ml_collections.ConfigDict, field: str) -> None:
+def _below_one(config: Mapping[str, Any], field: str) -> None:
     value = _value(config, field)
     if not 0 <= value < 1:
         raise InputError(f'config field {field} is {value}; allowed: 0 or more and below 1')
 
 
-def _at_least(config: ml_collections.ConfigDict, field: str, low: float) -> None:
+def _at_least(config: Mapping[str, Any], field: str, low: float) -> None:
     value = _value(config, field)
     if not value >= low:
         raise InputError(f'config field {field} is {value}; allowed: {low} or more')

@@ -8,7 +8,9 @@ from metriclt_jax.errors import InputError
 from metriclt_jax.methods import METHODS
 from metriclt_jax.training.stages import make_models, make_stages
 
-CONFIGS = sorted((Path(__file__).parents[1] / 'configs').glob('*.py'))
+FOLDER = Path(__file__).parents[1] / 'configs'
+CONFIGS = sorted(FOLDER.glob('*.py'))
+SKIN7 = FOLDER / 'skin7.py'
 
 
 def load(path, argument):
@@ -30,8 +32,7 @@ def test_every_method_of_every_config_makes_valid_stages(path, method):
 
 def test_the_recipe_of_the_paper():
     """Section 3.1, number by number."""
-    config = load(CONFIGS[-1], None)
-    assert CONFIGS[-1].stem == 'skin7'
+    config = load(SKIN7, None)
     assert config.model.name == 'resnet50'
     assert (config.data.resize, config.augment.crop) == (300, 224)
     assert (config.augment.rotation, config.augment.flip) == (30, 0.5)
@@ -51,11 +52,79 @@ def test_the_recipe_of_the_paper():
     assert len(metric.supervised_contrastive.projection) == 3
 
 
-def test_scale_changes_the_config():
-    config = load(CONFIGS[-1], 'ce_crw,scale=cpu')
+@pytest.mark.parametrize(
+    ('name', 'batch_size', 'epochs', 'learning_rate', 'groups'),
+    [
+        ('skin7', 32, 100, 0.001, (3, 2)),
+        ('xray9', 64, 100, 0.001, (3, 3)),
+        ('pathmnist_lt', 64, 100, 0.001, (3, 3)),
+        ('flower_lt', 32, 200, 0.01, 'thirds'),
+        ('dogs_lt', 32, 200, 0.05, 'thirds'),
+    ],
+)
+def test_what_differs_between_the_data_sets_of_the_paper(
+    name, batch_size, epochs, learning_rate, groups
+):
+    config = load(FOLDER / f'{name}.py', None)
+    assert config.data.name == name
+    assert config.stage1.batch_size == config.stage2.batch_size == batch_size
+    assert (config.stage1.epochs, config.stage2.epochs) == (epochs, 10)
+    assert config.stage1.learning_rate == learning_rate
+    assert config.data.groups == ('thirds' if groups == 'thirds' else 'counts')
+    if groups != 'thirds':
+        assert (config.data.major, config.data.minor) == groups
+    assert (config.model.name, config.model.pretrained) == ('resnet50', '')
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_a_config_file_opens_with_its_commands_and_what_to_expect(path):
+    documentation = ' '.join(path.read_text().split('"""')[1].split())
+    name = 'folder' if path.stem == 'folder' else load(path, None).data.name
+    assert f'train.py --config=configs/{path.name}:' in documentation
+    assert name == 'digits_lt' or f'prepare_data.py --dataset={name} ' in documentation
+    assert 'xpect' in documentation or 'Not measured' in documentation
+
+
+@pytest.mark.parametrize(
+    'path', [path for path in CONFIGS if path.stem != 'digits_lt'], ids=lambda path: path.stem
+)
+def test_scale_changes_the_config(path):
+    config = load(path, 'ce_crw,scale=cpu')
     assert config.method == 'ce_crw'
     assert config.stage1.epochs < 100
+    assert config.data.resize < 100
     assert config.is_locked
+    validate(config)
+    make_models(config, make_stages(config), 7)
+
+
+def test_fields_that_old_runs_do_not_have_keep_their_meaning():
+    """A run of an earlier version goes on: the fields that came later have today's values."""
+    later = (
+        'classes',
+        'multiple_of',
+        'train_parts',
+        'validation_parts',
+        'test_parts',
+        'long_tail_order',
+        'long_tail_max',
+        'long_tail_rounding',
+        'groups',
+    )
+    for name in ('digits_lt', 'skin7'):
+        data = load(FOLDER / f'{name}.py', None).data
+        assert {field: data[field] for field in later} == {
+            'classes': (),
+            'multiple_of': 1,
+            'train_parts': ('train',),
+            'validation_parts': ('validation',),
+            'test_parts': ('test',),
+            'long_tail_order': 'index',
+            'long_tail_max': 'smallest',
+            'long_tail_rounding': 'nearest',
+            'groups': 'counts',
+        }
+        assert all(paper_config().data[field] == data[field] for field in later)
 
 
 @pytest.mark.parametrize(
@@ -69,13 +138,21 @@ def test_scale_changes_the_config():
 )
 def test_wrong_arguments(argument, message):
     with pytest.raises(InputError, match=message):
-        load(CONFIGS[-1], argument)
+        load(SKIN7, argument)
 
 
 @pytest.mark.parametrize(
     ('field', 'value', 'message'),
     [
         ('seed', -1, r'seed is -1; allowed: 0 or more'),
+        ('data.split', 'random', r"split is 'random'; allowed: paper, grouped, official"),
+        ('data.split_seed', -1, r'data.split_seed is -1; allowed: 0 or more'),
+        ('data.multiple_of', 0, r'data.multiple_of is 0; allowed: 1 or more'),
+        ('data.imbalance_ratio', -2.0, r'data.imbalance_ratio is -2.0; allowed: 0 or more'),
+        ('data.long_tail_max', 'last', r"long_tail_max is 'last'; allowed: smallest, first"),
+        ('data.long_tail_rounding', 'up', r"rounding is 'up'; allowed: nearest, down"),
+        ('data.groups', 'halves', r"data.groups is 'halves'; allowed: counts, thirds"),
+        ('data.minor', 0, r'data.minor is 0; allowed: 1 or more'),
         ('weighting.beta', 1.0, r'weighting.beta is 1.0; allowed: 0 or more and below 1'),
         ('metric.triplet.margin', -1.0, r'metric.triplet.margin is -1.0; allowed: 0 or more'),
         ('metric.center.coefficient', -1.0, r'metric.center.coefficient is -1.0; allowed: 0 or'),
@@ -100,4 +177,14 @@ def test_values_that_cannot_be(field, value, message):
     config = paper_config()
     config.update_from_flattened_dict({field: value})
     with pytest.raises(InputError, match=message):
+        validate(config)
+
+
+@pytest.mark.parametrize('field', ['train_parts', 'test_parts'])
+def test_the_official_split_needs_parts(field):
+    config = paper_config()
+    config.data[field] = ()
+    validate(config)
+    config.data.split = 'official'
+    with pytest.raises(InputError, match=rf'data\.{field} is empty; allowed: one name or more'):
         validate(config)

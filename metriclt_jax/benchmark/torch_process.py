@@ -31,8 +31,8 @@ class Torch(NamedTuple):
 
 
 @contextmanager
-def start_torch(python: str, device: str) -> Iterator[Torch]:
-    """Starts the worker with the interpreter `python`; it ends with the block.
+def start_torch(python: str, device: str, worker: Path = WORKER) -> Iterator[Torch]:
+    """Starts `worker`, a program, with the interpreter `python`; it ends with the block.
 
     Raises:
         InputError: there is no such interpreter, or it has no torch for `device` or no torchvision.
@@ -40,7 +40,7 @@ def start_torch(python: str, device: str) -> Iterator[Torch]:
     allowed = 'allowed: an interpreter that has torch and torchvision'
     try:
         process = subprocess.Popen(
-            [python, str(WORKER)],
+            [python, str(worker)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -17,8 +17,8 @@ import sys
 import time
 
 
-def main() -> None:
-    """Says what is installed, then answers requests until standard input ends."""
+def main(do: dict) -> None:
+    """Says what is installed, then answers requests by `do` until standard input ends."""
     # What other code prints must not come between the answers.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), 'w')
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -34,7 +34,7 @@ def main() -> None:
     answer(about)
     for line in sys.stdin:
         request = json.loads(line)
-        answer(DO[request.pop('do')], programs, request)
+        answer(do[request.pop('do')], programs, request)
 
 
 def about() -> dict:
@@ -176,4 +176,4 @@ def make_program(
 
 
 if __name__ == '__main__':
-    main()
+    main(DO)

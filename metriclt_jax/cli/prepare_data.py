@@ -1,25 +1,77 @@
-"""`prepare_data.py --dataset=NAME --source=DIR [--data_dir=DIR]`: checks files, writes records."""
+"""`prepare_data.py --dataset=NAME --source=DIR [--data_dir=DIR]`: checks files, writes records.
+
+For images of your own: --dataset=folder --name=NAME --source=DIR [--labels=FILE.csv]; the config
+then has data.name=NAME.
+"""
+
+from pathlib import Path
 
 from absl import flags
+from ml_collections import ConfigDict
+from rich.console import Console
 
 from metriclt_jax.cli import main as cli
-from metriclt_jax.data import records
+from metriclt_jax.data import preparation, records, remote
+from metriclt_jax.data.defaults import data_config
+from metriclt_jax.errors import InputError
+from metriclt_jax.reports.dataset import describe
 
-_DATASET = flags.DEFINE_enum('dataset', None, records.names(), 'data set to prepare')
-_SOURCE = flags.DEFINE_string('source', None, 'folder with the original files; not for digits_lt')
-_DATA_DIR = flags.DEFINE_string('data_dir', '~/metriclt_data', 'where prepared data sets lie')
+_DATASET = flags.DEFINE_enum('dataset', None, list(preparation.READERS), 'data set to prepare')
+_SOURCE = flags.DEFINE_string(
+    'source', None, 'folder with the original files, or the .npz file; not for digits_lt'
+)
+_DATA_DIR = flags.DEFINE_string(
+    'data_dir', '~/metriclt_data', 'where prepared data sets lie, also gs://...'
+)
+_NAME = flags.DEFINE_string('name', None, 'data.name of the prepared data set; like --dataset')
+_LABELS = flags.DEFINE_string(
+    'labels', None, 'of folder: CSV file with the columns path, label and maybe group and split'
+)
+_CLASSES = flags.DEFINE_list(
+    'classes', None, 'of folder: all class names, in this order; those that occur, sorted'
+)
+_ALLOW_UNKNOWN_CHECKSUM = flags.DEFINE_bool(
+    'allow_unknown_checksum', None, 'of the MedMNIST family: take a file that is not as published'
+)
 flags.mark_flag_as_required('dataset')
 
 
 def prepare_data() -> None:
     """Prepares what the flags say; prints where it is."""
-    name = _DATASET.value
-    already = records.is_prepared(name, _DATA_DIR.value)
-    path = records.prepare(name, _SOURCE.value, _DATA_DIR.value)
+    dataset, data_dir = _DATASET.value, _DATA_DIR.value
+    name = _NAME.value or dataset
+    if dataset == 'folder' and not _NAME.value:
+        raise InputError('--dataset=folder needs a name for your data set: --name=NAME')
+    options = {
+        flag.name: flag.value
+        for flag in (_LABELS, _CLASSES, _ALLOW_UNKNOWN_CHECKSUM)
+        if flag.value is not None
+    }
+    already = preparation.is_prepared(name, data_dir)
+    path = preparation.prepare(dataset, _SOURCE.value, data_dir, name, print, **options)
     if already:
         print(f'{name} was already prepared in {path}; delete that folder to prepare it again')
     else:
         print(f'{name} is prepared in {path}')
+    config = data_config(dataset)
+    config.name, config.data_dir = name, data_dir
+    try:
+        _describe(config)
+    except (InputError, OSError) as error:
+        print(f'It cannot be shown as the config divides it by default: {error}')
+
+
+def _describe(config: ConfigDict) -> None:
+    """Prints table 1 of the data set and says where its picture is; both are made once."""
+    folder = Path(records.folder(config.name, remote.local_folder(config.data_dir)))
+    picture, text = folder / 'classes.png', folder / 'classes.txt'
+    if text.exists():
+        print(text.read_text(), end='')
+    else:
+        console = Console(record=True)
+        describe(config, console, picture)
+        text.write_text(console.export_text())
+    print(f'its classes and some of their images: {picture}')
 
 
 def main() -> None:

@@ -4,6 +4,6 @@
 """
 
 from metriclt_jax.data.dataset import Dataset, load_dataset
-from metriclt_jax.data.records import prepare
+from metriclt_jax.data.preparation import prepare
 
 __all__ = ['Dataset', 'load_dataset', 'prepare']

@@ -1,14 +1,16 @@
 """A data set as the rest of the package sees it: images, labels and the parts, as arrays."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from metriclt_jax.data import long_tail, records, splits
+from metriclt_jax.config import validate_data
+from metriclt_jax.data import long_tail, preparation, records, splits
 from metriclt_jax.data.cache import Images, open_cache
 from metriclt_jax.errors import InputError
+from metriclt_jax.evaluation import metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Dataset:
         name: as in the config.
         class_names: `[C]`.
         images: `images.read(indices)` gives uint8 `[n, R, R, 3]`.
-        labels: int32 `[N]`.
+        labels: int32 `[N]`; -1 for images of a class that is left out, which are in no part.
         aspects: float32 `[N]`, width / height of the original image.
         ids: str `[N]`.
         groups: str `[N]`, images of one lesion or patient; None where the data set has no groups.
@@ -45,52 +47,134 @@ def load_dataset(config: ConfigDict) -> Dataset:
     """Opens a prepared data set and divides it; digits_lt is prepared where that is needed.
 
     Args:
-        config: the fields `name`, `data_dir`, `split` ('paper' or 'grouped'), `fractions`,
-            `split_seed`, `imbalance_ratio` (0 keeps all training images) and `resize` (R).
+        config: the fields of `metriclt_jax.config.data_fields`.
 
     Raises:
         InputError: a field that cannot be used, or a data set that is not prepared.
     """
-    if config.split not in ('paper', 'grouped'):
-        raise InputError(f'data.split is {config.split!r}; allowed: paper, grouped')
+    validate_data(config)
     if config.name == 'digits_lt':
-        records.prepare(config.name, None, config.data_dir)
+        preparation.prepare(config.name, None, config.data_dir)
     source = records.open_records(config.name, config.data_dir)
     cache = open_cache(source, config.resize, config.data_dir)
-    groups = cache.groups if np.any(cache.groups != '') else None
-    if config.split == 'paper':
-        parts = splits.stratified(
-            cache.labels, config.fractions, config.split_seed, source.class_names
-        )
-    elif groups is None:
-        raise InputError(f"data.split is 'grouped'; allowed: paper, as {config.name} has no groups")
-    else:
-        parts = splits.grouped(
-            cache.labels, groups, config.fractions, config.split_seed, source.class_names
-        )
-    if config.imbalance_ratio:
-        parts['train'] = _long_tailed(cache.labels, parts['train'], config)
+    class_names, labels, parts = divide(
+        config, source.class_names, cache.labels, cache.groups, cache.parts
+    )
     return Dataset(
         name=config.name,
-        class_names=source.class_names,
+        class_names=class_names,
         images=cache.images,
-        labels=cache.labels,
+        labels=labels,
         aspects=cache.aspects,
         ids=cache.ids,
-        groups=groups,
+        groups=cache.groups if np.any(cache.groups != '') else None,
         parts=parts,
     )
 
 
-def _long_tailed(labels: np.ndarray, train: np.ndarray, config: ConfigDict) -> np.ndarray:
-    """Thins the training part out; the curve starts at the smallest class, so that it is full."""
-    available = np.bincount(labels[train])
-    counts = long_tail.exponential_counts(
-        int(available.min()), len(available), config.imbalance_ratio
-    )
-    if counts.min() < 1:
+def divide(
+    config: ConfigDict,
+    class_names: Sequence[str],
+    labels: np.ndarray,
+    groups: np.ndarray,
+    official: np.ndarray,
+) -> tuple[tuple[str, ...], np.ndarray, dict[str, np.ndarray]]:
+    """Chooses the classes, cuts their sizes, splits the images and thins the training part out.
+
+    Needs no images, and the same arguments give the same result on every machine.
+
+    Args:
+        config: as for `load_dataset`; the fields from `classes` to `long_tail_rounding` are used.
+        class_names: of all classes of the source.
+        labels: int `[N]`.
+        groups: str `[N]`, lesion or patient, '' where there is none.
+        official: str `[N]`, the part that the source names, '' where it names none.
+
+    Returns:
+        The names `[C]` of the classes that are kept, the labels int32 `[N]` as positions in them
+        (-1 for other classes), and for each of `splits.PARTS` the indices of its images, ascending.
+
+    Raises:
+        InputError: a field does not fit the data, or a class is too small.
+    """
+    class_names, labels = _choose_classes(labels, class_names, config.classes)
+    kept = np.flatnonzero(labels >= 0)
+    if config.multiple_of > 1:
+        counts = np.bincount(labels[kept], minlength=len(class_names))
+        counts -= counts % config.multiple_of
+        kept = kept[long_tail.subset(labels[kept], counts, config.split_seed)]
+
+    split = {'paper': _stratified, 'grouped': _grouped, 'official': _official}[config.split]
+    parts = split(config, class_names, labels[kept], groups[kept], official[kept])
+    parts = {part: kept[indices] for part, indices in parts.items()}
+
+    available = np.bincount(labels[parts['train']], minlength=len(class_names))
+    if not available.all():
+        missing = [class_names[label] for label in np.flatnonzero(available == 0)]
         raise InputError(
-            f'data.imbalance_ratio is {config.imbalance_ratio}; allowed: at most {2 * counts[0]}, '
-            f'as the largest class keeps {counts[0]} images and the smallest needs one'
+            f'the train part of {config.name} has no image of {", ".join(missing)}; allowed: at '
+            'least one image of each class (data.classes says which classes are kept)'
         )
-    return train[long_tail.subset(labels[train], counts, config.split_seed)]
+    if config.imbalance_ratio:
+        order = long_tail.head_to_tail(config.long_tail_order, available, class_names)
+        counts = long_tail.long_tailed_counts(
+            available,
+            order,
+            config.imbalance_ratio,
+            config.long_tail_max,
+            config.long_tail_rounding,
+        )
+        train = parts['train']
+        parts['train'] = train[long_tail.subset(labels[train], counts, config.split_seed)]
+    return class_names, labels, parts
+
+
+def class_groups(config: ConfigDict, train_counts: np.ndarray) -> dict[str, list[int]]:
+    """Returns the groups of classes that have a mean recall of their own.
+
+    Args:
+        config: the fields `groups` ('counts' or 'thirds'), `major` and `minor`.
+        train_counts: images of each class in the training part, int `[C]`.
+
+    Raises:
+        InputError: there are not enough classes.
+    """
+    if config.groups == 'thirds':
+        return metrics.class_thirds(train_counts)
+    return metrics.class_groups(train_counts, config.major, config.minor)
+
+
+def _choose_classes(
+    labels: np.ndarray, class_names: Sequence[str], chosen: Sequence[str]
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """Returns the chosen names (all if there are none) and the labels as positions in them."""
+    chosen = tuple(chosen) or tuple(class_names)
+    for name in chosen:
+        if name not in class_names or chosen.count(name) > 1:
+            raise InputError(
+                f'data.classes has {name!r} {chosen.count(name)} times; allowed: some of '
+                f'{", ".join(class_names)}, each once'
+            )
+    new = [chosen.index(name) if name in chosen else -1 for name in class_names]
+    return chosen, np.array(new, np.int32)[labels]
+
+
+def _stratified(config, class_names, labels, groups, official):
+    return splits.stratified(labels, config.fractions, config.split_seed, class_names)
+
+
+def _grouped(config, class_names, labels, groups, official):
+    if not np.any(groups != ''):
+        raise InputError(
+            f"data.split is 'grouped'; allowed: paper or official, as {config.name} has no groups"
+        )
+    return splits.grouped(labels, groups, config.fractions, config.split_seed, class_names)
+
+
+def _official(config, class_names, labels, groups, official):
+    if not np.any(official != ''):
+        raise InputError(
+            f"data.split is 'official'; allowed: paper or grouped, as the source of {config.name} "
+            'names no parts'
+        )
+    return splits.official(official, {part: config[f'{part}_parts'] for part in splits.PARTS})

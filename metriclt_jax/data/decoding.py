@@ -1,7 +1,8 @@
 """Image files to pixels, on the host, with Pillow."""
 
+import collections
+import contextlib
 import io
-import itertools
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,31 +10,64 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from metriclt_jax.data.progress import progress
 from metriclt_jax.errors import InputError
 
-# What Pillow raises on damaged files, depending on the format and on what is damaged.
-_DAMAGE = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
+FORMATS = ('BMP', 'GIF', 'JPEG', 'JPEG2000', 'PNG', 'PPM', 'TIFF', 'WEBP')
+"""What is read. Pillow knows more, some of which start other programs or read other files."""
+
+# Pillow's names of what can be shown in RGB without a choice that only the owner can make.
+_MODES = ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'RGBX', 'YCbCr')
+_SIXTEEN_BIT_MODES = ('I;16', 'I;16L', 'I;16B', 'I;16N')
+
+# What brings a picture upright, by the value of its EXIF orientation.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# What Pillow raises on damaged files, depending on the format and on what is damaged. The last two
+# are about images so large that decoding them may be an attack.
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    struct.error,
+    Image.DecompressionBombWarning,
+    Image.DecompressionBombError,
+)
 
 T = TypeVar('T')
 U = TypeVar('U')
 
 
 def to_storage(picture: Image.Image, size: int) -> np.ndarray:
-    """Converts a picture to RGB, resized to `size` x `size`: what is cached and trained on.
+    """Converts a picture to upright RGB of `size` x `size`: what is cached and trained on.
 
-    The resizing is bilinear and antialiased and does not keep the aspect ratio; a picture that has
-    the size already is left as it is.
+    - Orientation: an EXIF orientation is carried out.
+    - Grey, 8 or 16 bits: three equal channels. 16 bits are divided by 257, so that the whole range
+      stays the whole range; what an image uses of it makes no difference.
+    - Transparency (RGBA, LA, palette): laid over black. Where the image is opaque, as the RGBA
+      X-rays of NIH are, nothing changes.
+    - Several frames: the first.
+    - Resizing: bilinear and antialiased, the aspect ratio is not kept; a picture that has the size
+      already is left as it is.
+    - No colour profile is applied, and CMYK, which means nothing without one, is refused.
 
     Returns:
         uint8 `[size, size, 3]`.
+
+    Raises:
+        InputError: the picture is CMYK, or another kind that has no one conversion to RGB.
     """
-    rgb = picture.convert('RGB')
-    if rgb.size != (size, size):
-        rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(rgb)
+    return _resized(_upright(picture), size)
 
 
 def decode(image: bytes, size: int, name: str) -> tuple[np.ndarray, float]:
@@ -45,47 +79,117 @@ def decode(image: bytes, size: int, name: str) -> tuple[np.ndarray, float]:
         name: of the image, for messages.
 
     Returns:
-        Pixels, uint8 `[size, size, 3]`, and width / height of the original.
+        Pixels, uint8 `[size, size, 3]`, and width / height of the upright original.
 
     Raises:
-        InputError: the image cannot be decoded.
+        InputError: the image is damaged, empty, larger than `PIL.Image.MAX_IMAGE_PIXELS`, or of a
+            kind that `to_storage` refuses.
     """
-    try:
-        with Image.open(io.BytesIO(image)) as picture:
-            return to_storage(picture, size), picture.width / picture.height
-    except _DAMAGE as error:
-        raise InputError(f'image {name} cannot be decoded: {_reason(error)}') from error
+    with _opened(io.BytesIO(image), f'image {name} cannot be decoded') as picture:
+        upright = _upright(picture)
+        return _resized(upright, size), upright.width / upright.height
 
 
-def check_images(paths: Sequence[Path]) -> None:
-    """Checks that every file is an image that can be decoded to its last pixel.
+def check_images(
+    paths: Sequence[Path], on_checked: Callable[[Path], None] = lambda path: None
+) -> None:
+    """Checks that `decode` will read every file: all are images, complete, and of a kind it takes.
+
+    Args:
+        paths: the files.
+        on_checked: is called with each file that can be read, in order.
 
     Raises:
-        InputError: names the first file that cannot.
+        InputError: names the first file that cannot be read.
     """
     with ThreadPoolExecutor() as pool:
-        for _ in progress(in_order(pool, _check, paths), 'Checking images', len(paths)):
-            pass
+        checked = progress(in_order(pool, _check, paths), 'Checking images', len(paths))
+        for path, _ in zip(paths, checked, strict=True):
+            on_checked(path)
 
 
 def in_order(
-    pool: ThreadPoolExecutor, function: Callable[[T], U], items: Iterable[T], window: int = 256
+    pool: ThreadPoolExecutor, function: Callable[[T], U], items: Iterable[T], window: int = 64
 ) -> Iterator[U]:
     """Yields `function(item)` in order, like `pool.map`, but never far ahead of the consumer."""
-    items = iter(items)
-    while chunk := list(itertools.islice(items, window)):
-        yield from pool.map(function, chunk)
+    waiting = collections.deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) == window:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
 
 
 def _check(path: Path) -> None:
+    problem = f'{path} is not a readable image'
     try:
-        with Image.open(path) as picture:
-            # A JPEG is read to its end, but its pixels are computed at an eighth of its size.
-            picture.draft('RGB', (1, 1))
-            picture.load()
+        file = path.open('rb')
+    except OSError as error:
+        raise InputError(f'{problem}: {error}') from error
+    with file, _opened(file, problem) as picture:
+        _require_known_mode(picture)
+        # A JPEG is read to its end, but its pixels are computed at an eighth of its size.
+        picture.draft('RGB', (1, 1))
+        _upright(picture)
+
+
+@contextlib.contextmanager
+def _opened(file: io.IOBase, problem: str) -> Iterator[Image.Image]:
+    """Yields the picture in a file; what fails meanwhile becomes an `InputError` with `problem`."""
+    try:
+        if not file.read(1):
+            raise InputError('the file is empty')
+        file.seek(0)
+        with Image.open(file, formats=FORMATS) as picture:
+            if picture.width * picture.height > Image.MAX_IMAGE_PIXELS:
+                raise InputError(
+                    f'it has {picture.width} x {picture.height} pixels, as a decompression bomb '
+                    f'has; allowed: at most {Image.MAX_IMAGE_PIXELS} pixels'
+                )
+            yield picture
+    except UnidentifiedImageError as error:
+        raise InputError(f'{problem}: unknown format; allowed: {", ".join(FORMATS)}') from error
     except _DAMAGE as error:
-        raise InputError(f'{path} is not a readable image: {_reason(error)}') from error
+        raise InputError(f'{problem}: {error}') from error
 
 
-def _reason(error: Exception) -> str:
-    return 'unknown format' if isinstance(error, UnidentifiedImageError) else str(error)
+def _upright(picture: Image.Image) -> Image.Image:
+    picture.load()  # some formats have their EXIF data behind the pixels, and TIFF turns by itself
+    turn = _UPRIGHT.get(picture.getexif().get(ExifTags.Base.Orientation))
+    return picture if turn is None else picture.transpose(turn)
+
+
+def _resized(upright: Image.Image, size: int) -> np.ndarray:
+    rgb = _to_rgb(upright)
+    if rgb.size != (size, size):
+        rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(rgb)
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    _require_known_mode(picture)
+    if picture.mode in _SIXTEEN_BIT_MODES:  # `convert` would clip it to 255
+        values = (np.asarray(picture, np.uint32) + 128) // 257
+        return Image.fromarray(values.astype(np.uint8)).convert('RGB')
+    if picture.has_transparency_data:
+        rgba = picture.convert('RGBA')
+        picture = Image.alpha_composite(Image.new('RGBA', rgba.size, 'black'), rgba)
+    return picture if picture.mode == 'RGB' else picture.convert('RGB')  # which would copy it
+
+
+def _require_known_mode(picture: Image.Image) -> None:
+    if picture.mode == 'CMYK':
+        raise InputError(
+            'it is CMYK, made for print, and what colours it means depends on a profile; allowed: '
+            'RGB and grey images, so convert it first'
+        )
+    if picture.mode not in _MODES + _SIXTEEN_BIT_MODES:
+        raise InputError(
+            f'its pixels are of the kind {picture.mode}; allowed: RGB or palette of 8 bits, and '
+            'grey of 8 or 16 bits'
+        )

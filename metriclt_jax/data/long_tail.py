@@ -1,5 +1,6 @@
 """Exponentially long-tailed subsets (Cao et al. 2019, as the paper's PathMNIST-LT)."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -32,6 +33,74 @@ def exponential_counts(
     # The power is off by a few units in the last place: 10.000000000000002, or 9.999999999999998.
     offset = {'nearest': 0.5, 'down': 0.0}[rounding] + 1e-9
     return np.floor(sizes + offset).astype(np.int64)
+
+
+def head_to_tail(order: str, available: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+    """Returns the classes in the order in which the curve thins them out, int64 `[C]`.
+
+    Args:
+        order: 'index', 'size' (ties by index), or all names from head to tail with commas between.
+        available: images of each class, int `[C]`.
+        class_names: `[C]`.
+
+    Raises:
+        InputError: the order names a class twice, not at all, or one that does not exist.
+
+    >>> head_to_tail('size', np.array([20, 30, 20]), ['a', 'b', 'c']).tolist()
+    [1, 0, 2]
+    >>> head_to_tail('c,a,b', np.array([20, 30, 20]), ['a', 'b', 'c']).tolist()
+    [2, 0, 1]
+    """
+    if order == 'index':
+        return np.arange(len(class_names))
+    if order == 'size':
+        return np.argsort(-available, kind='stable')
+    names = order.split(',')
+    if sorted(names) != sorted(class_names):
+        raise InputError(
+            f'data.long_tail_order is {order!r}; allowed: index, size, or each class once, with '
+            f'commas between: {",".join(class_names)}'
+        )
+    return np.array([list(class_names).index(name) for name in names])
+
+
+def long_tailed_counts(
+    available: np.ndarray,
+    order: np.ndarray,
+    ratio: float,
+    largest: Literal['smallest', 'first'] = 'smallest',
+    rounding: Literal['nearest', 'down'] = 'nearest',
+) -> np.ndarray:
+    """Returns how many images of each class an exponential subset keeps, int64 `[C]`.
+
+    A class with fewer images than the curve asks for keeps them all, so that the ratio which is
+    reached may differ from the one that was asked for.
+
+    Args:
+        available: images of each class, int `[C]`.
+        order: the classes from head to tail, int `[C]`.
+        ratio: of the curve, 1 or more.
+        largest: where the curve starts: at the size of the 'smallest' class, so that all classes
+            are large enough for it, or at that of the 'first' one.
+        rounding: see `exponential_counts`.
+
+    Raises:
+        InputError: the ratio is below 1, or so large that no image of a class would be left.
+
+    >>> long_tailed_counts(np.array([50, 60, 80]), np.array([2, 1, 0]), 4.0, 'first').tolist()
+    [20, 40, 80]
+    """
+    n_max = int({'smallest': available.min(), 'first': available[order[0]]}[largest])
+    curve = exponential_counts(n_max, len(order), ratio, rounding)
+    if curve.min() < 1:
+        limit = {'nearest': 2 * n_max, 'down': n_max}[rounding]
+        raise InputError(
+            f'data.imbalance_ratio is {ratio}; allowed: at most {limit}, as the largest class '
+            f'keeps {n_max} images and the smallest needs one'
+        )
+    counts = np.empty_like(curve)
+    counts[order] = np.minimum(curve, available[order])
+    return counts
 
 
 def subset(labels: np.ndarray, counts: np.ndarray, seed: int) -> np.ndarray:

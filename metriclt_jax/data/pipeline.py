@@ -1,6 +1,7 @@
 """Index arrays to batches, on the host and ahead of the devices."""
 
 import collections
+import dataclasses
 import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
@@ -47,7 +48,9 @@ def train_batches(
     num_steps: int,
     epochs: int | None = None,
     second_sampler: Sampler | None = None,
+    rows: slice = slice(None),
     repeat_first: bool = False,
+    threads: int = _READING.num_threads,
 ) -> Iterator[Batch]:
     """Yields the training batches `first_step`, ..., `first_step + num_steps - 1`.
 
@@ -64,8 +67,10 @@ def train_batches(
         epochs: length of the training, which the sampler 'progressive' needs.
         second_sampler: of a second batch beside each, for what learns from two at a time; another
             one than `sampler`, since equal samplers draw equal batches.
+        rows: of each batch, those to read and to yield: a host's share.
         repeat_first: yield batch `first_step` every time, which leaves only the cost of the step
             in a benchmark.
+        threads: how many make batches ahead of time.
 
     Returns:
         Batches {'image': uint8 `[B, R, R, 3]`, 'label': int32 `[B]`, 'aspect': float32 `[B]`}, and
@@ -87,7 +92,7 @@ def train_batches(
     def drawn(sampler: Sampler, step: int) -> Batch:
         epoch, position = divmod(step, per_epoch)
         start = position * batch_size
-        return _gather(dataset, order(sampler, epoch)[start : start + batch_size])
+        return _gather(dataset, order(sampler, epoch)[start : start + batch_size][rows])
 
     def batch(step: int) -> Batch:
         first = drawn(sampler, step)
@@ -96,16 +101,20 @@ def train_batches(
     if repeat_first:
         return itertools.repeat(batch(first_step), num_steps)
     steps = grain.MapDataset.range(first_step, first_step + num_steps)
-    return iter(steps.map(batch).to_iter_dataset(_READING))
+    reading = dataclasses.replace(_READING, num_threads=threads)
+    return iter(steps.map(batch).to_iter_dataset(reading))
 
 
-def eval_batches(dataset: Dataset, part: str, batch_size: int) -> Iterator[Batch]:
+def eval_batches(
+    dataset: Dataset, part: str, batch_size: int, rows: slice = slice(None)
+) -> Iterator[Batch]:
     """Yields every image of a part exactly once, in order.
 
     Args:
         dataset: the data set.
         part: 'train', 'validation' or 'test'.
         batch_size: B; the last batch is filled up with copies of its last image.
+        rows: of each batch, those to read and to yield: a host's share.
 
     Returns:
         Batches as from `train_batches`, with 'mask' float32 `[B]`: 1, and 0 for the copies.
@@ -120,7 +129,8 @@ def eval_batches(dataset: Dataset, part: str, batch_size: int) -> Iterator[Batch
         chosen = indices[step * batch_size : (step + 1) * batch_size]
         missing = batch_size - len(chosen)
         mask = np.pad(np.ones(len(chosen), np.float32), (0, missing))
-        return _gather(dataset, np.pad(chosen, (0, missing), mode='edge')) | {'mask': mask}
+        chosen = np.pad(chosen, (0, missing), mode='edge')
+        return _gather(dataset, chosen[rows]) | {'mask': mask[rows]}
 
     steps = grain.MapDataset.range(-(-len(indices) // batch_size))
     return iter(steps.map(batch).to_iter_dataset(_READING))
@@ -135,8 +145,9 @@ def prefetch_to_devices(
     generator, and an error in it is raised here.
 
     Args:
-        batches: arrays with a leading axis B.
-        devices: n devices that share each batch; they must be those of the pmap, in that order.
+        batches: arrays with a leading axis B; of several hosts, each gives its share.
+        devices: those that share each batch, n of them in this process; they must be those of the
+            pmap, in that order.
         depth: how many batches are on their way.
 
     Yields:
@@ -147,13 +158,14 @@ def prefetch_to_devices(
     """
     # What pmap itself asks for. Under another axis name than its own, it would compile once more.
     sharding = split(devices)
+    count = len(sharding.addressable_devices)
 
     def divide(array: np.ndarray) -> np.ndarray:
-        if len(array) % len(devices):
+        if len(array) % count:
             raise InputError(
-                f'batch_size is {len(array)}; allowed: a multiple of {len(devices)}, the devices'
+                f'batch_size is {len(array)}; allowed: a multiple of {count}, the devices'
             )
-        return array.reshape(len(devices), -1, *array.shape[1:])
+        return array.reshape(count, -1, *array.shape[1:])
 
     iterator = iter(batches)
 

@@ -1,4 +1,4 @@
-"""A progress bar for the few things in data preparation that take minutes."""
+"""What a user sees of the few things in data preparation that take minutes."""
 
 from collections.abc import Iterable
 from typing import TypeVar
@@ -9,13 +9,26 @@ from rich.progress import track
 T = TypeVar('T')
 
 
-def progress(items: Iterable[T], description: str, total: int) -> Iterable[T]:
-    """Yields `items` and shows how many are done, on stderr and only in a terminal."""
+def say(message: str) -> None:
+    """Prints a line that a user should know before something long, on stderr."""
+    Console(stderr=True).print(message, highlight=False, markup=False, soft_wrap=True)
+
+
+def progress(items: Iterable[T], description: str, total: int, done: int = 0) -> Iterable[T]:
+    """Yields `items` and shows how many are done, on stderr and only in a terminal.
+
+    Args:
+        items: what is to do.
+        description: stands before the bar.
+        total: how many there are, those that are done already included.
+        done: how many are done already.
+    """
     console = Console(stderr=True)
     return track(
         items,
         description,
         total=total,
+        completed=done,
         console=console,
         transient=True,
         disable=not console.is_terminal,

@@ -1,24 +1,31 @@
-"""Prepared data sets on disk: one record an image, written and read through TFDS and array_record.
+"""Prepared data sets on disk: one record an image, in files that TFDS describes and reads.
 
-A record holds the undecoded image file, its label, its id and the group (lesion, patient) that it
-belongs to, '' where there is none. Records lie in the order of the image ids. All images are in
-one TFDS split; what is trained on and what is tested on is decided later, by index arrays.
+A record holds the undecoded image file, its label, its id, the group (lesion, patient) that it
+belongs to and the part that its source puts it in, '' where there is none. Records lie in the
+order of the image ids. All images are in one TFDS split; what is trained on and what is tested on
+is decided later, by index arrays.
+
+The array_record files are written here and not by a TFDS builder: that holds 1 GB in memory and
+then goes on through TensorFlow, so without TensorFlow it cannot write more. The result is an
+ordinary TFDS folder, which `tfds.builder_from_directory` reads without our code.
 """
 
 import contextlib
 import dataclasses
 import hashlib
-import importlib
 import io
 import json
+import math
 import os
 import shlex
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
+from etils import epath
+
+from metriclt_jax.data import remote
 from metriclt_jax.data.locking import exclusive
 from metriclt_jax.data.progress import progress
 from metriclt_jax.errors import InputError
@@ -26,10 +33,11 @@ from metriclt_jax.errors import InputError
 SPLIT = 'images'
 """The one TFDS split, whose name does not suggest a part."""
 
-_BUILDERS = {
-    'digits_lt': 'metriclt_jax.data.builders.digits_lt.digits_lt_dataset_builder',
-    'skin7': 'metriclt_jax.data.builders.skin7.skin7_dataset_builder',
-}
+VERSION = '2.0.0'
+"""Of what a record holds; records of another version are not read."""
+
+_LAST = 'dataset_info.json'  # is there when everything else is
+_FILE_BYTES = 2**29  # of images in one array_record file, about
 
 
 class Example(NamedTuple):
@@ -40,6 +48,8 @@ class Example(NamedTuple):
     group: str
     image: bytes | Path
     """The encoded image, or (never when read from a record) the file that holds it."""
+    part: str = ''
+    """'train', 'validation' or 'test' where the data set has official parts, else ''."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +58,7 @@ class Records:
 
     Attributes:
         name: of the data set.
-        path: its folder.
+        path: its folder on this machine.
         class_names: `[C]`.
         fingerprint: SHA-256 over all that was written.
         source: TFDS data source with random access.
@@ -72,173 +82,242 @@ class Records:
                     label=int(record['label']),
                     group=record['group'].decode(),
                     image=record['image'],
+                    part=record['part'].decode(),
                 )
                 for record in self.source.__getitems__([int(index) for index in indices])
             ]
 
 
-def names() -> tuple[str, ...]:
-    """Returns the names of the data sets."""
-    return tuple(_BUILDERS)
+def folder(name: str, data_dir: os.PathLike | str) -> epath.Path:
+    """Returns where the records of a data set lie; it need not exist."""
+    return epath.Path(data_dir).expanduser() / name / VERSION
 
 
-def is_prepared(name: str, data_dir: str) -> bool:
-    """Whether the records of a data set are there; raises `InputError` for an unknown name."""
-    return _is_prepared(_path(_builder_module(name), name, data_dir))
+def are_complete(path: os.PathLike | str) -> bool:
+    """Whether a folder, which may be remote, holds the records of a data set."""
+    return remote.exists(epath.Path(path) / _LAST)
 
 
-def prepare(name: str, source: str | None, data_dir: str) -> Path:
-    """Writes the records of a data set, unless they are there already; returns their folder.
-
-    The source is checked completely before anything is written. The records appear in one step
-    when they are complete, and of two processes the second waits for the first.
-
-    Args:
-        name: 'digits_lt' or 'skin7'.
-        source: the folder with the original files; not used by digits_lt.
-        data_dir: where prepared data sets lie.
-
-    Raises:
-        InputError: unknown name, a source that is not as expected, or a folder that cannot be
-            written to.
-    """
-    module = _builder_module(name)
-    path = _path(module, name, data_dir)
-    if _is_prepared(path):
-        return path
-    module.check_source(source)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with exclusive(path.parent / '.lock'):
-            if not _is_prepared(path):
-                _write(module, source, path)
-    except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError of array_record
-        raise InputError(f'{name} cannot be prepared in {data_dir}: {error}') from error
-    return path
-
-
-def open_records(name: str, data_dir: str) -> Records:
+def open_records(name: str, data_dir: os.PathLike | str) -> Records:
     """Opens the prepared records of a data set.
 
-    Raises:
-        InputError: the data set is unknown or not prepared (the message has the command that
-            prepares it), or its files are damaged.
-    """
-    import tensorflow_datasets as tfds
+    Those of a remote `data_dir` are first copied to this machine, once.
 
-    module = _builder_module(name)
-    path = _path(module, name, data_dir)
-    if not _is_prepared(path):
-        source = ' --source=DIR' if module.Builder.MANUAL_DOWNLOAD_INSTRUCTIONS else ''
-        root = shlex.quote(str(Path(data_dir).expanduser()))
+    Raises:
+        InputError: the data set is not prepared (the message has the command that prepares it), or
+            its files are damaged or out of reach.
+    """
+    path = folder(name, data_dir)
+    if not are_complete(path):
+        root = shlex.quote(str(epath.Path(data_dir).expanduser()))
         raise InputError(
             f'data set {name} is not prepared in data.data_dir {data_dir}; name the folder where '
             'it is, or prepare it with: '
-            f'metriclt-prepare-data --dataset={name}{source} --data_dir={root}'
+            f'metriclt-prepare-data --dataset={name} --source=DIR --data_dir={root} '
+            f'(images of your own: --dataset=folder --name={name})'
         )
-    with _damage_explained(path), _quiet_tfds():
-        builder = module.Builder(data_dir=Path(data_dir).expanduser())
-        skip = {'image': tfds.decode.SkipDecoding()}
-        return Records(
-            name=name,
-            path=path,
-            class_names=tuple(builder.info.features['label'].names),
-            fingerprint=builder.info.metadata['fingerprint'],
-            source=builder.as_data_source(split=SPLIT, decoders=skip),
-        )
+    if remote.is_remote(path):
+        path = _local_copy(name, path, remote.local_folder(data_dir))
+    return _open(name, Path(path))
 
 
-def dataset_info(builder, class_names: Sequence[str], description: str, homepage: str):
-    """Returns the `tfds.core.DatasetInfo` of a builder; the features are those of all data sets."""
+def write(
+    path: Path,
+    name: str,
+    class_names: Sequence[str],
+    examples: Iterable[Example],
+    count: int,
+    num_bytes: int,
+    dataset: str,
+) -> None:
+    """Writes the records of a data set, file after file, with bounded memory.
+
+    Args:
+        path: a folder that exists and is empty.
+        name: of the data set.
+        class_names: `[C]`.
+        examples: in ascending order of their ids, no id twice.
+        count: of the examples.
+        num_bytes: of their images, about.
+        dataset: what the original files are; is kept with the records, as is their fingerprint.
+
+    Raises:
+        OSError, RuntimeError: the files cannot be written (array_record raises the latter).
+    """
     import tensorflow_datasets as tfds
 
-    return tfds.core.DatasetInfo(
-        builder=builder,
-        description=description,
-        homepage=homepage,
-        features=tfds.features.FeaturesDict(
-            {
-                'image': tfds.features.Image(shape=(None, None, None)),
-                'label': tfds.features.ClassLabel(names=list(class_names)),
-                'image_id': tfds.features.Text(),
-                'group': tfds.features.Text(),
-            }
+    features = _features(class_names)
+    num_files = min(count, math.ceil(num_bytes / _FILE_BYTES) or 1)
+    ends = [(file + 1) * count // num_files for file in range(num_files)]
+    sizes = [end - start for start, end in zip([0, *ends], ends, strict=False)]
+    digest = _new_digest(class_names)
+    rest = iter(progress(_in_order_of_ids(examples), f'Writing {name}', count))
+    for file, size in enumerate(sizes):
+        file_name = f'{name}-{SPLIT}.array_record-{file:05d}-of-{num_files:05d}'
+        with _array_record_writer(path / file_name) as writer:
+            for _ in range(size):
+                example = next(rest)
+                if not isinstance(example.image, bytes):
+                    example = example._replace(image=example.image.read_bytes())
+                _update(digest, example)
+                fields = example._asdict() | {'image': io.BytesIO(example.image)}
+                writer.write(features.serialize_example(features.encode_example(fields)))
+    if next(rest, None) is not None:
+        raise AssertionError(f'{name} has more than {count} examples')
+    tfds.folder_dataset.write_metadata(
+        data_dir=path,
+        features=features,
+        version=VERSION,
+        split_infos=[tfds.core.SplitInfo(name=SPLIT, shard_lengths=sizes, num_bytes=num_bytes)],
+        metadata=tfds.core.MetadataDict(
+            dataset=dataset, class_names=list(class_names), fingerprint=digest.hexdigest()
         ),
         disable_shuffling=True,
-        metadata=tfds.core.MetadataDict(),
+        check_data=False,  # it would do that through TensorFlow
     )
 
 
-def generate(builder, examples: Sequence[Example]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields what a builder writes and leaves the fingerprint of it in the builder's metadata."""
-    digest = hashlib.sha256()
-    ordered = sorted(examples, key=lambda example: example.image_id)
-    for index, example in enumerate(progress(ordered, f'Writing {builder.name}', len(ordered))):
-        image = example.image if isinstance(example.image, bytes) else example.image.read_bytes()
-        fields = {'label': example.label, 'image_id': example.image_id, 'group': example.group}
-        digest.update(json.dumps([fields, len(image)]).encode())
-        digest.update(image)
-        yield index, {'image': io.BytesIO(image), **fields}
-    builder.info.metadata['fingerprint'] = digest.hexdigest()
+def read_metadata(path: os.PathLike | str) -> dict[str, Any]:
+    """Returns 'dataset', 'class_names' and 'fingerprint' of records; the folder may be remote."""
+    with _damage_explained(path):
+        metadata = json.loads(remote.read_text(epath.Path(path) / 'metadata.json'))
+        return {key: metadata[key] for key in ('dataset', 'class_names', 'fingerprint')}
 
 
-def _builder_module(name: str) -> ModuleType:
-    """Imports the module that checks and reads the source of a data set and has its builder."""
-    if name not in _BUILDERS:
-        raise InputError(f'the data set is {name!r}; allowed: {", ".join(_BUILDERS)}')
-    return importlib.import_module(_BUILDERS[name])
+@contextlib.contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """Yields an empty folder that takes the place `path` in the end, or vanishes on an error.
 
-
-def _path(module: ModuleType, name: str, data_dir: str) -> Path:
-    return Path(data_dir).expanduser() / name / str(module.Builder.VERSION)
-
-
-def _is_prepared(path: Path) -> bool:
-    return (path / 'dataset_info.json').exists()
-
-
-def _write(module: ModuleType, source: str | None, path: Path) -> None:
-    """Lets TFDS write into a folder aside and moves the result to its place when complete."""
-    import tensorflow_datasets as tfds
-
-    if path.exists():
-        raise InputError(f'{path} is in the way: it is not a prepared data set; remove it first')
+    The caller holds a lock, so what is there already is of a process that was killed.
+    """
     aside = path.parent / '.incomplete'
-    shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed: we hold the lock
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
     try:
-        builder = module.Builder(data_dir=aside)
-        config = tfds.download.DownloadConfig(manual_dir=source)
-        with _quiet_tfds():
-            builder.download_and_prepare(file_format='array_record', download_config=config)
-        os.rename(builder.data_path, path)
+        yield aside
+        os.rename(aside, path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def _quiet_tfds() -> Iterator[None]:
-    """Holds back what TFDS prints and logs about folders aside, and its bars beside ours."""
-    from absl import logging
-    from tensorflow_datasets.core.utils import tqdm_utils
+def upload(path: Path, target: os.PathLike | str) -> None:
+    """Copies complete records to a remote folder, where they are complete when this returns."""
+    remote.upload(path, target, last=_LAST)
 
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.WARNING)
-    tqdm_utils.display_progress_bar(False)
+
+def _local_copy(name: str, path: epath.Path, local_root: Path) -> Path:
+    """Returns the folder with a copy of remote records; copies them where that is needed."""
+    fingerprint = read_metadata(path)['fingerprint']
+    local = Path(folder(name, local_root))
+
+    def is_there() -> bool:
+        return are_complete(local) and read_metadata(local)['fingerprint'] == fingerprint
+
+    if is_there():
+        return local
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        tqdm_utils.display_progress_bar(True)
-        logging.set_verbosity(verbosity)
+        local.parent.mkdir(parents=True, exist_ok=True)
+        with exclusive(local.parent / '.lock'):
+            if not is_there():
+                shutil.rmtree(local, ignore_errors=True)
+                with written_aside(local) as aside:
+                    remote.download(path, aside)
+                    if _fingerprint(_open(name, aside)) != fingerprint:
+                        raise InputError(
+                            f'the records in {path} are damaged, or were on their way here: they '
+                            'do not have the fingerprint that they are published with; try again'
+                        )
+    except OSError as error:
+        raise InputError(f'{path} cannot be copied to {local}: {error}') from error
+    return local
+
+
+def _open(name: str, path: Path) -> Records:
+    import tensorflow_datasets as tfds
+
+    with _damage_explained(path):
+        builder = tfds.builder_from_directory(path)
+        metadata = read_metadata(path)
+        skip = {'image': tfds.decode.SkipDecoding()}
+        return Records(
+            name=name,
+            path=path,
+            class_names=tuple(metadata['class_names']),
+            fingerprint=metadata['fingerprint'],
+            source=builder.as_data_source(split=SPLIT, decoders=skip),
+        )
+
+
+def _features(class_names: Sequence[str]):
+    import tensorflow_datasets as tfds
+
+    return tfds.features.FeaturesDict(
+        {
+            'image': tfds.features.Image(shape=(None, None, None)),
+            'label': tfds.features.ClassLabel(names=list(class_names)),
+            'image_id': tfds.features.Text(),
+            'group': tfds.features.Text(),
+            'part': tfds.features.Text(),
+        }
+    )
+
+
+def _in_order_of_ids(examples: Iterable[Example]) -> Iterator[Example]:
+    previous = ''
+    for example in examples:
+        if not previous < example.image_id:
+            raise AssertionError(f'image {example.image_id} comes after {previous}')
+        previous = example.image_id
+        yield example
 
 
 @contextlib.contextmanager
-def _damage_explained(path: Path) -> Iterator[None]:
+def _array_record_writer(path: Path) -> Iterator[Any]:
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    writer = ArrayRecordWriter(str(path), 'group_size:1')
+    try:
+        yield writer
+    finally:
+        writer.close()
+
+
+def _new_digest(class_names: Sequence[str]):
+    return hashlib.sha256(json.dumps(list(class_names)).encode())
+
+
+def _update(digest, example: Example) -> None:
+    fields = [example.image_id, example.label, example.group, example.part, len(example.image)]
+    digest.update(json.dumps(fields).encode())
+    digest.update(example.image)
+
+
+def _fingerprint(source: Records, chunk: int = 64) -> str:
+    digest = _new_digest(source.class_names)
+    starts = range(0, len(source), chunk)
+    for start in progress(starts, f'Checking {source.name}', len(starts)):
+        for example in source.read(range(start, min(start + chunk, len(source)))):
+            _update(digest, example)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _damage_explained(path: os.PathLike | str) -> Iterator[None]:
     from google.protobuf.json_format import ParseError
 
     try:
         yield
-    except (OSError, ValueError, RuntimeError, KeyError, IndexError, ParseError) as error:
+    except InputError:
+        raise
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        AttributeError,  # a record that is not there has None in its fields
+        RuntimeError,
+        LookupError,
+        ParseError,
+    ) as error:
         raise InputError(
             f'the records in {path} are incomplete or damaged ({error}); remove that folder and '
             'prepare the data set again'

@@ -1,12 +1,13 @@
 """Training, validation and test part of a data set, as index arrays.
 
-Two modes. 'paper' splits the images of each class at random, as published. 'grouped' keeps all
+Three modes. 'paper' splits the images of each class at random, as published. 'grouped' keeps all
 images of one group (lesion, patient) in one part: image-level splits put near-duplicates of
-training images into the test part, so its numbers are the ones to trust.
+training images into the test part, so its numbers are the ones to trust. 'official' takes the parts
+that the data set itself names.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -122,6 +123,41 @@ def grouped(
                 f'data.fractions {tuple(fractions)}: every part needs one of its images'
             )
     return {part: np.flatnonzero(part_of[group_of] == p) for p, part in enumerate(PARTS)}
+
+
+def official(named: np.ndarray, names: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
+    """Puts the parts that the source of a data set names together (the mode 'official').
+
+    Args:
+        named: str `[N]`, the part of each image in the source; '' where it is in none.
+        names: for each of PARTS the names in `named` that form it. Images of parts that are not
+            among them are in no part.
+
+    Returns:
+        For each of PARTS the indices of its images, ascending, int64.
+
+    Raises:
+        InputError: a name that the source does not have, or that is to be in two parts.
+
+    >>> parts = {'train': ['test'], 'validation': [], 'test': ['train', 'validation']}
+    >>> official(np.array(['test', 'train', 'test', 'validation']), parts)['test'].tolist()
+    [1, 3]
+    """
+    there = sorted(set(named.tolist()) - {''})
+    taken = [name for part in PARTS for name in names[part]]
+    for part in PARTS:
+        for name in names[part]:
+            if name not in there:
+                raise InputError(
+                    f'data.{part}_parts has {name!r}, which the data set does not; '
+                    f'allowed: {", ".join(there)}'
+                )
+            if taken.count(name) > 1:
+                raise InputError(
+                    f'data.{part}_parts has {name!r}, which is taken {taken.count(name)} times; '
+                    'allowed: each part of the data set once'
+                )
+    return {part: np.flatnonzero(np.isin(named, list(names[part]))) for part in PARTS}
 
 
 def _targets(

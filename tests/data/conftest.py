@@ -1,23 +1,15 @@
 """Data sets for the tests of the data package."""
 
 import pytest
-from ml_collections import ConfigDict
+
+from metriclt_jax.config import data_fields
 
 
 def data_config(data_dir, **fields):
     """The `data` part of a config, with the paper's split."""
-    defaults = {
-        'name': 'digits_lt',
-        'data_dir': str(data_dir),
-        'split': 'paper',
-        'fractions': (0.75, 0.05, 0.2),
-        'split_seed': 0,
-        'imbalance_ratio': 0.0,
-        'major': 3,
-        'minor': 3,
-        'resize': 8,
-    }
-    return ConfigDict(defaults | fields).lock()
+    config = data_fields()
+    config.update({'name': 'digits_lt', 'data_dir': str(data_dir), 'resize': 8} | fields)
+    return config.lock()
 
 
 @pytest.fixture(name='data_config')

@@ -3,7 +3,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metriclt_jax.data.long_tail import exponential_counts, subset
+from metriclt_jax.data.long_tail import (
+    exponential_counts,
+    head_to_tail,
+    long_tailed_counts,
+    subset,
+)
 from metriclt_jax.errors import InputError
 
 
@@ -62,3 +67,37 @@ def test_subsets_for_smaller_counts_lie_in_those_for_larger():
 def test_more_images_than_there_are_is_refused():
     with pytest.raises(InputError, match='class 1 has 2 images, too few for 3'):
         subset(np.array([0, 0, 0, 1, 1]), [3, 3], seed=0)
+
+
+def test_orders_from_head_to_tail():
+    available = np.array([20, 30, 10, 30])
+    assert head_to_tail('index', available, [*'abcd']).tolist() == [0, 1, 2, 3]
+    assert head_to_tail('size', available, [*'abcd']).tolist() == [1, 3, 0, 2]  # ties by index
+    assert head_to_tail('d,a,c,b', available, [*'abcd']).tolist() == [3, 0, 2, 1]
+
+
+@pytest.mark.parametrize('order', ['a,b', 'a,b,c,c', 'a,b,c,e', 'sizes', ''])
+def test_an_order_that_is_none_of_the_classes_is_refused(order):
+    with pytest.raises(InputError, match=r'long_tail_order is .*with commas between: a,b,c,d'):
+        head_to_tail(order, np.ones(4, int), [*'abcd'])
+
+
+def test_counts_follow_the_order_and_stop_at_what_there_is():
+    available = np.array([50, 7, 80, 64])
+    order = np.array([2, 0, 3, 1])
+    # 80, 40, 20, 10 along the order; class 1 has but 7.
+    assert long_tailed_counts(available, order, 8.0, 'first').tolist() == [40, 7, 80, 20]
+    # 7, 3.5, 1.75, 0.875: from the smallest class there is always enough.
+    assert long_tailed_counts(available, order, 8.0).tolist() == [4, 1, 7, 2]
+    assert long_tailed_counts(available, order, 7.0, rounding='down').tolist() == [3, 1, 7, 1]
+
+
+def test_a_ratio_that_leaves_nothing_is_refused():
+    available, order = np.array([50, 7]), np.array([0, 1])
+    long_tailed_counts(available, order, 100.0, 'first')
+    long_tailed_counts(available, order, 50.0, 'first', 'down')
+    for ratio, rounding, limit in ((101.0, 'nearest', 100), (51.0, 'down', 50)):
+        with pytest.raises(
+            InputError, match=f'imbalance_ratio is {ratio}; allowed: at most {limit}'
+        ):
+            long_tailed_counts(available, order, ratio, 'first', rounding)

@@ -26,6 +26,7 @@ class Images:
         ).copy()
 
 
+SAMPLERS = ['instance', 'class_balanced', 'square_root', 'reversed', 'progressive']
 COUNT = 60
 LABELS = np.array([0] * 48 + [1] * 12, np.int32)
 
@@ -89,9 +90,7 @@ def test_an_epoch_visits_training_images_once(dataset):
     assert set(epochs[0]) != set(epochs[1])  # another five are left out
 
 
-@pytest.mark.parametrize(
-    'sampler', ['instance', 'class_balanced', 'square_root', 'reversed', 'progressive']
-)
+@pytest.mark.parametrize('sampler', SAMPLERS)
 def test_a_batch_is_a_pure_function_of_seed_and_step(dataset, sampler):
     options = {'sampler': sampler, 'epochs': 4}
     whole = train(dataset, num_steps=13, **options)
@@ -131,6 +130,89 @@ def test_a_second_batch_reaches_the_devices(dataset):
         for name, array in pair['second'].items():
             assert batch['second'][name].shape[:2] == (5, 2)
             np.testing.assert_array_equal(np.reshape(batch['second'][name], array.shape), array)
+
+
+def shares_of_hosts(count, batch_size=10):
+    """The rows of each of `count` hosts."""
+    size = batch_size // count
+    return [slice(host * size, (host + 1) * size) for host in range(count)]
+
+
+def joined(hosts):
+    """The batches of hosts, row under row."""
+    return [
+        {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+        for batches in zip(*hosts, strict=True)
+    ]
+
+
+@pytest.mark.parametrize('sampler', SAMPLERS)
+@pytest.mark.parametrize('hosts', [2, 5])
+def test_what_hosts_draw_with_stops_between_is_what_one_draws(dataset, sampler, hosts):
+    options = {'sampler': sampler, 'epochs': 4}
+    whole = train(dataset, num_steps=13, **options)
+    stops = [(0, 5), (5, 1), (6, 7)]  # in an epoch, and past its end
+    parts = [
+        [batch for stop in stops for batch in train(dataset, *stop, rows=rows, **options)]
+        for rows in shares_of_hosts(hosts)
+    ]
+    assert {len(batch['label']) for part in parts for batch in part} == {10 // hosts}
+    assert_equal(joined(parts), whole)
+
+
+def test_a_host_reads_its_own_rows_only(dataset, monkeypatch):
+    read = []
+    monkeypatch.setattr(Images, 'read', lambda self, rows: read.append(len(rows)) or rows)
+    options = {'second_sampler': 'reversed', 'num_steps': 4, 'rows': slice(5, 10)}
+    train(dataset, **options)
+    assert read == [5] * 8
+    list(eval_batches(dataset, 'test', 10, slice(5, 10)))
+    assert read == [5] * 10
+
+
+def test_hosts_share_second_batches_too(dataset):
+    options = {'second_sampler': 'reversed', 'num_steps': 6}
+    whole = train(dataset, **options)
+    parts = [train(dataset, rows=rows, **options) for rows in shares_of_hosts(2)]
+    seconds = [[batch.pop('second') for batch in part] for part in [whole, *parts]]
+    assert_equal(joined(parts), whole)
+    assert_equal(joined(seconds[1:]), seconds[0])
+
+
+@pytest.mark.parametrize('sampler', SAMPLERS)
+def test_class_frequencies_over_hosts_and_stops_are_the_exact_ones(dataset, sampler):
+    """Two hosts that are started again every 100 steps, against the probabilities by hand."""
+    labels = LABELS[dataset.parts['train']]
+    counts = np.bincount(labels)
+    begin, steps = 4 * 12, 1000  # the progress of 'progressive' is 1 from epoch 11 on
+    drawn = np.concatenate(
+        [
+            batch['label']
+            for rows in shares_of_hosts(2)
+            for stop in range(begin, begin + steps, 100)
+            for batch in train(dataset, stop, 100, rows=rows, sampler=sampler, epochs=12)
+        ]
+    )
+    weights = {
+        'instance': counts,
+        'class_balanced': np.ones(2),
+        'square_root': np.sqrt(counts),
+        'reversed': 1 / counts,
+        'progressive': np.ones(2),
+    }[sampler]
+    expected = weights / weights.sum()
+    assert len(drawn) == 10_000
+    # The standard deviation of a share is 0.005 at most, and less without replacement.
+    np.testing.assert_allclose(np.bincount(drawn) / len(drawn), expected, atol=0.02)
+
+
+@pytest.mark.parametrize('batch_size', [10, 4])
+def test_hosts_evaluate_every_image_once(dataset, batch_size):
+    parts = [
+        list(eval_batches(dataset, 'test', batch_size, rows))
+        for rows in shares_of_hosts(2, batch_size)
+    ]
+    assert_equal(joined(parts), list(eval_batches(dataset, 'test', batch_size)))
 
 
 def test_class_balanced_batches_are_balanced(dataset):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metriclt_jax.data.splits import PARTS, grouped, part_counts, stratified
+from metriclt_jax.data.splits import PARTS, grouped, official, part_counts, stratified
 from metriclt_jax.errors import InputError
 
 SKIN7 = {'NV': 6705, 'MEL': 1113, 'BKL': 1099, 'BCC': 514, 'AKIEC': 327, 'VASC': 142, 'DF': 115}
@@ -174,6 +174,46 @@ def test_grouped_names_a_class_with_too_few_groups():
     groups = np.array([str(i) for i in range(100)] + ['x'] * 50 + ['y'] * 10)
     with pytest.raises(InputError, match='class rare has 2 groups'):
         grouped(labels, groups, PAPER, 0, ('common', 'rare'))
+
+
+NAMED = np.array(['test', 'train', 'other', 'test', 'validation', 'train', ''])
+
+
+def test_official_puts_the_parts_of_the_source_together():
+    parts = official(NAMED, {part: [part] for part in PARTS})
+    assert {part: indices.tolist() for part, indices in parts.items()} == {
+        'train': [1, 5],
+        'validation': [4],
+        'test': [0, 3],
+    }
+    swapped = {'train': ('test', 'other'), 'validation': (), 'test': ('validation', 'train')}
+    parts = official(NAMED, swapped)
+    assert tuple(parts) == PARTS
+    assert {part: indices.tolist() for part, indices in parts.items()} == {
+        'train': [0, 2, 3],
+        'validation': [],
+        'test': [1, 4, 5],
+    }
+    assert all(indices.dtype == np.int64 for indices in parts.values())
+
+
+@pytest.mark.parametrize(
+    ('names', 'message'),
+    [
+        ({'train': ['tain'], 'validation': [], 'test': ['test']}, "data.train_parts has 'tain'"),
+        ({'train': ['train'], 'validation': [''], 'test': ['test']}, 'data.validation_parts has'),
+        (
+            {'train': ['train'], 'validation': ['test'], 'test': ['test']},
+            "'test', which is taken 2",
+        ),
+    ],
+)
+def test_official_refuses_names_that_are_not_there_or_twice(names, message):
+    with pytest.raises(InputError) as raised:
+        official(NAMED, names)
+    assert message in str(raised.value)
+    if 'which is taken' not in message:
+        assert 'allowed: other, test, train, validation' in str(raised.value)
 
 
 def test_both_splits_on_the_real_tables():

@@ -1,0 +1,61 @@
+"""skin7: ISIC 2018 task 3 (HAM10000), 10,015 dermoscopic images of 7 classes.
+
+Reads the folder that the official archives unpack to (https://challenge.isic-archive.com/data/#2018):
+
+    ISIC2018_Task3_Training_Input/ISIC_XXXXXXX.jpg
+    ISIC2018_Task3_Training_GroundTruth/ISIC2018_Task3_Training_GroundTruth.csv
+    ISIC2018_Task3_Training_LesionGroupings.csv
+"""
+
+from pathlib import Path
+
+from metriclt_jax.data.builders.source import Source, find_images, from_examples, open_folder
+from metriclt_jax.data.records import Example
+from metriclt_jax.data.tables import read_csv, require_all
+from metriclt_jax.errors import InputError
+
+CLASS_NAMES = ('MEL', 'NV', 'BCC', 'AKIEC', 'BKL', 'DF', 'VASC')
+"""In the order of the official ground truth."""
+
+IMAGES = 'ISIC2018_Task3_Training_Input'
+LABELS = 'ISIC2018_Task3_Training_GroundTruth/ISIC2018_Task3_Training_GroundTruth.csv'
+LESIONS = 'ISIC2018_Task3_Training_LesionGroupings.csv'
+
+
+def read_source(source: str | None) -> Source:
+    """Returns every image of the folder `source`, grouped by lesion.
+
+    Raises:
+        InputError: the folder is not complete, or its tables do not fit each other or the images.
+    """
+    layout = f'{IMAGES}/, {LABELS} and {LESIONS}'
+    folder = open_folder(source, 'skin7', layout, folders=(IMAGES,), files=(LABELS, LESIONS))
+    labels = {
+        row['image']: _label(row, folder / LABELS)
+        for row in read_csv(folder / LABELS, ('image', *CLASS_NAMES))
+    }
+    lesions = {
+        row['image']: row['lesion_id'] for row in read_csv(folder / LESIONS, ('image', 'lesion_id'))
+    }
+    files = find_images(folder / IMAGES, '.jpg', folder)
+    for images, where in ((files, folder / IMAGES), (lesions, folder / LESIONS)):
+        require_all(labels, folder / LABELS, images, where)
+        require_all(images, where, labels, folder / LABELS)
+    return from_examples(
+        CLASS_NAMES,
+        (Example(name, label, lesions[name], files[name]) for name, label in labels.items()),
+    )
+
+
+def _label(row: dict[str, str], path: Path) -> int:
+    values = [row[name] for name in CLASS_NAMES]
+    try:
+        numbers = [float(value) for value in values]
+    except ValueError:
+        numbers = []
+    if sorted(numbers) != [0.0] * (len(CLASS_NAMES) - 1) + [1.0]:
+        raise InputError(
+            f'{path} has {",".join(values)} for image {row["image"]}; allowed: 1.0 for one of '
+            f'{", ".join(CLASS_NAMES)} and 0.0 for the others'
+        )
+    return numbers.index(1.0)

@@ -1,0 +1,131 @@
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import savemat
+from tensorflow_datasets.datasets.oxford_flowers102 import oxford_flowers102_dataset_builder
+
+from metriclt_jax.data import prepare, records
+from metriclt_jax.data.builders import flower_lt
+from metriclt_jax.errors import InputError
+
+COUNT = 306  # three of each class
+
+
+def save_labels(folder, labels):
+    savemat(folder / 'imagelabels.mat', {'labels': np.array([labels], np.uint8)})
+
+
+def save_parts(folder, **parts):
+    savemat(folder / 'setid.mat', {name: np.array([ids], np.uint16) for name, ids in parts.items()})
+
+
+@pytest.fixture(scope='session')
+def original(tmp_path_factory):
+    """The official layout in miniature; arrays are one row and numbers start at 1, as there."""
+    folder = tmp_path_factory.mktemp('flowers')
+    (folder / 'jpg').mkdir()
+    for number in range(1, COUNT + 1):
+        picture = Image.new('RGB', (10, 8), (number % 256, 0, 0))
+        picture.save(folder / 'jpg' / f'image_{number:05d}.jpg', quality=95)
+    save_labels(folder, [77 + 0 * n if n == 1 else 1 + n % 102 for n in range(1, COUNT + 1)])
+    numbers = np.random.default_rng(0).permutation(COUNT) + 1  # the official ones have no order
+    save_parts(folder, trnid=numbers[:50], valid=numbers[50:100], tstid=numbers[100:])
+    return folder
+
+
+@pytest.fixture
+def folder(original, tmp_path):
+    return shutil.copytree(original, tmp_path / 'flowers')
+
+
+def test_official_files_are_prepared(original, tmp_path):
+    prepare('flower_lt', str(original), str(tmp_path))
+    opened = records.open_records('flower_lt', str(tmp_path))
+    examples = opened.read(range(len(opened)))
+    assert [example.image_id for example in examples] == [
+        f'image_{number:05d}' for number in range(1, COUNT + 1)
+    ]
+    assert examples[0].label == 76  # label 77
+    assert [example.label for example in examples[1:]] == [n % 102 for n in range(2, COUNT + 1)]
+    numbers = np.random.default_rng(0).permutation(COUNT) + 1
+    for part, members in (
+        ('train', numbers[:50]),
+        ('validation', numbers[50:100]),
+        ('test', numbers[100:]),
+    ):
+        assert {examples[number - 1].part for number in members} == {part}
+    assert examples[4].image == (original / 'jpg' / 'image_00005.jpg').read_bytes()
+
+
+def test_class_names_are_those_of_tfds():
+    assert list(flower_lt.CLASS_NAMES) == oxford_flowers102_dataset_builder._NAMES
+
+
+ALL = range(1, COUNT + 1)
+SPOILED = {
+    'no folder': (shutil.rmtree, 'there is no folder .*/flowers; the source of flower_lt is'),
+    'no images': (lambda f: shutil.rmtree(f / 'jpg'), 'there is no folder .*jpg; the source'),
+    'no labels': (lambda f: (f / 'imagelabels.mat').unlink(), 'there is no file .*imagelabels.mat'),
+    'no parts': (lambda f: (f / 'setid.mat').unlink(), 'there is no file .*setid.mat'),
+    'missing image': (
+        lambda f: (f / 'jpg' / 'image_00100.jpg').unlink(),
+        'jpg lacks 1 of the 306 images of .*imagelabels.mat, the first is image_00100',
+    ),
+    'not a MATLAB file': (
+        lambda f: (f / 'setid.mat').write_bytes(b'\x1f\x8b' * 200),
+        'setid.mat cannot be read as a MATLAB file',
+    ),
+    'empty file': (lambda f: (f / 'setid.mat').write_bytes(b''), 'setid.mat cannot be read as a'),
+    'truncated': (
+        lambda f: (f / 'setid.mat').write_bytes((f / 'setid.mat').read_bytes()[:300]),
+        'setid.mat cannot be read as a MATLAB file',
+    ),
+    'other variable': (
+        lambda f: savemat(f / 'imagelabels.mat', {'label': [1]}),
+        "imagelabels.mat has no variable 'labels'; it needs labels",
+    ),
+    'a part less': (
+        lambda f: save_parts(f, trnid=ALL[:9], tstid=ALL[9:]),
+        "setid.mat has no variable 'valid'; it needs trnid, valid, tstid",
+    ),
+    'label 0': (
+        lambda f: save_labels(f, [n % 102 for n in ALL]),
+        'imagelabels.mat has the label 0; allowed: 1 to 102',
+    ),
+    'label 103': (
+        lambda f: save_labels(f, [*ALL[:102], 103] * 2 + [1] * 100),
+        'has the label 103; allowed',
+    ),
+    'half a label': (
+        lambda f: savemat(f / 'imagelabels.mat', {'labels': [[1.5] * COUNT]}),
+        'imagelabels.mat has labels of the kind float64; allowed: whole numbers',
+    ),
+    'labels of another kind': (
+        lambda f: savemat(f / 'imagelabels.mat', {'labels': {'a': [1]}}),
+        'imagelabels.mat has labels of the kind ',
+    ),
+    'in two parts': (
+        lambda f: save_parts(f, trnid=ALL[:9], valid=ALL[8:20], tstid=ALL[20:]),
+        'setid.mat does not list the images 1 to 306 of .*imagelabels.mat once each',
+    ),
+    'in no part': (
+        lambda f: save_parts(f, trnid=ALL[:9], valid=ALL[9:20], tstid=ALL[20:-1]),
+        'does not list the images 1 to 306',
+    ),
+    'zero bytes': (
+        lambda f: (f / 'jpg' / 'image_00007.jpg').write_bytes(b''),
+        'image_00007.jpg is not a readable image',
+    ),
+}
+
+
+@pytest.mark.parametrize('case', SPOILED)
+def test_bad_folders_are_refused(case, folder, tmp_path):
+    spoil, message = SPOILED[case]
+    spoil(folder)
+    with pytest.raises(InputError, match=message) as raised:
+        prepare('flower_lt', str(folder), str(tmp_path / 'data'))
+    assert '\n' not in str(raised.value)
+    assert not list((tmp_path / 'data').glob('flower_lt/*/*'))

@@ -1,0 +1,273 @@
+import io
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from metriclt_jax.data import load_dataset, prepare, records
+from metriclt_jax.data.builders import folder as folder_reader
+from metriclt_jax.errors import InputError
+
+FILES = {
+    'melanoma/a.jpg': 10,
+    'melanoma/2021/b.PNG': 20,
+    'naevus/a.jpg': 30,
+    'naevus/c.webp': 40,
+    'wart/d.tif': 50,
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / 'images'
+    for path, value in FILES.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.new('RGB', (16, 12), (value, value, value)).save(root / path)
+    (root / '.DS_Store').write_bytes(b'left by a file manager')
+    (root / 'wart' / '._d.tif').write_bytes(b'left by a file manager')
+    (root / 'wart' / '.cache').mkdir()
+    (root / 'wart' / '.cache' / 'x.png').write_bytes(b'left by a viewer')
+    (root / 'README.txt').write_text('beside the classes')
+    return root
+
+
+def write_table(folder, *rows, header='path,label,group,split'):
+    (folder / 'labels.csv').write_text('\n'.join([header, *rows]) + '\n')
+    return str(folder / 'labels.csv')
+
+
+def prepared(tmp_path, folder, **options):
+    prepare('folder', str(folder), str(tmp_path / 'data'), 'moles', **options)
+    opened = records.open_records('moles', str(tmp_path / 'data'))
+    return opened, opened.read(range(len(opened)))
+
+
+def test_folders_are_classes(folder, tmp_path):
+    opened, examples = prepared(tmp_path, folder)
+    assert opened.class_names == ('melanoma', 'naevus', 'wart')
+    assert [example.image_id for example in examples] == sorted(FILES)
+    assert [example.label for example in examples] == [0, 0, 1, 1, 2]
+    assert {(example.group, example.part) for example in examples} == {('', '')}
+    for example in examples:
+        pixel = Image.open(io.BytesIO(example.image)).convert('RGB').getpixel((3, 3))
+        assert abs(pixel[0] - FILES[example.image_id]) <= 2
+        assert example.image == (folder / example.image_id).read_bytes()
+
+
+def test_a_table_lists_images(folder, tmp_path):
+    labels = write_table(
+        folder,
+        'wart/d.tif,odd,p1,train',
+        './naevus/a.jpg,"even, or not",p1,train',
+        'naevus/c.webp,odd,,validation',
+        'melanoma/../melanoma/a.jpg,odd,p2,test',
+    )
+    opened, examples = prepared(tmp_path, folder, labels=labels)
+    assert opened.class_names == ('even, or not', 'odd')
+    assert [example[:3] + example[4:] for example in examples] == [
+        ('melanoma/a.jpg', 1, 'p2', 'test'),
+        ('naevus/a.jpg', 0, 'p1', 'train'),
+        ('naevus/c.webp', 1, '', 'validation'),
+        ('wart/d.tif', 1, 'p1', 'train'),
+    ]
+
+
+def test_group_and_split_may_be_left_out_and_a_byte_order_mark_does_no_harm(folder, tmp_path):
+    labels = write_table(folder, 'wart/d.tif,odd', header='\ufeffpath,label')
+    _, (example,) = prepared(tmp_path, folder, labels=labels)
+    assert example[:3] + example[4:] == ('wart/d.tif', 0, '', '')
+
+
+def test_classes_set_the_order(folder, tmp_path):
+    opened, examples = prepared(tmp_path, folder, classes=['wart', 'melanoma', 'naevus'])
+    assert opened.class_names == ('wart', 'melanoma', 'naevus')
+    assert [example.label for example in examples] == [1, 1, 2, 2, 0]
+
+
+def elsewhere(folder):
+    path = folder.parent / 'elsewhere'
+    path.mkdir()
+    Image.new('L', (2, 2)).save(path / 'x.png')
+    return path
+
+
+def cmyk(folder):
+    Image.new('CMYK', (16, 12)).save(folder / 'wart' / 'e.jpg')
+
+
+def truncated(folder):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    Image.fromarray(pixels).save(folder / 'wart' / 'e.jpg')
+    (folder / 'wart' / 'e.jpg').write_bytes((folder / 'wart' / 'e.jpg').read_bytes()[:-200])
+
+
+def empty(folder):
+    for path in (folder / 'wart').glob('*.tif'):
+        path.unlink()
+
+
+def only_parts(folder):
+    for old, new in {'melanoma': 'train', 'naevus': 'val', 'wart': 'test'}.items():
+        (folder / old).rename(folder / new)
+
+
+BAD_FOLDERS = {
+    'nothing': (shutil.rmtree, 'there is no folder .*/images; the source of folder is'),
+    'no folders': (
+        lambda f: [shutil.rmtree(f / name) for name in ('melanoma', 'naevus', 'wart')],
+        'has no folders; it needs one a class, or a CSV file',
+    ),
+    'empty class': (empty, 'images/wart has no images; it needs at least one'),
+    'parts': (only_parts, 'are test, train, val, which are parts; allowed: a folder a class'),
+    'other files': (
+        lambda f: (f / 'wart' / 'notes.txt').write_text('x'),
+        'wart/notes.txt is not an image file; allowed: names that end with .bmp, ',
+    ),
+    'link to a file': (
+        lambda f: (f / 'wart' / 'x.png').symlink_to(elsewhere(f) / 'x.png'),
+        'wart/x.png leaves the source folder; allowed: files inside',
+    ),
+    'link to a folder': (
+        lambda f: (f / 'wart' / 'x').symlink_to(elsewhere(f)),
+        'wart/x leaves the source folder',
+    ),
+    'link to a folder inside': (
+        lambda f: (f / 'wart' / 'x').symlink_to(f / 'naevus'),
+        'wart/x is a link to a folder; allowed: folders',
+    ),
+    'class is a link': (lambda f: (f / 'x').symlink_to(elsewhere(f)), '/x leaves the source'),
+    'zero bytes': (
+        lambda f: (f / 'wart' / 'e.jpg').write_bytes(b''),
+        'e.jpg is not a readable image: .*empty',
+    ),
+    'truncated': (truncated, 'e.jpg is not a readable image: .*truncated'),
+    'cmyk': (cmyk, 'e.jpg is not a readable image: .*CMYK'),
+    'text': (
+        lambda f: (f / 'wart' / 'e.jpg').write_text('<html>'),
+        'e.jpg is not a readable image: unknown format',
+    ),
+}
+
+
+@pytest.mark.parametrize('case', BAD_FOLDERS)
+def test_bad_folders_are_refused(case, folder, tmp_path):
+    spoil, message = BAD_FOLDERS[case]
+    spoil(folder)
+    with pytest.raises(InputError, match=message) as raised:
+        prepare('folder', str(folder), str(tmp_path / 'data'), 'moles')
+    assert '\n' not in str(raised.value)
+    assert not list((tmp_path / 'data').glob('moles/*/*'))
+
+
+BAD_TABLES = {
+    'no column': (('wart/d.tif,odd',), 'path,class', "has no column 'label'; it needs the columns"),
+    'no rows': ((), 'path,label', 'has no rows'),
+    'no label': (('wart/d.tif,',), 'path,label', "empty field in the row of image 'wart/d.tif'"),
+    'twice': (('wart/d.tif,a', 'wart/d.tif,b'), 'path,label', 'lists image wart/d.tif 2 times'),
+    'twice in other words': (
+        ('wart/d.tif,a', 'wart/./d.tif,b'),
+        'path,label',
+        'image wart/d.tif is listed twice',
+    ),
+    'missing': (('wart/e.tif,a',), 'path,label', 'there is no image .*/e.tif, which .*labels.csv'),
+    'a folder': (('wart,a',), 'path,label', 'there is no image .*/wart'),
+    'leaves': (('../elsewhere/x.png,a',), 'path,label', 'x.png leaves the source folder; allowed'),
+    'leaves and does not exist': (
+        ('../nothing.png,a',),
+        'path,label',
+        'nothing.png leaves the source folder',
+    ),
+    'absolute': (
+        ('/etc/passwd,a',),
+        'path,label',
+        'labels.csv has the path /etc/passwd; allowed: paths from the source folder',
+    ),
+    'by a link': (('link/x.png,a',), 'path,label', 'link/x.png leaves the source folder'),
+    'other split': (
+        ('wart/d.tif,a,val',),
+        'path,label,split',
+        "has the split 'val' for image wart/d.tif; allowed: train, validation, test",
+    ),
+    'some splits': (
+        ('wart/d.tif,a,test', 'naevus/a.jpg,a,'),
+        'path,label,split',
+        'no split for 1 of its 2 images, the first is naevus/a.jpg; allowed: one for each',
+    ),
+}
+
+
+@pytest.mark.parametrize('case', BAD_TABLES)
+def test_bad_tables_are_refused_before_anything_is_written(case, folder, tmp_path):
+    (folder / 'link').symlink_to(elsewhere(folder))
+    rows, header, message = BAD_TABLES[case]
+    labels = write_table(folder, *rows, header=header)
+    with pytest.raises(InputError, match=message) as raised:
+        prepare('folder', str(folder), str(tmp_path / 'data'), 'moles', labels=labels)
+    assert '\n' not in str(raised.value)
+    assert not (tmp_path / 'data').exists()
+
+
+def test_a_label_outside_the_classes(folder, tmp_path):
+    with pytest.raises(InputError, match="has the label 'wart'; allowed: melanoma, naevus"):
+        folder_reader.read_source(str(folder), classes=['melanoma', 'naevus'])
+
+
+@pytest.mark.parametrize(
+    ('rows', 'message'),
+    [
+        (
+            ('wart/d.tif,odd ',),
+            "the name of one class is 'odd '; allowed: characters that can be printed",
+        ),
+        (('wart/d.tif,"odd\none"',), r"the name of one class is 'odd\\none'; allowed"),
+    ],
+)
+def test_a_label_that_only_looks_like_another(folder, rows, message):
+    with pytest.raises(InputError, match=message):
+        folder_reader.read_source(str(folder), labels=write_table(folder, *rows))
+
+
+def test_classes_that_are_listed_twice(folder):
+    names = ['wart', 'melanoma', 'naevus', 'wart']
+    with pytest.raises(InputError, match='class wart is listed twice; allowed: once'):
+        folder_reader.read_source(str(folder), classes=names)
+
+
+def test_a_file_name_that_is_no_text(folder, tmp_path):
+    name = b'wart/\xff.png'
+    Image.new('L', (2, 2)).save(folder / 'wart' / 'x.png')
+    os.rename(folder / 'wart' / 'x.png', os.fsencode(folder) + b'/' + name)
+    with pytest.raises(InputError, match=r'the name of one image is .*udcff\.png'):
+        prepare('folder', str(folder), str(tmp_path / 'data'), 'moles')
+
+
+def test_a_table_that_is_not_there(folder):
+    with pytest.raises(InputError, match=r'no\.csv cannot be read as a CSV file'):
+        folder_reader.read_source(str(folder), labels=str(folder / 'no.csv'))
+
+
+def test_real_flowers(tmp_path, data_config):
+    """17 classes of 80 photographs, from a folder a class to the parts of a data set."""
+    if not os.environ.get('METRICLT_DATA'):
+        pytest.skip('METRICLT_DATA names no folder with flowers17_64x64_jpeg.npz')
+    file = Path(os.environ['METRICLT_DATA']) / 'flowers17_64x64_jpeg.npz'
+    with np.load(file, allow_pickle=False) as data:
+        content, offsets, labels = data['all_jpeg'], data['all_off'], data['all_labels']
+    for number, label in enumerate(labels):
+        path = tmp_path / 'flowers' / f'class {label:02d}' / f'image_{number:04d}.jpg'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content[offsets[number] : offsets[number + 1]].tobytes())
+    prepare('folder', str(tmp_path / 'flowers'), str(tmp_path / 'data'), 'flowers17')
+    dataset = load_dataset(data_config(tmp_path / 'data', name='flowers17', resize=64))
+    assert dataset.class_names == tuple(f'class {label:02d}' for label in range(17))
+    assert dataset.train_counts.tolist() == [60] * 17
+    numbers = [int(image_id[-8:-4]) for image_id in dataset.ids]
+    assert sorted(numbers) == list(range(1360))
+    np.testing.assert_array_equal(dataset.labels, labels[numbers])
+    first = content[offsets[numbers[0]] : offsets[numbers[0] + 1]].tobytes()
+    np.testing.assert_array_equal(
+        dataset.images.read(np.array([0]))[0], np.asarray(Image.open(io.BytesIO(first)))
+    )

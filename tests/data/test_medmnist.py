@@ -1,0 +1,231 @@
+import hashlib
+import io
+import re
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from metriclt_jax.data import prepare, records
+from metriclt_jax.data.builders import medmnist
+from metriclt_jax.errors import InputError
+
+COUNTS = {'train': 27, 'val': 9, 'test': 18}
+
+
+def arrays(size=28, channels=3, classes=9):
+    """The arrays of an official file, with every class in every part."""
+    random = np.random.default_rng(size)
+    shape = (size, size, 3) if channels == 3 else (size, size)
+    content = {}
+    for part, count in COUNTS.items():
+        content[f'{part}_images'] = random.integers(0, 256, (count, *shape), np.uint8)
+        content[f'{part}_labels'] = (np.arange(count, dtype=np.uint8) % classes)[:, None]
+    return content
+
+
+def save(path, **content):
+    np.savez_compressed(path, **content)
+    return str(path)
+
+
+@pytest.fixture
+def published(monkeypatch):
+    """Publishes the checksum of a file as that of the set and size."""
+
+    def publish(name, size, path):
+        digests = dict(zip(medmnist.SIZES, medmnist.SETS[name].md5, strict=True))
+        with open(path, 'rb') as file:
+            digests[size] = hashlib.md5(file.read()).hexdigest()
+        entry = medmnist.SETS[name]._replace(md5=tuple(digests.values()))
+        monkeypatch.setitem(medmnist.SETS, name, entry)
+
+    return publish
+
+
+def prepared(dataset, source, tmp_path, **options):
+    prepare(dataset, source, str(tmp_path / 'data'), **options)
+    opened = records.open_records(dataset, str(tmp_path / 'data'))
+    return opened, opened.read(range(len(opened)))
+
+
+@pytest.mark.parametrize('size', medmnist.SIZES)
+def test_pathmnist_of_each_size(size, tmp_path, published):
+    name = 'pathmnist.npz' if size == 28 else f'pathmnist_{size}.npz'
+    content = arrays(size)
+    published('pathmnist', size, save(tmp_path / name, **content))
+    opened, examples = prepared('pathmnist_lt', str(tmp_path), tmp_path)
+    assert opened.class_names == (
+        'ADI', 'BACK', 'DEB', 'LYM', 'MUC', 'MUS', 'NORM', 'STR', 'TUM',
+    )  # fmt: skip
+    assert [example.part for example in examples] == (
+        ['test'] * 18 + ['train'] * 27 + ['validation'] * 9
+    )
+    for part, start in {'test': 0, 'train': 18, 'val': 45}.items():
+        for index in range(COUNTS[part]):
+            example = examples[start + index]
+            assert example.image_id == f'{part}_{index:06d}'
+            assert example.label == index % 9
+            pixels = np.asarray(Image.open(io.BytesIO(example.image)))
+            np.testing.assert_array_equal(pixels, content[f'{part}_images'][index])
+
+
+def test_a_grey_set_by_its_own_name(tmp_path, published):
+    content = arrays(channels=1, classes=8)
+    path = save(tmp_path / 'tissuemnist.npz', **content)
+    published('tissuemnist', 28, path)
+    opened, examples = prepared('tissuemnist', path, tmp_path)
+    assert opened.class_names[6] == 'Proximal Tubule Segments'
+    picture = Image.open(io.BytesIO(examples[3].image))
+    assert picture.mode == 'L'
+    np.testing.assert_array_equal(np.asarray(picture), content['test_images'][3])
+
+
+def test_published_checksums():
+    assert medmnist.SETS['pathmnist'].md5[0] == 'a8b06965200029087d5bd730944a56c1'
+    digests = [digest for entry in medmnist.SETS.values() for digest in entry.md5]
+    assert len(set(digests)) == 11 * 4
+    assert all(re.fullmatch('[0-9a-f]{32}', digest) for digest in digests)
+
+
+def test_class_counts_of_the_sets():
+    counts = {name: len(entry.class_names) for name, entry in medmnist.SETS.items()}
+    assert counts == {
+        'pathmnist': 9, 'dermamnist': 7, 'octmnist': 4, 'pneumoniamnist': 2, 'retinamnist': 5,
+        'breastmnist': 2, 'bloodmnist': 8, 'tissuemnist': 8, 'organamnist': 11,
+        'organcmnist': 11, 'organsmnist': 11,
+    }  # fmt: skip
+
+
+def test_a_wrong_checksum_is_refused_unless_allowed(tmp_path):
+    path = save(tmp_path / 'pathmnist.npz', **arrays())
+    with open(path, 'rb') as file:
+        digest = hashlib.md5(file.read()).hexdigest()
+    with pytest.raises(InputError, match=f'checksum {digest}; allowed: a8b06965.* download it'):
+        prepare('pathmnist_lt', path, str(tmp_path / 'data'))
+    assert not (tmp_path / 'data').exists()
+    _, examples = prepared('pathmnist_lt', path, tmp_path, allow_unknown_checksum=True)
+    assert len(examples) == 54
+
+
+def test_a_size_without_a_published_checksum(tmp_path):
+    path = save(tmp_path / 'own.npz', **arrays(size=32))
+    with pytest.raises(InputError, match='no checksum is published for 32 x 32 pixels'):
+        medmnist.read_source('pathmnist', path)
+    assert medmnist.read_source('pathmnist', path, allow_unknown_checksum=True).count == 54
+
+
+def test_two_sizes_under_two_names(tmp_path, published):
+    for size, file in ((28, 'pathmnist.npz'), (64, 'pathmnist_64.npz')):
+        published('pathmnist', size, save(tmp_path / file, **arrays(size)))
+        prepare('pathmnist_lt', str(tmp_path / file), str(tmp_path / 'data'), f'path_{size}')
+    for size in (28, 64):
+        (example,) = records.open_records(f'path_{size}', str(tmp_path / 'data')).read([0])
+        assert Image.open(io.BytesIO(example.image)).size == (size, size)
+    with pytest.raises(InputError, match='has 2 files of pathmnist; allowed: one of the files'):
+        medmnist.read_source('pathmnist', str(tmp_path))
+
+
+def test_the_pixels_are_never_in_memory_at_once(tmp_path, monkeypatch):
+    source = medmnist.read_source(
+        'pathmnist', save(tmp_path / 'own.npz', **arrays()), allow_unknown_checksum=True
+    )
+    made = []
+    to_png = medmnist._to_png
+    monkeypatch.setattr(medmnist, '_to_png', lambda pixels: made.append(1) or to_png(pixels))
+    monkeypatch.setattr(medmnist, 'in_order', lambda pool, function, items: map(function, items))
+    for number, _ in enumerate(source.examples, 1):
+        assert len(made) == number
+
+
+def test_the_size_is_an_upper_bound(tmp_path):
+    path = save(tmp_path / 'own.npz', **arrays())  # noise, which does not compress
+    source = medmnist.read_source('pathmnist', path, allow_unknown_checksum=True)
+    written = sum(len(example.image) for example in source.examples)
+    assert 0.9 * source.num_bytes < written < source.num_bytes
+
+
+def changed(**content):
+    return lambda path: save(path, **(arrays() | content))
+
+
+def without(name):
+    def make(path):
+        content = arrays()
+        del content[name]
+        save(path, **content)
+
+    return make
+
+
+def truncated(path):
+    save(path, **arrays())
+    path.write_bytes(path.read_bytes()[:-2000])
+
+
+def flipped(path):
+    save(path, **arrays())
+    with zipfile.ZipFile(path) as archive:
+        offset = archive.getinfo('val_images.npy').header_offset
+    content = bytearray(path.read_bytes())
+    content[offset + 5000] ^= 255
+    path.write_bytes(content)
+
+
+BAD = {
+    'nothing': (lambda path: None, 'has 0 files of pathmnist; allowed: one of the files pathmnist'),
+    'empty': (lambda path: path.touch(), 'cannot be read as an .npz file'),
+    'other file': (lambda path: path.write_text('<html>'), 'cannot be read as an .npz file'),
+    'truncated': (truncated, 'cannot be read as an .npz file'),
+    'flipped': (flipped, 'cannot be read as an .npz file'),
+    'one array': (without('val_labels'), 'family: .*val_labels.npy.*; it needs PART_images and'),
+    'label': (
+        changed(val_labels=np.full((9, 1), 9)),
+        'has the label 9 in val_labels; allowed: 0 to 8',
+    ),
+    'negative label': (
+        changed(test_labels=np.full((18, 1), -1)),
+        'has the label -1 in test_labels; allowed: 0 to 8',
+    ),
+    'several labels': (
+        changed(train_labels=np.zeros((27, 14), np.uint8)),
+        r'has train_labels of the kind uint8 \[27, 14\]; allowed: whole numbers \[N, 1\]',
+    ),
+    'objects': (
+        changed(train_labels=np.array([object()] * 27)),
+        'cannot be read as an .npz file: Object arrays cannot be loaded',
+    ),
+    'images of objects': (
+        changed(train_images=np.array([object()] * 27)),
+        'has train_images of the kind object',
+    ),
+    'volumes': (
+        changed(train_images=np.zeros((27, 28, 28, 28), np.uint8)),
+        r'has train_images of the kind uint8 \[27, 28, 28, 28\]; allowed: uint8 \[N, S, S\]',
+    ),
+    'floats': (changed(val_images=np.zeros((9, 28, 28, 3))), 'has val_images of the kind float64'),
+    'other size': (
+        changed(val_images=np.zeros((9, 64, 64, 3), np.uint8)),
+        'has val_images of the shape .* and 9 val_labels; allowed: one label an image',
+    ),
+    'fewer labels': (
+        changed(val_labels=np.zeros((8, 1), np.uint8)),
+        'has val_images of the shape .* and 8 val_labels; allowed: one label an image',
+    ),
+}
+
+
+@pytest.mark.parametrize('case', BAD)
+def test_bad_files_are_refused(case, tmp_path):
+    make, message = BAD[case]
+    make(tmp_path / 'pathmnist.npz')
+    with pytest.raises(InputError, match=message) as raised:
+        prepare('pathmnist_lt', str(tmp_path), str(tmp_path / 'data'), allow_unknown_checksum=True)
+    assert '\n' not in str(raised.value)
+    assert not list((tmp_path / 'data').glob('pathmnist_lt/*/*'))
+
+
+def test_a_source_is_needed():
+    with pytest.raises(InputError, match='bloodmnist needs a source; allowed: one of the files'):
+        medmnist.read_source('bloodmnist', None)

@@ -1,0 +1,213 @@
+"""What preparing has in common for all data sets, shown on folders of a few images."""
+
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from metriclt_jax.data import decoding, prepare, records
+from metriclt_jax.errors import InputError
+
+COUNT = 12
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Twelve noisy images (about 3 kB each) in two folders."""
+    for number in range(COUNT):
+        path = tmp_path / 'source' / 'ab'[number % 2] / f'{number:02d}.png'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (32, 32, 3), np.uint8)
+        Image.fromarray(pixels).save(path)
+    return tmp_path / 'source'
+
+
+@pytest.fixture
+def checked(monkeypatch):
+    """Names of the images that are looked at, in order."""
+    names = []
+    check = decoding._check
+
+    def note(path):
+        names.append(path.name)
+        check(path)
+
+    monkeypatch.setattr(decoding, '_check', note)
+    return names
+
+
+def prepare_mine(source, data_dir, **options):
+    return Path(prepare('folder', str(source), str(data_dir), 'mine', **options))
+
+
+def content(data_dir):
+    opened = records.open_records('mine', str(data_dir))
+    return opened.read(range(len(opened)))
+
+
+def test_the_second_time_nothing_is_read_or_written(source, tmp_path, checked):
+    path = prepare_mine(source, tmp_path)
+    assert len(checked) == COUNT
+    before = {file: file.stat().st_mtime_ns for file in path.iterdir()}
+    shutil.rmtree(source)
+    assert prepare_mine(source, tmp_path) == path
+    assert {file: file.stat().st_mtime_ns for file in path.iterdir()} == before
+    assert sorted(p.name for p in path.parent.iterdir()) == ['.lock', records.VERSION]
+
+
+def test_the_need_of_space_is_said_before_and_is_enough(source, tmp_path):
+    said = []
+    path = prepare_mine(source, tmp_path, announce=said.append)
+    (sentence,) = said
+    assert sentence.startswith('mine: 12 images of 2 classes; writes up to 1 MiB to ')
+    assert 'MiB are free' in sentence
+    written = sum(file.stat().st_size for file in path.iterdir())
+    images = sum(file.stat().st_size for file in source.rglob('*.png'))
+    assert images < written < images + 512 * COUNT + 2**20
+    prepare_mine(source, tmp_path, announce=said.append)
+    assert len(said) == 1
+
+
+def test_too_little_space_is_refused_before_anything_is_written(source, tmp_path, monkeypatch):
+    usage = shutil._ntuple_diskusage(10**9, 10**9 - 50_000, 50_000)
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage)
+    with pytest.raises(InputError, match=r'mine needs 1 MiB in .*, where 0 MiB are free'):
+        prepare_mine(source, tmp_path / 'data')
+    assert [path.name for path in (tmp_path / 'data').rglob('*')] == ['mine', '.lock']
+
+
+def test_a_disk_that_fills_up_leaves_nothing_that_is_trusted(source, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # writing more is an error
+    try:
+        with pytest.raises(InputError, match=r'mine cannot be prepared in .*File too large'):
+            prepare_mine(source, tmp_path / 'data')
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    left = {path.name for path in (tmp_path / 'data').rglob('*') if path.is_file()}
+    assert left == {'.lock', '.checked'}
+    prepare_mine(source, tmp_path / 'data')
+    assert len(content(tmp_path / 'data')) == COUNT
+
+
+def test_a_killed_process_leaves_nothing_that_is_trusted(source, tmp_path):
+    program = (
+        'import os, signal, sys; from metriclt_jax.data import prepare, records\n'
+        'update = records._update\n'
+        'def stop(digest, example):\n'
+        "    if example.image_id == 'b/05.png': os.kill(os.getpid(), signal.SIGKILL)\n"
+        '    update(digest, example)\n'
+        'records._update = stop\n'
+        "prepare('folder', sys.argv[1], sys.argv[2], 'mine')"
+    )
+    data_dir = tmp_path / 'data'
+    process = subprocess.run([sys.executable, '-c', program, source, data_dir], check=False)
+    assert process.returncode == -signal.SIGKILL
+    assert (data_dir / 'mine' / '.incomplete').exists()
+    with pytest.raises(InputError, match='mine is not prepared'):
+        content(data_dir)
+    prepare_mine(source, data_dir)
+    assert len(content(data_dir)) == COUNT
+    assert sorted(p.name for p in (data_dir / 'mine').iterdir()) == ['.lock', records.VERSION]
+
+
+def test_a_check_that_was_cut_off_goes_on(source, tmp_path, checked, monkeypatch):
+    monkeypatch.setattr(decoding, 'in_order', lambda pool, function, items: map(function, items))
+    bad = source / 'b' / '05.png'
+    good = bad.read_bytes()
+    bad.write_bytes(good[:200])
+    with pytest.raises(InputError, match=r'05\.png is not a readable image'):
+        prepare_mine(source, tmp_path)
+    assert checked == [f'{n:02d}.png' for n in (0, 2, 4, 6, 8, 10, 1, 3, 5)]
+    checked.clear()
+    bad.write_bytes(good)
+    Image.new('L', (9, 9)).save(source / 'a' / '04.png')  # is not the one that was checked
+    prepare_mine(source, tmp_path)
+    assert checked == ['04.png', '05.png', '07.png', '09.png', '11.png']
+    assert not (tmp_path / 'mine' / '.checked').exists()
+
+
+def test_of_those_that_prepare_at_once_one_writes(source, tmp_path, monkeypatch):
+    written = []
+
+    def write(*arguments):
+        written.append(arguments)
+        time.sleep(0.5)
+        original(*arguments)
+
+    original = records.write
+    monkeypatch.setattr(records, 'write', write)
+    threads = [threading.Thread(target=prepare_mine, args=(source, tmp_path)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(written) == 1
+    assert len(content(tmp_path)) == COUNT
+
+
+def test_two_processes_at_once(source, tmp_path):
+    program = (
+        'import sys; from metriclt_jax.data import prepare\n'
+        "print(prepare('folder', sys.argv[1], sys.argv[2], 'mine'))"
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, '-W', 'error', '-c', program, source, tmp_path / 'data'],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    results = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], results
+    assert {out for out, _ in results} == {f'{tmp_path}/data/mine/{records.VERSION}\n'}
+    said = [line for _, error in results for line in error.splitlines()]
+    assert all('Waiting for another process' in line for line in said)  # nothing noisy from TFDS
+    assert len(content(tmp_path / 'data')) == COUNT
+
+
+def test_something_else_in_the_way_is_not_deleted(source, tmp_path):
+    precious = tmp_path / 'mine' / records.VERSION / 'precious'
+    precious.mkdir(parents=True)
+    with pytest.raises(InputError, match='is in the way'):
+        prepare_mine(source, tmp_path)
+    assert precious.exists()
+
+
+@pytest.mark.parametrize('name', ['../mine', 'my images', 'a/b', '7', 'münze', '.', 'a-b'])
+def test_a_name_is_a_word(source, tmp_path, name):
+    with pytest.raises(InputError, match=r'the name of the data set is .* letters, digits and _'):
+        prepare('folder', str(source), str(tmp_path / 'data'), name)
+    assert not (tmp_path / 'data').exists()
+
+
+def test_a_name_that_is_taken_by_another_data_set(source, tmp_path):
+    prepare_mine(source, tmp_path)
+    with pytest.raises(InputError, match='is a prepared folder, not digits_lt; allowed'):
+        prepare('digits_lt', None, str(tmp_path), 'mine')
+
+
+def test_unknown_data_sets_and_options(source, tmp_path):
+    with pytest.raises(InputError, match="the data set is 'skin8'; allowed: skin7, xray9, "):
+        prepare('skin8', str(source), str(tmp_path))
+    with pytest.raises(InputError, match='digits_lt has no option labels'):
+        prepare('digits_lt', None, str(tmp_path), labels='labels.csv')
+
+
+def test_what_is_not_prepared_says_how_to(tmp_path):
+    with pytest.raises(InputError) as raised:
+        records.open_records('moles', str(tmp_path / 'my data'))
+    assert str(raised.value).endswith(
+        "prepare it with: metriclt-prepare-data --dataset=moles --source=DIR --data_dir='"
+        f"{tmp_path}/my data' (images of your own: --dataset=folder --name=moles)"
+    )

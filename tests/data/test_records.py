@@ -1,0 +1,176 @@
+import contextlib
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from metriclt_jax.data import records
+from metriclt_jax.data.records import Example
+from metriclt_jax.errors import InputError
+
+COUNT = 25
+
+
+def png(number):
+    file = io.BytesIO()
+    Image.new('RGB', (3, 2), (number, 0, 255 - number)).save(file, 'PNG')
+    return file.getvalue()
+
+
+EXAMPLES = [
+    Example(f'i{n:02d}', n % 2, f'g{n // 4}', png(n), ('train', 'validation', 'test')[n % 3])
+    for n in range(COUNT)
+]
+
+
+def write(path, examples=EXAMPLES, num_bytes=10_000, count=COUNT):
+    path.mkdir(parents=True)
+    records.write(path, 'small', ('no', 'yes'), iter(examples), count, num_bytes, 'folder')
+    return path
+
+
+@pytest.fixture
+def data_dir(tmp_path):
+    write(tmp_path / 'small' / records.VERSION)
+    return tmp_path
+
+
+def test_what_is_written_is_read(data_dir):
+    opened = records.open_records('small', str(data_dir))
+    assert len(opened) == COUNT
+    assert opened.class_names == ('no', 'yes')
+    assert opened.read(range(COUNT)) == EXAMPLES
+    assert opened.read([24, 0, 24]) == [EXAMPLES[24], EXAMPLES[0], EXAMPLES[24]]
+    assert records.read_metadata(opened.path) == {
+        'dataset': 'folder',
+        'class_names': ['no', 'yes'],
+        'fingerprint': opened.fingerprint,
+    }
+
+
+def test_the_part_is_the_last_field_and_empty_by_default():
+    assert Example._fields[-1] == 'part'
+    assert Example('id', 0, '', b'').part == ''
+
+
+def test_the_folder_is_one_of_tfds(data_dir):
+    builder = tfds.builder_from_directory(data_dir / 'small' / records.VERSION)
+    assert builder.name == 'small'
+    assert builder.info.splits['images'].num_examples == COUNT
+    assert builder.info.features['label'].names == ['no', 'yes']
+    source = builder.as_data_source(split='images')
+    np.testing.assert_array_equal(source[7]['image'], np.full((2, 3, 3), (7, 0, 248)))
+    assert 'tensorflow' not in sys.modules
+
+
+@pytest.mark.parametrize('file_bytes', [1, 1000, 3000])
+def test_records_go_on_in_further_files(tmp_path, monkeypatch, file_bytes):
+    one = write(tmp_path / 'one' / 'small' / records.VERSION)
+    monkeypatch.setattr(records, '_FILE_BYTES', file_bytes)
+    many = write(tmp_path / 'many' / 'small' / records.VERSION)
+    files = sorted(path.name for path in many.glob('*.array_record*'))
+    expected = {1: 25, 1000: 10, 3000: 4}[file_bytes]
+    assert files == [
+        f'small-images.array_record-{n:05d}-of-{expected:05d}' for n in range(expected)
+    ]
+    opened = records.open_records('small', tmp_path / 'many')
+    assert opened.read(range(COUNT)) == EXAMPLES
+    assert opened.fingerprint == records.read_metadata(one)['fingerprint']
+
+
+def test_the_same_examples_give_the_same_files(tmp_path):
+    first, second = write(tmp_path / 'first'), write(tmp_path / 'second')
+    assert sorted(os.listdir(first)) == sorted(os.listdir(second))
+    for path in first.iterdir():
+        assert path.read_bytes() == (second / path.name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    'change',
+    [{'image_id': 'i24b'}, {'label': 1}, {'group': ''}, {'part': 'test'}, {'image': png(1)}],
+)
+def test_the_fingerprint_knows_every_field(tmp_path, change):
+    (field,) = change
+    assert getattr(EXAMPLES[24], field) != change[field]
+    original = records.read_metadata(write(tmp_path / 'a'))['fingerprint']
+    changed = [*EXAMPLES[:24], EXAMPLES[24]._replace(**change)]
+    assert records.read_metadata(write(tmp_path / 'b', changed))['fingerprint'] != original
+
+
+def test_an_image_may_be_a_file(tmp_path):
+    paths = [tmp_path / example.image_id for example in EXAMPLES]
+    for path, example in zip(paths, EXAMPLES, strict=True):
+        path.write_bytes(example.image)
+    from_files = [e._replace(image=path) for e, path in zip(EXAMPLES, paths, strict=True)]
+    write(tmp_path / 'small' / records.VERSION, from_files)
+    assert records.open_records('small', tmp_path).read(range(COUNT)) == EXAMPLES
+
+
+@pytest.mark.parametrize('examples', [EXAMPLES[::-1], [EXAMPLES[0], *EXAMPLES[:24]]])
+def test_examples_out_of_order_are_a_fault_of_the_reader(tmp_path, examples):
+    with pytest.raises(AssertionError, match='comes after'):
+        write(tmp_path / 'small', examples)
+
+
+def test_more_examples_than_announced_are_a_fault_of_the_reader(tmp_path):
+    with pytest.raises(AssertionError, match='more than 24 examples'):
+        write(tmp_path / 'small', count=24)
+
+
+@pytest.mark.slow
+def test_more_than_tfds_writes_without_tensorflow(tmp_path):
+    """TFDS keeps 1,000 MiB in memory and needs TensorFlow beyond; here nothing is kept."""
+    program = (
+        'import resource, sys; from pathlib import Path; from metriclt_jax.data import records\n'
+        "image = b'x' * 2**20\n"
+        "examples = (records.Example(f'{n:04d}', 0, '', image) for n in range(1100))\n"
+        "records.write(Path(sys.argv[1]), 'big', ['a'], examples, 1100, 1100 * 2**20, 'folder')\n"
+        'print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)'
+    )
+    path = tmp_path / 'big' / records.VERSION
+    path.mkdir(parents=True)
+    result = subprocess.run(
+        [sys.executable, '-c', program, path], capture_output=True, text=True, check=True
+    )
+    assert int(result.stdout) < 600 * 2**10  # KiB
+    opened = records.open_records('big', tmp_path)
+    assert len(opened) == 1100
+    assert opened.read([1099])[0][:2] == ('1099', 0)
+
+
+def test_records_of_another_version_are_not_read(data_dir):
+    (data_dir / 'small' / records.VERSION).rename(data_dir / 'small' / '1.0.0')
+    with pytest.raises(InputError, match='data set small is not prepared'):
+        records.open_records('small', data_dir)
+
+
+@pytest.mark.parametrize('name', ['*.array_record*', 'metadata.json', 'features.json'])
+@pytest.mark.parametrize('damage', ['truncated', 'gone'])
+def test_damaged_records_are_noticed(data_dir, name, damage):
+    (file,) = (data_dir / 'small' / records.VERSION).glob(name)
+    if damage == 'gone':
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(InputError, match=r'incomplete or damaged .* prepare the data set again'):
+        records.open_records('small', data_dir).read(range(COUNT))
+
+
+def test_a_folder_aside_takes_its_place_only_when_complete(tmp_path):
+    place: Path = tmp_path / 'place'
+    with contextlib.suppress(KeyError), records.written_aside(place) as aside:
+        (aside / 'file').write_text('half')
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / '.incomplete').mkdir()
+    (tmp_path / '.incomplete' / 'old').write_text('of a killed process')
+    with records.written_aside(place) as aside:
+        (aside / 'file').write_text('all')
+        assert not place.exists()
+    assert [path.name for path in tmp_path.rglob('*')] == ['place', 'file']

@@ -1,0 +1,202 @@
+import csv
+import io
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from metriclt_jax.data import prepare, records
+from metriclt_jax.data.builders import xray9
+from metriclt_jax.errors import InputError
+
+# The first line of the official file, with its unquoted commas and the one at its end.
+HEADER = (
+    'Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,'
+    'OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],'
+)
+ROWS = {
+    '00000001_000.png': ('Cardiomegaly', 1),
+    '00000001_001.png': ('Cardiomegaly|Emphysema', 1),
+    '00000001_002.png': ('Cardiomegaly|Effusion', 1),
+    '00000002_000.png': ('No Finding', 2),
+    '00000003_000.png': ('Hernia', 3),
+    '00000003_001.png': ('Hernia', 3),
+    '00000003_002.png': ('Hernia|Infiltration', 3),
+    '00000004_000.png': ('Pleural_Thickening', 4),
+    '00000005_000.png': ('Mass', 5),
+}
+SINGLE = ['00000001_000', '00000003_000', '00000003_001', '00000004_000', '00000005_000']
+
+
+def row(name, findings, patient):
+    return f'{name},{findings},0,{patient},058Y,M,PA,2682,2749,0.143,0.143,\n'
+
+
+def draw(path, number):
+    """A grey PNG; every third is RGBA, as some of the official files are."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = Image.new('L', (32, 32), 20 * number)
+    picture = picture.convert('RGBA') if number % 3 == 1 else picture
+    picture.save(path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The official layout in miniature."""
+    root = tmp_path / 'nih'
+    for number, name in enumerate(ROWS):
+        draw(root / f'images_{1 + number // 3:03d}' / 'images' / name, number)
+    text = HEADER + '\n' + ''.join(row(name, *fields) for name, fields in ROWS.items())
+    (root / 'Data_Entry_2017.csv').write_text(text)
+    (root / 'README_CHESTXRAY.pdf').write_bytes(b'%PDF')
+    (root / 'images_001' / 'images' / '.DS_Store').write_bytes(b'')
+    return root
+
+
+def test_images_with_one_finding_are_prepared(folder, tmp_path):
+    prepare('xray9', str(folder), str(tmp_path / 'data'))
+    opened = records.open_records('xray9', str(tmp_path / 'data'))
+    assert len(opened.class_names) == 14
+    examples = opened.read(range(len(opened)))
+    assert [example.image_id for example in examples] == SINGLE
+    assert [opened.class_names[example.label] for example in examples] == [
+        'Cardiomegaly', 'Hernia', 'Hernia', 'Pleural_Thickening', 'Mass',
+    ]  # fmt: skip
+    assert [example.group for example in examples] == ['1', '3', '3', '4', '5']
+    assert {example.part for example in examples} == {''}
+    modes = [Image.open(io.BytesIO(example.image)).mode for example in examples]
+    assert modes == ['L', 'RGBA', 'L', 'RGBA', 'L']  # numbers 0, 4, 5, 7, 8
+
+
+def test_images_of_other_kinds_need_not_be_there(folder):
+    (folder / 'images_001' / 'images' / '00000001_001.png').unlink()
+    assert xray9.read_source(str(folder)).count == 5
+
+
+def test_one_folder_and_the_later_table(folder):
+    (folder / 'images').mkdir()
+    for path in folder.glob('images_*/images/*.png'):
+        path.rename(folder / 'images' / path.name)
+    table = folder / 'Data_Entry_2017.csv'
+    table.write_text(table.read_text().replace('y],\n', 'y]\n').replace(',\n', '\n'))
+    table.rename(folder / 'Data_Entry_2017_v2020.csv')
+    source = xray9.read_source(str(folder))
+    assert [example.image_id for example in source.examples] == SINGLE
+
+
+def test_a_byte_order_mark_does_no_harm(folder):
+    table = folder / 'Data_Entry_2017.csv'
+    table.write_text(table.read_text(), encoding='utf-8-sig')
+    assert xray9.read_source(str(folder)).count == 5
+
+
+def edit(old, new):
+    def change(folder):
+        text = (folder / 'Data_Entry_2017.csv').read_text()
+        assert old in text
+        (folder / 'Data_Entry_2017.csv').write_text(text.replace(old, new, 1))
+
+    return change
+
+
+def link(folder):
+    path = folder / 'images_001' / 'images' / '00000001_000.png'
+    path.rename(folder.parent / 'elsewhere.png')
+    path.symlink_to(folder.parent / 'elsewhere.png')
+
+
+SPOILED = {
+    'no folder': (shutil.rmtree, 'there is no folder .*/nih; the source of xray9 is'),
+    'no table': (lambda f: (f / 'Data_Entry_2017.csv').unlink(), 'has 0 of the tables Data_'),
+    'two tables': (
+        lambda f: shutil.copy(f / 'Data_Entry_2017.csv', f / 'Data_Entry_2017_v2020.csv'),
+        'has 2 of the tables Data_Entry_2017.csv and Data_Entry_2017_v2020.csv; allowed: one',
+    ),
+    'no column': (edit('Patient ID', 'Patient'), "has no column 'Patient ID'"),
+    'no patient': (edit('Hernia,0,3', 'Hernia,0,'), 'has an empty field in the row of image'),
+    'other label': (
+        edit('Mass', 'Mess'),
+        "has the finding 'Mess' for image 00000005_000.png; allowed: No Finding, or some of Atel",
+    ),
+    'other label in a list': (edit('Hernia|Inf', 'Hernia|inf'), "has the finding 'infiltration'"),
+    'no single finding': (
+        lambda f: (f / 'Data_Entry_2017.csv').write_text(
+            f'{HEADER}\n' + row('00000002_000.png', 'No Finding', 2)
+        ),
+        'the source .* of xray9 has no images; it needs at least one',
+    ),
+    'twice': (edit('00000003_001', '00000003_000'), 'lists image 00000003_000.png 2 times'),
+    'no images': (
+        lambda f: [shutil.rmtree(path) for path in f.glob('images_*')],
+        'nih has no images; allowed: folders images_001/images to',
+    ),
+    'half downloaded': (
+        lambda f: shutil.rmtree(f / 'images_002'),
+        'nih lacks 2 of the 5 images of .*2017.csv, the first is 00000003_000',
+    ),
+    'in two folders': (
+        lambda f: shutil.copytree(f / 'images_001' / 'images', f / 'images'),
+        '00000001_000.png is there again as .*/nih/images/00000001_000.png; allowed: once',
+    ),
+    'link': (link, '00000001_000.png leaves the source folder'),
+    'truncated': (
+        lambda f: (
+            shutil.copy(f / 'images_003/images/00000005_000.png', f / 'x')
+            and (f / 'images_003/images/00000005_000.png').write_bytes((f / 'x').read_bytes()[:60])
+        ),
+        '00000005_000.png is not a readable image',
+    ),
+    'empty': (
+        lambda f: (f / 'images_003/images/00000005_000.png').write_bytes(b''),
+        '00000005_000.png is not a readable image',
+    ),
+}
+
+
+@pytest.mark.parametrize('case', SPOILED)
+def test_bad_folders_are_refused(case, folder, tmp_path):
+    spoil, message = SPOILED[case]
+    spoil(folder)
+    with pytest.raises(InputError, match=message) as raised:
+        prepare('xray9', str(folder), str(tmp_path / 'data'))
+    assert '\n' not in str(raised.value)
+    assert not list((tmp_path / 'data').glob('xray9/*/*'))
+
+
+def test_real_xrays(tmp_path):
+    """NIH images at 64 x 64, turned into the official layout."""
+    if not os.environ.get('METRICLT_DATA'):
+        pytest.skip('METRICLT_DATA names no folder with nih1000_64x64_gray.npz')
+    file = Path(os.environ['METRICLT_DATA']) / 'nih1000_64x64_gray.npz'
+    with np.load(file, allow_pickle=False) as data:
+        images, labels, patients = data['images'], data['labels'], data['patient']
+        names = [str(name) for name in data['classes']]
+    assert set(names) == set(xray9.CLASS_NAMES)
+    folder = tmp_path / 'nih' / 'images_001' / 'images'
+    folder.mkdir(parents=True)
+    with (tmp_path / 'nih' / 'Data_Entry_2017.csv').open('w', newline='') as table:
+        writer = csv.writer(table)
+        writer.writerow(HEADER.split(','))
+        for number, (image, label, patient) in enumerate(
+            zip(images, labels, patients, strict=True)
+        ):
+            name = f'{number:08d}_000.png'
+            findings = '|'.join(names[c] for c in np.flatnonzero(label)) or 'No Finding'
+            writer.writerow(
+                [name, findings, 0, patient, '058Y', 'F', 'AP', 2500, 2048, 0.1, 0.1, '']
+            )
+            picture = Image.fromarray(image)
+            (picture.convert('RGBA') if number % 7 == 0 else picture).save(folder / name)
+    prepare('xray9', str(tmp_path / 'nih'), str(tmp_path / 'data'))
+    opened = records.open_records('xray9', str(tmp_path / 'data'))
+    examples = opened.read(range(len(opened)))
+    single = np.flatnonzero(labels.sum(axis=1) == 1)
+    assert [int(example.image_id[:8]) for example in examples] == single.tolist()
+    for example, number in zip(examples, single, strict=True):
+        assert labels[number, names.index(opened.class_names[example.label])] == 1
+        assert example.group == str(patients[number])
+    pixels = np.asarray(Image.open(io.BytesIO(examples[0].image)).convert('L'))
+    np.testing.assert_array_equal(pixels, images[single[0]])
