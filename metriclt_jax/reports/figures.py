@@ -1,44 +1,47 @@
 """Figures of a run: its curves, its confusion matrices and its features, as PNG files.
 
-Every function takes plain values and a path, draws without matplotlib's global state (so in any
-thread and without a display) and puts the file at the path in one step.
+Every function takes plain values and a path, and puts the file at the path in one step.
 """
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from metriclt_jax.reports import drawing
+from metriclt_jax.reports.drawing import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    LARGE,
+    MEDIUM,
+    PINK,
+    RED,
+    SKY,
+    SMALL,
+)
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-# The palette of Okabe and Ito, which colour-blind people can tell apart.
-_BLACK, _GREY = '#000000', '#999999'
-_BLUE, _ORANGE, _GREEN, _PINK = '#0072B2', '#E69F00', '#009E73', '#CC79A7'
-_SKY, _RED = '#56B4E9', '#D55E00'
-_PALETTE = (_BLUE, _ORANGE, _GREEN, _RED, _PINK, _SKY, _BLACK, _GREY)
-_MARKERS = ('o', '^', 's')
-_SMALL, _MEDIUM, _LARGE = 9, 10, 12  # font sizes, in points
 
 # Panel -> curves: label, colour, and where a line of metrics.jsonl has the value.
 _PANELS = {
     'training loss': (
-        ('objective', _BLACK, ('train', 'loss')),
-        ('classification loss', _SKY, ('train', 'classification')),
+        ('objective', BLACK, ('train', 'loss')),
+        ('classification loss', SKY, ('train', 'classification')),
     ),
-    'metric loss': (('before its coefficient', _PINK, ('train', 'metric')),),
+    'metric loss': (('before its coefficient', PINK, ('train', 'metric')),),
     'per cent': (
-        ('training accuracy', _GREY, ('train', 'accuracy')),
-        ('validation MCR all', _BLACK, ('validation', 'mcr_all')),
-        ('validation MCR major', _BLUE, ('validation', 'mcr_major')),
-        ('validation MCR medium', _GREEN, ('validation', 'mcr_medium')),
-        ('validation MCR minor', _RED, ('validation', 'mcr_minor')),
+        ('training accuracy', GREY, ('train', 'accuracy')),
+        ('validation MCR all', BLACK, ('validation', 'mcr_all')),
+        ('validation MCR major', BLUE, ('validation', 'mcr_major')),
+        ('validation MCR medium', GREEN, ('validation', 'mcr_medium')),
+        ('validation MCR minor', RED, ('validation', 'mcr_minor')),
     ),
-    'learning rate': (('', _BLACK, ('learning_rate',)),),
+    'learning rate': (('', BLACK, ('learning_rate',)),),
 }
 
 
@@ -58,7 +61,7 @@ def training_curves(lines: Sequence[Mapping[str, Any]], path: str | os.PathLike)
             if any(_value(line, curve[-1]) is not None for line in lines):
                 panels.setdefault(panel, []).append(curve)
 
-    figure = _figure(4.2 * len(stages) + 2.4, 2.4 * len(panels) + 0.4)
+    figure = drawing.new_figure(4.2 * len(stages) + 2.4, 2.4 * len(panels) + 0.4)
     grid = figure.subplots(len(panels), len(stages), squeeze=False, sharex='col')
     for row, (panel, curves) in zip(grid, panels.items(), strict=True):
         for axes, stage in zip(row, stages, strict=True):
@@ -85,18 +88,18 @@ def training_curves(lines: Sequence[Mapping[str, Any]], path: str | os.PathLike)
             )
             axes.set_xlim(0.5, here[-1]['epoch'] + 0.5)
             if not any(len(curve.get_xdata()) for curve in axes.lines):
-                _note(axes, 'none in this stage')
+                drawing.note(axes, 'none in this stage')
                 axes.tick_params(labelleft=False)
-        row[0].set_ylabel(panel, size=_MEDIUM)
+        row[0].set_ylabel(panel, size=MEDIUM)
         if any(label for label, _, _ in curves):
             row[-1].legend(
-                loc='upper left', bbox_to_anchor=(1, 1.05), fontsize=_MEDIUM, frameon=False
+                loc='upper left', bbox_to_anchor=(1, 1.05), fontsize=MEDIUM, frameon=False
             )
     for axes, stage in zip(grid[0], stages, strict=True):
-        axes.set_title(stage, size=_LARGE)
+        axes.set_title(stage, size=LARGE)
     for axes in grid[-1]:
-        axes.set_xlabel('epoch', size=_MEDIUM)
-    _save(figure, path)
+        axes.set_xlabel('epoch', size=MEDIUM)
+    drawing.save(figure, path)
 
 
 def _value(line: Mapping[str, Any], where: Sequence[str]) -> float | None:
@@ -122,13 +125,13 @@ def confusion_matrices(results: Mapping[str, Any], path: str | os.PathLike) -> N
     few = len(names) <= 12  # numbers in more cells could not be read
     side = max(3.2, 0.62 * len(names)) if few else 7
 
-    figure = _figure(side * len(stages) + 2.6, side + 1.6)
+    figure = drawing.new_figure(side * len(stages) + 2.6, side + 1.6)
     grid = figure.subplots(1, len(stages), squeeze=False, sharey=True)[0]
     for axes, stage in zip(grid, stages, strict=True):
         test = stage['last']['test']
         if test is None:
             counts = np.zeros((len(names), len(names)), int)
-            _note(axes, 'no trained classifier')
+            drawing.note(axes, 'no trained classifier')
             title = stage['name']
         else:
             counts = np.array(test['confusion'])[np.ix_(order, order)]
@@ -137,16 +140,16 @@ def confusion_matrices(results: Mapping[str, Any], path: str | os.PathLike) -> N
         image = axes.imshow(per_cent, cmap='Blues', vmin=0, vmax=100)
         if few and test is not None:
             _write_cells(axes, per_cent, counts)
-        axes.set_title(title, size=_LARGE)
-        axes.set_xlabel('predicted class', size=_LARGE)
+        axes.set_title(title, size=LARGE)
+        axes.set_xlabel('predicted class', size=LARGE)
         if len(names) <= 30:
-            axes.set_xticks(range(len(names)), names, rotation=90, size=_MEDIUM)
-            axes.set_yticks(range(len(names)), names, size=_MEDIUM)
+            axes.set_xticks(range(len(names)), names, rotation=90, size=MEDIUM)
+            axes.set_yticks(range(len(names)), names, size=MEDIUM)
     rank = '' if len(names) <= 30 else ', by rank in the training part'
-    grid[0].set_ylabel(f'true class{rank}', size=_LARGE)
+    grid[0].set_ylabel(f'true class{rank}', size=LARGE)
     colorbar = figure.colorbar(image, ax=grid, shrink=0.8)
-    colorbar.set_label('per cent of the true class', size=_MEDIUM)
-    _save(figure, path)
+    colorbar.set_label('per cent of the true class', size=MEDIUM)
+    drawing.save(figure, path)
 
 
 def _write_cells(axes: 'Axes', per_cent: np.ndarray, counts: np.ndarray) -> None:
@@ -159,7 +162,7 @@ def _write_cells(axes: 'Axes', per_cent: np.ndarray, counts: np.ndarray) -> None
                 f'{value:.1f}\n({count})',
                 ha='center',
                 va='center',
-                size=_SMALL,
+                size=SMALL,
                 color='white' if value > 55 else 'black',
             )
 
@@ -186,45 +189,18 @@ def feature_map(
         seed: of the choice of the points and of t-SNE.
         max_points: of more than these, the most frequent classes are thinned out, see `thin_out`.
     """
-    from matplotlib import colormaps
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-
     features, labels = np.asarray(features), np.asarray(labels)
     totals = np.bincount(labels, minlength=len(class_names))
     kept = thin_out(labels, max_points, seed)
-    points, labels = _tsne(features[kept], seed), labels[kept]
+    points, labels = drawing.tsne(features[kept], seed), labels[kept]
 
-    head_to_tail = [c for c in np.argsort(-totals, kind='stable') if totals[c]]
-    rarity = Normalize(0, len(head_to_tail) - 1)
-    # 8 colours and 3 markers, both in turn, make 24 pairs; of more classes one can show the rank.
-    few = len(class_names) <= len(_PALETTE) * len(_MARKERS)
-
-    figure = _figure(9, 6.6)
+    figure = drawing.new_figure(9, 6.6)
     axes = figure.subplots()
-    for rank, c in enumerate(head_to_tail):
-        axes.scatter(
-            *points[labels == c].T,
-            s=14 + 36 * float(rarity(rank)) ** 2,
-            color=_PALETTE[c % len(_PALETTE)] if few else colormaps['viridis'](rarity(rank)),
-            marker=_MARKERS[c % len(_MARKERS)] if few else 'o',
-            edgecolor='white',
-            linewidth=0.3 + 0.4 * float(rarity(rank)),
-            label=f'{class_names[c]} ({totals[c]})',
-        )
-    if few:
-        legend = figure.legend(loc='outside right upper', fontsize=_MEDIUM, title='class (images)')
-        for handle in legend.legend_handles:
-            handle.set_sizes([50])
-    else:
-        ranks = ScalarMappable(rarity, 'viridis')
-        colorbar = figure.colorbar(ranks, ax=axes)
-        colorbar.set_label('class, from the most frequent to the rarest', size=_MEDIUM)
+    drawing.scatter_classes(axes, points, labels, totals, class_names)
+    drawing.class_legend(figure, axes, len(class_names), totals)
     drawn = '' if len(kept) == totals.sum() else f', {len(kept)} of them drawn'
-    axes.set_title(f't-SNE of the features of {totals.sum()} test images{drawn}', size=_LARGE)
-    axes.set_xticks([])  # only who is near whom means something
-    axes.set_yticks([])
-    _save(figure, path)
+    axes.set_title(f't-SNE of the features of {totals.sum()} test images{drawn}', size=LARGE)
+    drawing.save(figure, path)
 
 
 def thin_out(labels: ArrayLike, max_points: int, seed: int = 0) -> np.ndarray:
@@ -249,43 +225,3 @@ def thin_out(labels: ArrayLike, max_points: int, seed: int = 0) -> np.ndarray:
     limit = max(1, np.searchsorted(totals, max_points, side='right'))
     order = np.random.default_rng(seed).permutation(len(labels))
     return np.sort(np.concatenate([order[labels[order] == c][:limit] for c in np.unique(labels)]))
-
-
-def _tsne(features: np.ndarray, seed: int) -> np.ndarray:
-    from sklearn.manifold import TSNE
-    from sklearn.utils.extmath import randomized_svd
-    from threadpoolctl import threadpool_limits
-
-    features = features - features.mean(axis=0)
-    # One thread: sums over several would come in any order, and t-SNE amplifies the difference.
-    with threadpool_limits(1):
-        size = min(50, *features.shape)
-        left, scales, _ = randomized_svd(features, size, random_state=seed)
-        principal = left * scales
-        start = principal[:, :2] / max(principal[:, 0].std(), 1e-12)
-        tsne = TSNE(
-            perplexity=min(30, (len(features) - 1) / 3),
-            init=1e-4 * start,
-            max_iter=500,
-            random_state=seed,
-        )
-        return tsne.fit_transform(principal)
-
-
-def _figure(width: float, height: float) -> 'Figure':
-    from matplotlib.figure import Figure
-
-    figure = Figure((width, height), layout='constrained')
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
-    return figure
-
-
-def _note(axes: 'Axes', text: str) -> None:
-    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha='center', color='#666666', size=_MEDIUM)
-
-
-def _save(figure: 'Figure', path: str | os.PathLike) -> None:
-    path = Path(path)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    figure.savefig(temporary, format='png', dpi=150)
-    temporary.replace(path)

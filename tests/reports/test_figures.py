@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from metriclt_jax.reports import figures
+from metriclt_jax.reports import drawing, figures
 
 CONFUSION = [[8, 2, 0], [1, 3, 1], [0, 0, 2]]
 RESULTS = {
@@ -50,13 +50,13 @@ def size(path) -> tuple[int, int]:
 def drawn(monkeypatch):
     """The figures that were saved, to look at what is on them."""
     saved = []
-    save = figures._save
+    save = drawing.save
 
     def save_and_remember(figure, path):
         saved.append(figure)
         save(figure, path)
 
-    monkeypatch.setattr(figures, '_save', save_and_remember)
+    monkeypatch.setattr(drawing, 'save', save_and_remember)
     return saved
 
 

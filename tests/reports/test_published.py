@@ -1,0 +1,137 @@
+"""The numbers of the paper: against its text where that is at hand, and copied by hand."""
+
+import os
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from metriclt_jax.errors import InputError
+from metriclt_jax.methods import METHODS
+from metriclt_jax.reports.names import METHOD_TITLES
+from metriclt_jax.reports.published import (
+    distinct,
+    find_published,
+    published_values,
+    table_values,
+)
+
+# Copied by hand from the printed tables: the corners of each, and what the text speaks of.
+COPIED = [
+    (1, 'skin7', '', '', 'min_count', 86, None),
+    (1, 'pathmnist_lt', '', '', 'imbalance_ratio', 99.6, None),
+    (1, 'xray9', '', '', 'image_height', 1024, None),
+    (2, 'skin7', 'resnet50', 'ce', 'mcr_all', 83.12, 0.89),
+    (2, 'skin7', 'resnet50', 'ce_sc_crw', 'mcr_minor', 91.75, None),
+    (2, 'skin7', 'resnet50', 'ce_tp_crw', 'mcr_all', 86.50, 0.34),
+    (2, 'xray9', 'resnet50', 'cutmix_crw', 'mcr_all', 52.87, 0.27),
+    (2, 'xray9', 'resnet50', 'ce_sc_crw', 'mcr_all', 52.77, 0.33),
+    (2, 'xray9', 'resnet50', 'bbn', 'mcr_minor', 61.53, None),
+    (2, 'pathmnist_lt', 'resnet50', 'rw', 'mcr_major', 77.76, None),
+    (2, 'pathmnist_lt', 'resnet50', 'ce_sc_crw', 'mcr_all', 87.45, 0.25),
+    (3, 'skin7', 'resnet50', 'sc_crw', 'mcr_all', 84.36, None),
+    (3, 'xray9', 'resnet50', 'ce_sc', 'mcr_major', 60.49, None),
+    (4, 'skin7', 'densenet121', 'ce_tp_crw', 'mcr_minor', 90.21, None),
+    (4, 'skin7', 'mobilenet_v2', 'ce_crw', 'mcr_all', 83.66, None),
+    (4, 'skin7', 'mobilenet_v2', 'ce_sc_crw', 'mcr_minor', 86.69, None),
+    (5, 'flower_lt', 'resnet50', 'ce', 'mcr_all', 88.68, None),
+    (5, 'flower_lt', 'resnet50', 'ldam_drw', 'mcr_medium', 90.27, None),
+    (5, 'dogs_lt', 'resnet50', 'ce_ct_crw', 'mcr_all', 34.71, None),
+    (5, 'dogs_lt', 'resnet50', 'ce_sc_crw', 'mcr_minor', 20.32, None),
+]
+
+
+@pytest.mark.parametrize('copied', COPIED, ids=lambda c: '-'.join(map(str, c[:5])))
+def test_numbers_are_those_of_the_paper(copied):
+    *cell, mean, deviation = copied
+    (value,) = (
+        v for v in published_values() if [v.table, v.dataset, v.model, v.method, v.metric] == cell
+    )
+    assert (value.mean, value.deviation) == (mean, deviation)
+
+
+def test_tables_are_complete():
+    counts = Counter(value.table for value in published_values())
+    # Table 1 has 7 facts on 3 sets; 2: 21 x 9; 3: 5 x 6; 4: 2 x 6 x 2; 5: 7 x 8.
+    assert counts == {1: 21, 2: 189, 3: 30, 4: 24, 5: 56}
+    assert len(distinct(published_values(), 'table', 'dataset', 'model', 'method', 'metric')) == 320
+    for value in published_values():
+        assert (value.mean is None) == bool(value.text)
+        assert value.deviation is None or (value.table, value.metric) == (2, 'mcr_all')
+
+
+def test_methods_have_rows_and_titles():
+    methods = {value.method for value in published_values() if value.table > 1}
+    assert methods <= set(METHOD_TITLES)
+    assert methods - {'bbn'} <= set(METHODS)
+    assert distinct(table_values(2), 'method')[:5] == ['ce', 'ce_crw', 'ce_crs', 'ce_drw', 'rs']
+
+
+def test_table_3_repeats_numbers_of_table_2():
+    second = {(v.dataset, v.method, v.metric): v.mean for v in table_values(2)}
+    repeated = [v for v in table_values(3) if (v.dataset, v.method, v.metric) in second]
+    assert len(repeated) == 18
+    assert all(v.mean == second[v.dataset, v.method, v.metric] for v in repeated)
+
+
+def test_cells_are_found():
+    # Skin7 with ResNet50 is in tables 2 and 3; the former has the deviation.
+    assert find_published('skin7', 'resnet50', 'ce_crw', 'mcr_all').deviation == 0.70
+    assert find_published('skin7', 'densenet121', 'ce_crw', 'mcr_all').mean == 84.65
+    assert find_published('skin7', 'densenet121', 'ce_crw', 'mcr_major') is None
+    assert find_published('digits_lt', 'resnet50', 'ce', 'mcr_all') is None
+
+
+def test_other_tables_are_refused():
+    with pytest.raises(InputError, match='table is 1; allowed: 2, 3, 4, 5'):
+        table_values(1)
+
+
+@pytest.fixture(scope='module')
+def paper() -> list[str]:
+    folder = os.environ.get('METRICLT_DATA')
+    path = Path(folder or '.') / '../paper/paper.txt'
+    if not folder or not path.exists():
+        pytest.skip('METRICLT_DATA names no folder with ../paper/paper.txt')
+    return path.read_text().splitlines()
+
+
+def numbers_after(paper: list[str], caption: str, rows: int, skip: int) -> list[float]:
+    """All numbers of the rows of a table with decimals, deviations left out."""
+    start = next(i for i, line in enumerate(paper) if line.startswith(caption)) + skip
+    text = '\n'.join(paper[start : start + rows])
+    return [float(word) for word in re.findall(r'\d+\.\d\d', re.sub(r'_\{.*?\}', '', text))]
+
+
+@pytest.mark.parametrize(
+    ('table', 'caption', 'rows', 'skip'),
+    [
+        (2, 'Methods\tSkin7', 21, 2),
+        (3, 'CE\tSC\tcRW', 5, 2),
+        (4, 'DenseNet121\t', 2, 0),
+        (5, 'Method\tFlower-LT', 7, 2),
+    ],
+)
+def test_tables_have_the_numbers_of_the_text_in_its_order(paper, table, caption, rows, skip):
+    """Row by row as printed; the text's rows are methods, but backbones in table 4."""
+    values = table_values(table)
+    names = distinct(values, 'model' if table == 4 else 'method')
+    field = 'model' if table == 4 else 'method'
+    ours = [v.mean for name in names for v in values if getattr(v, field) == name]
+    assert ours == numbers_after(paper, caption, rows, skip)
+
+
+def test_deviations_and_underlines_are_those_of_the_text(paper):
+    start = next(i for i, line in enumerate(paper) if line.startswith('Methods\tSkin7')) + 2
+    deviations = [
+        float(word)
+        for line in paper[start : start + 21]
+        for word in re.findall(r'_\{(\d\.\d\d)\}', line)
+    ]
+    ours = [v.deviation for v in table_values(2) if v.deviation is not None]
+    assert ours == deviations
+    assert len(ours) == 63
+    underlined = [float(x) for line in paper for x in re.findall(r'<u>([\d.]+)', line)]
+    marked = [v.mean for v in published_values() if v.mark == 'underline']
+    assert sorted(marked) == sorted(underlined)

@@ -1,0 +1,170 @@
+"""What is read of work directories, and what is said about those that cannot be used."""
+
+import json
+
+import numpy as np
+import pytest
+
+from metriclt_jax.errors import InputError
+from metriclt_jax.reports.runs import read_features, read_runs
+
+
+def change(path, **values):
+    """Changes entries of a JSON file."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def test_runs_are_found_at_any_depth(tmp_path, make_run):
+    written = make_run('a/deep/er', 'ce_crw', 1, right=0.8)
+    make_run('b', 'ce', 0)
+    (tmp_path / 'runs/b/checkpoints/results.json').parent.mkdir()
+    (tmp_path / 'runs/b/checkpoints/results.json').write_text('no run of its own')
+    (tmp_path / 'runs/notes.txt').write_text('nothing')
+    runs, problems = read_runs(tmp_path / 'runs')
+    assert problems == []
+    assert [(run.path, run.method, run.seed) for run in runs] == [
+        ('a/deep/er', 'ce_crw', 1),
+        ('b', 'ce', 0),
+    ]
+    run = runs[0]
+    assert run.results == written
+    assert run.config['stage1.epochs'] == 100
+    assert [line['epoch'] for line in run.epochs] == [1, 2, 3, 4, 5, 6] * 2
+    assert run.predictions.ids[:2].tolist() == ['image0', 'image1']
+    right = run.predictions.probabilities.argmax(1) == run.predictions.labels
+    assert np.mean(right) == pytest.approx(written['final']['accuracy'])
+    assert read_features(run).shape == (177, 8)
+
+
+def test_a_folder_of_results_alone_is_enough(tmp_path, make_run):
+    make_run('run', 'ce', predictions=False)
+    (tmp_path / 'runs/run/config.json').unlink()
+    (tmp_path / 'runs/run/metrics.jsonl').unlink()
+    (run,), problems = read_runs(tmp_path / 'runs')
+    assert (run.config, run.epochs, run.predictions) == (None, (), None)
+    assert {problem.path for problem in problems} == {'run'}
+    assert [problem.what.split(';')[0] for problem in problems] == [
+        'no metrics.jsonl',
+        'no predictions.npz',
+    ]
+
+
+def test_fields_that_an_older_config_lacks_have_their_defaults(tmp_path, make_run):
+    make_run('run', 'ce')
+    path = tmp_path / 'runs/run/config.json'
+    config = json.loads(path.read_text())
+    del config['metric']['balanced_contrastive'], config['stage1']['nesterov']
+    path.write_text(json.dumps(config))
+    (run,), _ = read_runs(tmp_path / 'runs')
+    assert run.config['stage1.nesterov'] is False
+
+
+def test_unfinished_runs_are_listed(tmp_path, make_run):
+    make_run('run', 'ce')
+    (tmp_path / 'runs/run/results.json').unlink()
+    runs, (problem,) = read_runs(tmp_path / 'runs')
+    assert runs == []
+    assert problem.path == 'run'
+    assert problem.what == 'not finished: no results.json yet (6 epochs in metrics.jsonl)'
+
+
+def break_results(directory, change_them):
+    path = directory / 'results.json'
+    results = json.loads(path.read_text())
+    change_them(results)
+    path.write_text(json.dumps(results))
+
+
+BROKEN = {
+    'is not as runs write it': lambda r: r.pop('groups'),
+    'no texts for dataset, method, model': lambda r: r.update(method=None),
+    'no whole number as seed': lambda r: r.update(seed='0'),
+    'not one training count': lambda r: r['train_counts'].pop(),
+    'no final result: no classifier was trained': lambda r: r.update(final=None),
+    'has mcr_all 0.99, and its confusion matrix gives': lambda r: [
+        r['final'].update(mcr_all=0.99),
+        r['stages'][-1]['last']['test'].update(mcr_all=0.99),
+    ],
+    'a final result that is not that of its last stage': lambda r: r['final'].update(accuracy=0.1),
+    'has accuracy 2; allowed: 0 to 1': lambda r: r['stages'][0]['last']['test'].update(accuracy=2),
+    'that is not 7 x 7': lambda r: r['final'].update(confusion=[[1]]),
+    "method 'rs' and config.json 'ce'": lambda r: r.update(method='rs'),
+}
+
+
+@pytest.mark.parametrize('message', BROKEN)
+def test_results_that_contradict_themselves_are_left_out_and_listed(tmp_path, make_run, message):
+    make_run('good', 'ce')
+    make_run('broken', 'ce')
+    break_results(tmp_path / 'runs/broken', BROKEN[message])
+    (run,), (problem,) = read_runs(tmp_path / 'runs')
+    assert run.path == 'good'
+    assert problem.path == 'broken'
+    assert message in problem.what
+
+
+@pytest.mark.parametrize('text', ['', '{"dataset": ', '[]', 'null', '\xff'])
+def test_files_that_are_no_json_objects(tmp_path, make_run, text):
+    make_run('run', 'ce')
+    (tmp_path / 'runs/run/results.json').write_bytes(text.encode('latin-1'))
+    runs, (problem,) = read_runs(tmp_path / 'runs')
+    assert runs == []
+    assert problem.what.startswith('results.json')
+
+
+def test_a_config_of_another_program(tmp_path, make_run):
+    make_run('run', 'ce')
+    change(tmp_path / 'runs/run/config.json', unheard_of=1)
+    runs, (problem,) = read_runs(tmp_path / 'runs')
+    assert runs == []
+    assert 'config.json does not fit this version' in problem.what
+
+
+def save(path, **arrays):
+    with np.load(path, allow_pickle=False) as found:
+        content = dict(found) | arrays
+    np.savez(path, **content)
+
+
+BAD_PREDICTIONS = {
+    'cannot be read (BadZipFile)': lambda path: path.write_bytes(path.read_bytes()[:-100]),
+    'cannot be read (ValueError)': lambda path: save(path, ids=np.array([{}], dtype=object)),
+    'arrays that do not fit each other': lambda path: save(path, ids=np.array(['a'])),
+    'labels or probabilities that are none': lambda path: save(
+        path, labels=np.full(177, 7, np.int32)
+    ),
+    'does not give the confusion matrix': lambda path: save(
+        path, probabilities=np.full((177, 7), 1 / 7, np.float32)
+    ),
+}
+
+
+@pytest.mark.parametrize('message', BAD_PREDICTIONS)
+def test_bad_predictions_leave_the_results(tmp_path, make_run, message):
+    make_run('run', 'ce')
+    BAD_PREDICTIONS[message](tmp_path / 'runs/run/predictions.npz')
+    (run,), (problem,) = read_runs(tmp_path / 'runs')
+    assert run.predictions is None
+    assert message in problem.what
+    assert 'calibration, bootstrap and t-SNE go without this run' in problem.what
+
+
+def test_a_torn_line_of_metrics_is_said(tmp_path, make_run):
+    make_run('run', 'ce')
+    with (tmp_path / 'runs/run/metrics.jsonl').open('a') as file:
+        file.write('{"stage": "sta')
+    (run,), (problem,) = read_runs(tmp_path / 'runs')
+    assert len(run.epochs) == 6
+    assert problem.what == 'metrics.jsonl cannot be used from line 7 on'
+
+
+def test_features_that_do_not_fit_are_none(tmp_path, make_run):
+    make_run('run', 'ce')
+    save(tmp_path / 'runs/run/predictions.npz', features=np.zeros((3, 8), np.float16))
+    (run,), _ = read_runs(tmp_path / 'runs')
+    assert read_features(run) is None
+
+
+def test_there_must_be_a_folder(tmp_path):
+    with pytest.raises(InputError, match=r'folder of runs .* does not exist'):
+        read_runs(tmp_path / 'nothing')

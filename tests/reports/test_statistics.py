@@ -1,0 +1,180 @@
+"""The statistics against hand-worked numbers, SciPy and scikit-learn."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from metriclt_jax.errors import InputError
+from metriclt_jax.reports.statistics import (
+    best_and_second,
+    calibrate,
+    calibration_error,
+    class_recalls,
+    estimate,
+    images_interval,
+    seeds_interval,
+)
+
+# Mean and deviation
+
+
+def test_deviation_is_that_of_a_sample():
+    # Squares of 83, 84, 88 around 85: 4, 1, 9; sum 14, over n - 1 = 2: 7.
+    value = estimate([83.0, 84.0, 88.0])
+    assert (value.mean, value.count) == (85.0, 3)
+    assert value.deviation == pytest.approx(math.sqrt(7))
+
+
+def test_one_run_has_no_deviation():
+    assert estimate([0.5]).deviation is None
+
+
+# Best and second best
+
+
+@pytest.mark.parametrize(
+    ('values', 'marks'),
+    [
+        ([1, 3, 2], ['', 'bold', 'underline']),
+        ([3, 3, 2, 1], ['bold', 'bold', 'underline', '']),
+        ([3, 2, 2, None], ['bold', 'underline', 'underline', '']),
+        ([3], ['bold']),
+        ([None], ['']),
+        ([2, 2], ['bold', 'bold']),
+    ],
+)
+def test_ties_share_a_mark(values, marks):
+    assert best_and_second(values) == marks
+
+
+# Over seeds
+
+
+def test_seeds_interval_by_hand():
+    # Differences 1, 2, 3: mean 2, deviation 1, error 1 / sqrt(3), t(2, .975) = 4.302653.
+    interval = seeds_interval([11, 22, 33], [10, 20, 30])
+    half = 4.302653 / math.sqrt(3)
+    assert interval.difference == 2
+    assert interval.low == pytest.approx(2 - half, abs=1e-5)
+    assert interval.high == pytest.approx(2 + half, abs=1e-5)
+    assert not interval.excludes_zero
+
+
+@pytest.mark.parametrize('count', [2, 3, 10])
+def test_seeds_interval_is_that_of_a_paired_t_test(count):
+    first, second = np.random.default_rng(count).normal(size=(2, count))
+    test = stats.ttest_rel(first, second)
+    expected = test.confidence_interval(0.95)
+    interval = seeds_interval(first, second)
+    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high))
+    assert interval.excludes_zero == (test.pvalue < 0.05)
+
+
+def test_one_seed_or_no_variation_allow_no_interval():
+    assert seeds_interval([0.9], [0.5]) is None
+    assert seeds_interval([0.75, 0.5], [0.5, 0.25]) is None
+
+
+# Over test images
+
+
+def test_images_interval_enumerated():
+    """One class of two images, gains 0 and 1: a draw is 0, 1/2, 1 with 1/4, 1/2, 1/4."""
+    interval = images_interval([0, 1], [0, 0], [0, 0], [0])
+    assert (interval.difference, interval.low, interval.high) == (0.5, 0, 1)
+
+
+def test_certain_gains_have_no_width():
+    interval = images_interval([1, 1, 0], [0, 0, 0], [0, 0, 1], [0, 1])
+    assert (interval.difference, interval.low, interval.high) == (0.5, 0.5, 0.5)
+
+
+def test_images_interval_weighs_classes_equally_and_keeps_their_sizes():
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], [400, 100, 50])
+    first, second = rng.random((2, len(labels))) < np.array([[0.8], [0.7]])
+    interval = images_interval(first, second, labels, [0, 1, 2])
+    gain = first.astype(float) - second
+    parts = [gain[labels == c] for c in range(3)]
+    mean = np.mean([part.mean() for part in parts])
+    # The variance of the mean of three independent means; the percentile interval comes near.
+    deviation = math.sqrt(sum(part.var() / len(part) for part in parts)) / 3
+    assert interval.difference == pytest.approx(mean)
+    assert interval.low == pytest.approx(mean - 1.96 * deviation, abs=0.06 * deviation)
+    assert interval.high == pytest.approx(mean + 1.96 * deviation, abs=0.06 * deviation)
+
+
+def test_images_interval_is_scipys_in_one_class():
+    rng = np.random.default_rng(1)
+    first, second = rng.random((2, 80)) < 0.6
+    gain = first.astype(float) - second
+    expected = stats.bootstrap(
+        (gain,), np.mean, n_resamples=20_000, method='percentile', rng=np.random.default_rng(2)
+    ).confidence_interval
+    interval = images_interval(first, second, np.zeros(80, int), [0])
+    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high), abs=0.013)
+
+
+def test_pairing_narrows_the_interval():
+    """Methods that err on the same images differ surely; unpaired draws would not see that."""
+    labels = np.zeros(200, int)
+    first = np.arange(200) % 2 == 0
+    second = first & (np.arange(200) >= 10)
+    interval = images_interval(first, second, labels, [0])
+    assert interval.excludes_zero
+    assert interval.high - interval.low < 0.05  # unpaired: about 0.19
+
+
+def test_shares_over_runs_count_in_part():
+    labels = np.array([0, 0, 1, 1])
+    interval = images_interval([1, 1 / 3, 1, 2 / 3], [0, 0, 1, 1], labels, [0, 1])
+    assert interval.difference == pytest.approx((2 / 3 - 1 / 6) / 2)
+
+
+def test_an_absent_class_is_refused():
+    with pytest.raises(InputError, match='class 1 has no image'):
+        images_interval([1], [0], [0], [0, 1])
+
+
+# Calibration
+
+
+def test_calibration_by_hand():
+    probabilities = [[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.45, 0.55]]
+    bins = calibrate(probabilities, [0, 1, 1, 1], bins=2)
+    assert bins.counts.tolist() == [0, 4]
+    assert np.isnan(bins.accuracy[0])
+    assert bins.confidence[1] == pytest.approx(0.7375)
+    assert bins.accuracy[1] == 0.75
+    assert calibration_error(bins) == pytest.approx(0.0125)
+    # Ten bins: (.8, .9] has .9 (right), (.7, .8] has .8 (wrong), (.6, .7] .7, (.5, .6] .55.
+    ten = calibrate(probabilities, [0, 1, 1, 1], bins=10)
+    assert ten.counts.tolist() == [0, 0, 0, 0, 0, 1, 1, 1, 1, 0]
+    assert calibration_error(ten) == pytest.approx((0.45 + 0.3 + 0.8 + 0.1) / 4)
+
+
+def test_certainty_is_in_the_last_bin():
+    bins = calibrate([[1.0, 0.0]], [0], bins=15)
+    assert bins.counts.tolist() == [0] * 14 + [1]
+    assert calibration_error(bins) == 0
+
+
+def test_bins_are_those_of_scikit_learn():
+    """`calibration_curve` bins the confidence in "correct or not" the same way."""
+    from sklearn.calibration import calibration_curve
+
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet([1.0, 1.0, 1.0], size=500)
+    labels = rng.integers(3, size=500)
+    bins = calibrate(probabilities, labels, bins=10)
+    correct = probabilities.argmax(axis=1) == labels
+    accuracy, confidence = calibration_curve(correct, probabilities.max(axis=1), n_bins=10)
+    filled = bins.counts > 0
+    np.testing.assert_allclose(bins.accuracy[filled], accuracy)
+    np.testing.assert_allclose(bins.confidence[filled], confidence)
+
+
+def test_recalls_are_of_rows():
+    np.testing.assert_allclose(class_recalls([[8, 2], [3, 1]]), [0.8, 0.25])
