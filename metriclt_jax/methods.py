@@ -12,10 +12,18 @@ from metriclt_jax.errors import InputError
 
 @dataclass(frozen=True)
 class SecondStage:
-    """How the head is re-trained on the frozen backbone (Kang et al. 2020; paper section 2.1)."""
+    """What becomes of the head on the frozen backbone (Kang et al. 2020; paper section 2.1).
+
+    Attributes:
+        sampler: as of a `Method`.
+        weighting: as of a `Method`.
+        head: 'retrained'; or 'rescaled' for stage 1's head with a learnt scale for each class; or
+            a key of `second_heads.HEAD_RULES`, by which the head is computed without training.
+    """
 
     sampler: str = 'instance'
     weighting: str = 'uniform'
+    head: str = 'retrained'
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,10 @@ METHODS = {
     'remix_crw': Method(mixing='remix', second_stage=CRW),
     'balanced_mixup': Method(mixing='balanced_mixup'),
     'ce_bcl_crw': Method(metric='balanced_contrastive', second_stage=CRW),
+    'ce_lws': Method(second_stage=SecondStage(sampler='class_balanced', head='rescaled')),
+    'ce_tau': Method(second_stage=SecondStage(head='tau_normalized')),
+    'ce_ncm': Method(second_stage=SecondStage(head='nearest_class_mean')),
+    'ce_la': Method(second_stage=SecondStage(head='logit_adjusted')),  # post hoc
     # Table 3, where it has further rows.
     'ce_sc': Method(metric='supervised_contrastive'),
     'sc_crw': Method(None, metric='supervised_contrastive', second_stage=CRW),

@@ -1,6 +1,7 @@
 """What all commands share: flags in, errors out."""
 
 import ctypes
+import importlib.util
 import os
 import platform
 import sys
@@ -16,6 +17,7 @@ from metriclt_jax.errors import InputError
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
 
 INTERRUPTED = 130  # exit code after Ctrl-C where there was nothing to save
+TERMINATED = 75  # exit code after a signal: saved, run the same command again (EX_TEMPFAIL)
 BAD_INPUT = 2  # exit code: the command line, the config or the data cannot be used
 
 
@@ -53,6 +55,22 @@ def run(command: Callable[[], int | None]) -> None:
             os._exit(INTERRUPTED)  # threads of other libraries would go on, and complain
 
     app.run(main, flags_parser=parse)
+
+
+def run_config_file(argument: str | None) -> None:
+    """Runs a config file, so that the methods and losses that it adds are known; None does nothing.
+
+    `argument` is FILE, or FILE:METHOD as in training; what is after the colon does not matter.
+    """
+    if argument is None:
+        return
+    path = Path(argument.partition(':')[0]).expanduser()
+    if not path.is_file():
+        raise InputError(f'--config is {argument}; there is no file {path}')
+    spec = importlib.util.spec_from_file_location('metriclt_jax_config_file', path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
 
 
 def keep_compiled_programs() -> None:

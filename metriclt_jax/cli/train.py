@@ -5,36 +5,39 @@ import os
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from metriclt_jax.cli import hosts as hosts_flags
 from metriclt_jax.cli import main as cli
 from metriclt_jax.errors import InputError
-
-# Exit code after SIGTERM or Ctrl-C: saved, run the same command again (EX_TEMPFAIL).
-TERMINATED = 75
 
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'FILE:METHOD[,scale=NAME]; single fields by --config.stage1.epochs=50'
 )
 _WORKDIR = flags.DEFINE_string('workdir', None, 'where to write; a new directory, or to go on in')
 flags.mark_flags_as_required(['config', 'workdir'])
+flags.adopt_module_key_flags(hosts_flags)
 
 
 def train() -> int | None:
     """Runs what the flags say; prints the table of results."""
     config = _config()
-    from rich.console import Console
-
+    hosts_flags.connect()
+    from metriclt_jax import hosts
     from metriclt_jax.reports.tables import stage_table
     from metriclt_jax.training.loop import Interrupted
     from metriclt_jax.training.run import run
 
     cli.keep_freed_memory()
     cli.keep_compiled_programs()
-    console = Console()
+    console = hosts.console()
     try:
         results = run(config, _WORKDIR.value, console)
     except Interrupted as interrupted:
         console.print(f'{interrupted}; run the same command again to go on')
-        return TERMINATED
+        return cli.TERMINATED
+    except InputError:
+        raise
+    except Exception as error:
+        hosts.leave(error)
     console.print(stage_table(results))
     console.print(f'written to {_WORKDIR.value}', highlight=False)
     return None

@@ -12,7 +12,7 @@ import numpy as np
 from metriclt_jax.augment.geometry import Geometry, center
 from metriclt_jax.data import Dataset
 from metriclt_jax.data.pipeline import eval_batches, prefetch_to_devices
-from metriclt_jax.devices import AXIS
+from metriclt_jax.devices import AXIS, local_rows
 
 
 class Evaluation(NamedTuple):
@@ -37,8 +37,8 @@ def make_eval_step(
     """`step(variables, batch) -> (confusion [C, C], probabilities, features)`, pmap-ed.
 
     `confusion` is summed over devices and leaves out padding (`batch['mask']` 0); the other two
-    keep the leading axis of devices. Stages whose models are equal get the same step, which is then
-    compiled once.
+    `[B, ...]` have the rows of all devices, padding included, and so have all processes. Stages
+    whose models are equal get the same step, which is then compiled once.
     """
     return _eval_step(model, geometry, None if devices is None else tuple(devices))
 
@@ -54,9 +54,11 @@ def _eval_step(model, geometry, devices):
         # Counts of one batch are far below 2**24, so float32 holds them exactly.
         confusion = jnp.matmul(true.T, predicted, precision='highest')
         confusion = jax.lax.psum(confusion, AXIS)
-        return confusion, jax.nn.softmax(outputs.logits), outputs.features
+        probabilities = jax.nn.softmax(outputs.logits)
+        rows = jax.lax.all_gather((probabilities, outputs.features), AXIS, tiled=True)
+        return confusion, *rows
 
-    return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=(None, 0, 0), devices=devices)
+    return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, devices=devices)
 
 
 def evaluate(
@@ -72,11 +74,12 @@ def evaluate(
     """Runs `step` (from `make_eval_step`) over a part of the data set.
 
     Args:
-        batch_size: over all devices; rounded up to a multiple of them.
+        batch_size: over all devices; rounded up to a multiple of them. Each process reads the
+            rows of its own.
         features: whether to bring the features to the host too.
     """
     batch_size = -(-batch_size // len(devices)) * len(devices)
-    batches = eval_batches(dataset, part, batch_size)
+    batches = eval_batches(dataset, part, batch_size, local_rows(batch_size, devices))
     results = []
     for batch in prefetch_to_devices(batches, devices):
         confusion, probabilities, feature = step(variables, batch)
@@ -84,7 +87,7 @@ def evaluate(
     count = len(dataset.parts[part])
 
     def gather(arrays):
-        return np.concatenate([np.asarray(a).reshape(-1, a.shape[-1]) for a in arrays])[:count]
+        return np.concatenate([np.asarray(array) for array in arrays])[:count]
 
     confusions, probabilities, feature_arrays = zip(*results, strict=True)
     return Evaluation(

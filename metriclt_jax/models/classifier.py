@@ -42,10 +42,11 @@ class Outputs(NamedTuple):
 class Classifier(nn.Module):
     """A backbone with its head: normalised images `[B, H, W, 3]` to Outputs.
 
-    Parameters are grouped as `backbone`, `head` and, where `projection` gives widths, `projection`;
-    only the backbone has `batch_stats`. In training `dropout` is the probability with which the
-    head does not see a feature, and `axis_name` the axis of the devices that share a batch. The
-    logits of a cosine head are `scale` times its cosines.
+    Parameters are grouped as `backbone`, `head` and, where `projection` gives widths, `projection`,
+    and where the head is rescaled, `scales`; only the backbone has `batch_stats`. In training
+    `dropout` is the probability with which the head does not see a feature, and `axis_name` the
+    axis of the devices that share a batch. The logits of a cosine head are `scale` times its
+    cosines.
     """
 
     backbone: nn.Module
@@ -110,15 +111,15 @@ def create_model(
 ) -> Classifier:
     """Makes the classifier `name`: resnet18, resnet50, densenet121 or mobilenet_v2.
 
-    `head` is 'linear' or 'cosine', whose logits are `scale` times the cosines between features and
-    class vectors; `projection` are the widths of the projection's layers; `dropout` is the
-    probability with which the head does not see a feature in training (None: torchvision's, which
-    is 0.2 for mobilenet_v2 and 0 for the others); `dtype` is that of the computation ('float32' or
-    'bfloat16'; parameters, statistics and outputs are float32); `axis_name` is the axis of the
-    devices that share a batch in training, and `cross_device_batch_norm` whether BatchNorm takes
-    its statistics over all of them. The options of the backbones stand with the classes `ResNet`,
-    `DenseNet` and `MobileNetV2`; all have `remat`, which trades time for memory, and the ResNets
-    `branches`.
+    `head` is 'linear', 'rescaled' (linear, and a scale for each class) or 'cosine', whose logits
+    are `scale` times the cosines between features and class vectors; `projection` are the widths
+    of the projection's layers; `dropout` is the probability with which the head does not see a
+    feature in training (None: torchvision's, which is 0.2 for mobilenet_v2 and 0 for the others);
+    `dtype` is that of the computation ('float32' or 'bfloat16'; parameters, statistics and outputs
+    are float32); `axis_name` is the axis of the devices that share a batch in training, and
+    `cross_device_batch_norm` whether BatchNorm takes its statistics over all of them. The options
+    of the backbones stand with the classes `ResNet`, `DenseNet` and `MobileNetV2`; all have
+    `remat`, which trades time for memory, and the ResNets `branches`.
 
     Raises InputError for a name or an option that does not exist, or a value that is not allowed.
 

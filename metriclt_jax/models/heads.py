@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from metriclt_jax.devices import example_keys
-from metriclt_jax.models.initializers import Initializer, uniform
+from metriclt_jax.models.initializers import Initializer, constant, uniform
 
 
 def linear(inputs: int, outputs: int, name: str) -> nn.Module:
@@ -43,8 +43,29 @@ def cosine_head(features: jax.Array, num_classes: int, scale: float) -> dict[str
     return {'logits': scale * cosines, 'cosines': cosines}
 
 
-# Each makes the module `head` of the classifier that calls it, and returns its named outputs.
-HEADS = {'linear': linear_head, 'cosine': cosine_head}
+class Scales(nn.Module):
+    """Logits `[B, C]`, each times the scale of its class."""
+
+    scale_init: Initializer = constant(1.0)
+
+    @nn.compact
+    def __call__(self, logits: jax.Array) -> jax.Array:
+        """`logits` times `scale` `[C]`."""
+        return logits * self.param('scale', self.scale_init, logits.shape[-1:])
+
+
+def rescaled_head(features: jax.Array, num_classes: int, scale: float) -> dict[str, jax.Array]:
+    """A linear head whose logits are multiplied by a scale for each class, in module `scales`.
+
+    With the linear head frozen it is learnable weight scaling (Kang et al. 2020, section 4.2).
+    """
+    linear_logits = linear_head(features, num_classes, scale)['logits']
+    return {'logits': Scales(name='scales')(linear_logits)}
+
+
+# Each makes the module `head` of the classifier that calls it (and may make others), and returns
+# its named outputs.
+HEADS = {'linear': linear_head, 'cosine': cosine_head, 'rescaled': rescaled_head}
 
 
 def dropout(

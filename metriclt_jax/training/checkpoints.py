@@ -9,8 +9,10 @@ state that equals the latest can be made again from it.
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import orbax.checkpoint as ocp
 
+from metriclt_jax.devices import to_global, to_local
 from metriclt_jax.training.state import TrainState
 
 
@@ -42,8 +44,12 @@ class StageCheckpoints:
         """Writes the state in the background; also as the best one if `best.step` is `step`."""
         self.wait()
         self._prune()
+        state = _stored(state)
         if best is not None and best.step == step:
             self._best.save(step, args=ocp.args.StandardSave(state))
+            if jax.process_count() > 1:
+                # The barriers of two managers have the same names; at once they would mix.
+                self._best.wait_until_finished()
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
             best=ocp.args.JsonSave(None if best is None else best._asdict()),
@@ -59,7 +65,7 @@ class StageCheckpoints:
         restored = self._latest.restore(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(like), best=ocp.args.JsonRestore()
+                state=ocp.args.StandardRestore(_stored(like)), best=ocp.args.JsonRestore()
             ),
         )
         best = None if restored['best'] is None else Best(**restored['best'])
@@ -70,18 +76,18 @@ class StageCheckpoints:
             if best.step != step:
                 raise FileNotFoundError(f'the best state of step {best.step} is missing in {self}')
             self._best.save(step, args=ocp.args.StandardSave(restored['state']))
-        return restored['state'], best
+        return _placed(restored['state']), best
 
     def restore_latest_state(self, like: TrainState) -> TrainState:
         """The latest state alone, changing nothing on disk."""
         step = self._latest.latest_step()
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(like))
-        return self._latest.restore(step, args=args)['state']
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(_stored(like)))
+        return _placed(self._latest.restore(step, args=args)['state'])
 
     def restore_best_state(self, like: TrainState) -> TrainState:
         """The best state, changing nothing on disk."""
         step = self._best.latest_step()
-        return self._best.restore(step, args=ocp.args.StandardRestore(like))
+        return _placed(self._best.restore(step, args=ocp.args.StandardRestore(_stored(like))))
 
     def wait(self) -> None:
         """Returns when all that was saved is complete on disk."""
@@ -103,6 +109,17 @@ class StageCheckpoints:
 
     def __repr__(self) -> str:
         return f'StageCheckpoints({self.directory})'
+
+
+def _stored(state: TrainState) -> TrainState:
+    """The state as it is written: arrays that span all processes, a typed key."""
+    return to_global(state.replace(key=jax.random.wrap_key_data(state.key)))
+
+
+def _placed(stored: TrainState) -> TrainState:
+    """The inverse of `_stored`."""
+    state = to_local(stored)
+    return state.replace(key=jax.random.key_data(state.key))
 
 
 def _manager(directory: Path, max_to_keep: int | None) -> ocp.CheckpointManager:

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from metriclt_jax.data.pipeline import prefetch_to_devices, train_batches
-from metriclt_jax.devices import place
+from metriclt_jax.devices import local_rows, place
 from metriclt_jax.errors import InputError
+from metriclt_jax.evaluation.evaluate import evaluate, make_eval_step
+from metriclt_jax.hosts import Vote
 from metriclt_jax.training.checkpoints import Best
 from metriclt_jax.training.progress import Progress, Stopwatch
 from metriclt_jax.training.results import evaluate_part
@@ -20,6 +22,7 @@ from metriclt_jax.training.schedules import (
     deferred,
     make_class_weights,
 )
+from metriclt_jax.training.second_heads import Features
 from metriclt_jax.training.setup import Run
 from metriclt_jax.training.stages import Stage
 from metriclt_jax.training.state import TrainState
@@ -51,7 +54,7 @@ def train_stage(
         previous: the variables that the stage before left; for the first, pretrained ones or None.
         metrics: gets the line of each epoch's losses and metrics.
         timing: gets the line of each epoch's times.
-        terminated: becomes non-empty when the run is to stop.
+        terminated: becomes non-empty when the run is to stop; in one process of several will do.
 
     Returns:
         The model's variables at the end of the stage.
@@ -63,9 +66,15 @@ def train_stage(
     steps_per_epoch = this.steps_per_epoch(stage)
     last_step = stage.epochs * steps_per_epoch
     checkpoints = this.checkpoints(stage)
-    state, best = this.initial_state(stage, previous), None
+    best = None
     if checkpoints.latest_step() is not None:
-        state, best = checkpoints.restore(like=state)
+        state, best = checkpoints.restore(like=this.initial_state(stage))
+    else:
+        if stage.head_rule is not None:
+            previous = with_computed_head(this, stage, previous)
+        state = this.initial_state(stage, previous)
+        if last_step == 0:
+            checkpoints.save(0, state, best)
     first_step = int(state.step)
     if first_step:
         this.console.print(f'{stage.name} goes on from step {first_step} of {last_step}')
@@ -76,6 +85,7 @@ def train_stage(
     progress = Progress(this.console, stage.name, stage.epochs, steps_per_epoch, stage.batch_size)
     stopwatch = Stopwatch(stage.batch_size)
     in_flight = collections.deque()
+    to_stop = Vote(this.devices)
     for step in range(first_step + 1, last_step + 1):
         batch = stopwatch.fetch(batches, in_flight)
         state, loss = train_step(state, batch, schedule(step - 1))
@@ -96,13 +106,32 @@ def train_stage(
             if improved or epoch % this.config.checkpoint_every == 0 or step == last_step:
                 checkpoints.save(step, state, best)
             stopwatch.start()
-        if terminated:
+        if to_stop(bool(terminated)):
             if checkpoints.latest_step() != step:
                 checkpoints.save(step, state, best)
             checkpoints.close()
             raise Interrupted(f'saved {stage.name} at step {step} of {last_step}')
     checkpoints.close()
     return state.variables
+
+
+def with_computed_head(this: Run, stage: Stage, previous: Any) -> Any:
+    """The variables that the stage before left, with the head that the stage's rule makes."""
+
+    def features() -> Features:
+        # Any stage's model has the features; that of the stage before knows its head.
+        model = this.models[this.stages[0].name]
+        step = make_eval_step(model, stage.geometry, this.devices)
+        batch_size = this.config.evaluation.batch_size
+        variables = place(previous, this.devices)
+        evaluation = evaluate(
+            step, variables, this.dataset, 'train', batch_size, this.devices, features=True
+        )
+        return Features(evaluation.features, evaluation.labels)
+
+    params = previous['params']
+    head = stage.head_rule.compute(params['head'], this.dataset.train_counts, features)
+    return {**previous, 'params': {**params, 'head': head}}
 
 
 def make_schedule(this: Run, stage: Stage) -> Callable[[int], Schedule]:
@@ -143,6 +172,7 @@ def make_batches(
         num_steps=num_steps,
         epochs=stage.epochs,
         second_sampler=stage.second_sampler,
+        rows=local_rows(stage.batch_size, this.devices),
         repeat_first=repeat_first,
     )
     return prefetch_to_devices(batches, this.devices)

@@ -1,6 +1,7 @@
 """What the stages of a run left, evaluated: the contents of `results.json`."""
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +23,14 @@ class PartResult:
     summary: dict[str, Any]
 
 
-def evaluate_stages(this: Run) -> tuple[dict[str, Any], Evaluation | None]:
+def evaluate_stages(
+    this: Run, check_stop: Callable[[], None]
+) -> tuple[dict[str, Any], Evaluation | None]:
     """Evaluates what the stages' checkpoints hold: all of `results.json` but times and versions.
+
+    Args:
+        this: the run.
+        check_stop: called before each state, to raise what ends the evaluation.
 
     Returns:
         The results, and the outputs for the test part at the end of the last stage, with features
@@ -34,6 +41,7 @@ def evaluate_stages(this: Run) -> tuple[dict[str, Any], Evaluation | None]:
     for stage in this.stages:
         entry = {'name': stage.name, 'last': None, 'best': None}
         for which, state in trained_states(this, stage).items():
+            check_stop()
             is_final = stage is this.stages[-1] and which == 'last'
             parts = {
                 part: evaluate_part(this, stage, state.variables, part, features=is_final)
@@ -77,7 +85,7 @@ def predictions(this: Run, part: str, evaluation: Evaluation) -> bytes:
 
 def trained_states(this: Run, stage: Stage) -> dict[str, TrainState]:
     """The states that a finished stage left: `last` and, where it was validated, `best`."""
-    if not this.latest_step(stage):
+    if this.latest_step(stage) is None:
         raise InputError(f'{this.workdir} has no checkpoint of {stage.name}; run its train command')
     checkpoints = this.checkpoints(stage)
     like = this.initial_state(stage)

@@ -13,9 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 from rich.console import Console
 
+from metriclt_jax import hosts
 from metriclt_jax.evaluation.evaluate import Evaluation
 from metriclt_jax.models.pretrained import Pretrained
 from metriclt_jax.training.loop import Interrupted, train_stage
@@ -26,6 +28,7 @@ from metriclt_jax.training.workdir import (
     claim,
     is_made_by,
     read_json,
+    require_same,
     write_atomically,
 )
 from metriclt_jax.versions import versions
@@ -37,31 +40,33 @@ def run(config: ConfigDict, workdir: str | Path, console: Console | None = None)
     Args:
         config: a config of `configs/`, see `metriclt_jax.config`.
         workdir: a new directory, or one that this config made.
-        console: where progress is printed; the terminal if None.
+        console: where progress is printed; if None the terminal, and of several processes the
+            first one's.
 
     Returns:
         The contents of `results.json`.
 
     Raises:
         InputError: something in the config or the data cannot be used; nothing was compiled.
-        Interrupted: SIGTERM or Ctrl-C came and the state was saved.
+        Interrupted: SIGTERM or Ctrl-C came, here or in another process, and the state was saved.
     """
     started = time.monotonic()
     workdir = Path(workdir).expanduser()
-    results_path = workdir / 'results.json'
-    console = console or Console()
-    if is_made_by(workdir, config) and results_path.exists():
+    console = console or hosts.console()
+    require_same(config)
+    results = hosts.of_first(lambda: _finished(workdir, config))
+    if results is not None:
         console.print(f'the run in {workdir} is complete; nothing is trained')
-        return json.loads(results_path.read_text())
+        return results
     used = versions()
-    this = make_run(config, workdir, console)
-    check_batches(this)
+    this = hosts.together(lambda: _prepare(config, workdir, console))
     # A run that goes on has its parameters; the file of the weights may be gone.
-    pretrained = None if this.latest_step(this.stages[0]) else load_pretrained(this)
+    is_new = not this.latest_step(this.stages[0])
+    pretrained = hosts.together(lambda: load_pretrained(this)) if is_new else None
 
     with claim(workdir, config):
         metrics, timing = EpochLog(workdir / 'metrics.jsonl'), EpochLog(workdir / 'timing.jsonl')
-        steps = {stage.name: this.latest_step(stage) for stage in this.stages}
+        steps = {stage.name: this.latest_step(stage) or 0 for stage in this.stages}
         metrics.resume(steps)
         timing.resume(steps)
         earlier = sum(line['seconds'] for line in timing.lines)
@@ -72,17 +77,27 @@ def run(config: ConfigDict, workdir: str | Path, console: Console | None = None)
             for stage in this.stages:
                 variables = train_stage(this, stage, variables, metrics, timing, terminated)
         this.console.print('evaluating the trained stages')
-        with _stopping(_stop_evaluating):
-            results, final = evaluate_stages(this)
-            if final is not None:
-                write_atomically(workdir / 'predictions.npz', predictions(this, 'test', final))
-            if config.figures:
-                _draw_figures(this, metrics, results, final)
+        with _stopping(lambda: _stop_evaluating(terminated)):
+            results, final = evaluate_stages(this, lambda: _check_stop(terminated))
+            hosts.on_first(lambda: _write_outputs(this, metrics, results, final))
         results['pretrained'] = start
         results['seconds'] = round(earlier + time.monotonic() - started, 1)
         results['versions'] = used
-        write_atomically(results_path, json.dumps(results, indent=1) + '\n')
+        text = json.dumps(results, indent=1) + '\n'
+        hosts.on_first(lambda: write_atomically(workdir / 'results.json', text))
     return results
+
+
+def _finished(workdir: Path, config: ConfigDict) -> dict[str, Any] | None:
+    """The results of an earlier run, or None if it has not come to them."""
+    path = workdir / 'results.json'
+    return read_json(path) if is_made_by(workdir, config) and path.exists() else None
+
+
+def _prepare(config: ConfigDict, workdir: Path, console: Console) -> Run:
+    this = make_run(config, workdir, console)
+    check_batches(this)
+    return this
 
 
 def _describe_start(this: Run, pretrained: Pretrained | None) -> dict[str, str] | None:
@@ -91,15 +106,28 @@ def _describe_start(this: Run, pretrained: Pretrained | None) -> dict[str, str] 
     They are written down for a run that goes on without the file.
     """
     path = this.workdir / 'pretrained.json'
-    if pretrained is not None:
-        start = {'file': pretrained.file, 'sha256': pretrained.sha256}
-        write_atomically(path, json.dumps(start) + '\n')
-    start = read_json(path) if this.config.model.pretrained else None
+
+    def remember() -> dict[str, str] | None:
+        if pretrained is not None:
+            start = {'file': pretrained.file, 'sha256': pretrained.sha256}
+            write_atomically(path, json.dumps(start) + '\n')
+        return read_json(path) if this.config.model.pretrained else None
+
+    start = hosts.of_first(remember)
     text = 'random parameters'
     if start is not None:
         text = f'the weights of {start["file"]} (SHA-256 {start["sha256"][:8]}...)'
     this.console.print(f'the backbone starts from {text}', highlight=False, soft_wrap=True)
     return start
+
+
+def _write_outputs(
+    this: Run, log: EpochLog, results: dict[str, Any], final: Evaluation | None
+) -> None:
+    if final is not None:
+        write_atomically(this.workdir / 'predictions.npz', predictions(this, 'test', final))
+    if this.config.figures:
+        _draw_figures(this, log, results, final)
 
 
 def _draw_figures(
@@ -147,5 +175,13 @@ def _stopping(handler: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, old)
 
 
-def _stop_evaluating() -> None:
-    raise Interrupted('all stages are trained and saved; their evaluation was stopped')
+def _stop_evaluating(terminated: list[bool]) -> None:
+    """Stops at once, unless there are other processes, which cannot go on alone."""
+    terminated.append(True)
+    if jax.process_count() == 1:
+        _check_stop(terminated)
+
+
+def _check_stop(terminated: list[bool]) -> None:
+    if hosts.any_of(bool(terminated)):
+        raise Interrupted('all stages are trained and saved; their evaluation was stopped')

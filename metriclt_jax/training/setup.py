@@ -9,12 +9,13 @@ import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 
+from metriclt_jax import hosts
 from metriclt_jax.config import validate
 from metriclt_jax.data import Dataset, load_dataset
+from metriclt_jax.data.dataset import class_groups
 from metriclt_jax.data.pipeline import steps_per_epoch
-from metriclt_jax.devices import place
+from metriclt_jax.devices import choose_devices, place
 from metriclt_jax.errors import InputError
-from metriclt_jax.evaluation.metrics import class_groups
 from metriclt_jax.models import Classifier, initialize
 from metriclt_jax.models.pretrained import Pretrained, load
 from metriclt_jax.models.resnet import split_branches
@@ -40,14 +41,15 @@ class Run:
         """The checkpoints of a stage."""
         return StageCheckpoints(self.workdir / 'checkpoints' / stage.name)
 
-    def latest_step(self, stage: Stage) -> int:
-        """The step that the stage goes on from."""
-        if not (self.workdir / 'checkpoints' / stage.name).exists():
-            return 0
+    def latest_step(self, stage: Stage) -> int | None:
+        """The step that the stage goes on from; None where it has not been saved."""
+        directory = self.workdir / 'checkpoints' / stage.name
+        if not hosts.of_first(directory.exists):
+            return None
         checkpoints = self.checkpoints(stage)
         step = checkpoints.latest_step()
         checkpoints.close()
-        return step or 0
+        return step
 
     def steps_per_epoch(self, stage: Stage) -> int:
         """Updates in an epoch; the last incomplete batch is dropped."""
@@ -67,10 +69,11 @@ class Run:
         seed = self.seed(stage)
         variables = initialize(self.models[stage.name], seed)
         if previous is not None:
-            head = variables['params']['head']
-            variables = previous
+            fresh = variables['params']
+            params = {**fresh, **previous['params']}
             if stage.fresh_head:
-                variables = {**previous, 'params': {**previous['params'], 'head': head}}
+                params['head'] = fresh['head']
+            variables = {**previous, 'params': params}
         state = create_state(
             stage,
             variables,
@@ -86,12 +89,7 @@ def make_run(config: ConfigDict, workdir: Path, console: Console) -> Run:
 
     (A data set that is not in its cache yet is decoded into it.)
     """
-    devices = jax.local_devices()
-    if not 0 <= config.num_devices <= len(devices):
-        raise InputError(
-            f'config field num_devices is {config.num_devices}; allowed: 0 (all) to {len(devices)}'
-        )
-    devices = tuple(devices[: config.num_devices or None])
+    devices = choose_devices(config.num_devices)
     validate(config)
     stages = make_stages(config)
     dataset = load_dataset(config.data)
@@ -99,7 +97,7 @@ def make_run(config: ConfigDict, workdir: Path, console: Console) -> Run:
         raise InputError('config field data.fractions leaves no test part; allowed: more than 0')
     for part in ('validation', 'test'):
         _require_every_class(dataset, part)
-    groups = class_groups(dataset.train_counts, config.data.major, config.data.minor)
+    groups = class_groups(config.data, dataset.train_counts)
     models = make_models(config, stages, len(dataset.class_names))
     return Run(config, workdir, devices, stages, dataset, groups, models, console)
 

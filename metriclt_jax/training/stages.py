@@ -23,6 +23,7 @@ from metriclt_jax.training.objectives import (
     make_metric_loss,
 )
 from metriclt_jax.training.schedules import warmup_cosine
+from metriclt_jax.training.second_heads import HEAD_RULES, HeadRule, make_head_rule
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,12 @@ class Stage:
         backbone_train: whether BatchNorm uses the batch and learns statistics.
         head: kind of classifier, a key of `models.heads.HEADS`.
         fresh_head: whether it is initialised when the stage begins; else the stage before left it.
+        head_rule: by which it is computed when the stage begins, or None.
         sampler: order of an epoch, see `data.sampling`.
         class_weights: kind of weights, see `schedules.make_class_weights`.
         geometry: the augmentation; None for batches of images that are ready, float32.
         optimizer: SGD and its learning rate.
-        epochs: length.
+        epochs: length; 0 where there is nothing to train.
         batch_size: images in a step, over all devices.
         second_sampler: that of a second batch beside each, or None.
         weights_from: share of the stage before the class weights set in; until then they are
@@ -89,11 +91,12 @@ class Stage:
     weights_from: float = 0.0
     mixing: Mixing | None = None
     branches: int = 1
+    head_rule: HeadRule | None = None
 
     @property
     def trains_classifier(self) -> bool:
         """Whether there is a classifier to evaluate after this stage."""
-        return 'head' in self.trainable
+        return not {'head', 'scales'}.isdisjoint(self.trainable)
 
     def learning_rate(self, steps_per_epoch: int) -> Callable[[jax.Array], jax.Array]:
         """The learning rate as a function of the completed updates."""
@@ -177,28 +180,39 @@ def make_stages(config: ConfigDict) -> tuple[Stage, ...]:
             batch_size=config.stage1.batch_size,
         )
     ]
-    if method.second_stage is not None:
+    second = method.second_stage
+    if second is not None:
+        rule = make_head_rule(second.head, config.second_heads)
+        rescaled = second.head == 'rescaled'
+        takes_over = rescaled or (rule and rule.needs_classifier)
+        if takes_over and not (classifies and stages[0].head == 'linear'):
+            raise InputError(
+                f'second_stage.head of method {config.method} is {second.head}, which needs a '
+                'linear head that stage 1 trained; allowed: retrained, nearest_class_mean'
+            )
         stages.append(
             Stage(
                 name='stage2',
                 objective=Objective(
                     make_classification_loss('cross_entropy', config.classification)
                 ),
-                trainable=('head',),
-                frozen=('backbone', *projection),
+                trainable=('scales',) if rescaled else ('head',),
+                frozen=('backbone', *projection, *(('head',) if rescaled else ())),
                 backbone_train=config.stage2.batch_statistics == 'drift',
-                head='linear',
-                fresh_head=config.stage2.head == 'fresh',
+                head='rescaled' if rescaled else rule.head if rule else 'linear',
+                fresh_head=second.head == 'retrained' and config.stage2.head == 'fresh',
+                head_rule=rule,
                 branches=branches,
-                sampler=method.second_stage.sampler,
-                class_weights=weights[method.second_stage.weighting],
+                sampler=second.sampler,
+                class_weights=weights[second.weighting],
                 geometry=geometry,
                 optimizer=_optimizer(config.stage2),
-                epochs=config.stage2.epochs,
+                epochs=0 if rule else config.stage2.epochs,
                 batch_size=config.stage2.batch_size,
             )
         )
-    if len({stage.head for stage in stages}) > 1 and not stages[-1].fresh_head:
+    retrained = second is not None and second.head == 'retrained'
+    if retrained and stages[0].head != 'linear' and not stages[1].fresh_head:
         raise InputError(
             f'config field stage2.head is previous, but stage 1 of {config.method} has a head of '
             f'kind {stages[0].head}; allowed: fresh'
@@ -217,7 +231,11 @@ def _check_row(name: str, method: Method) -> None:
         ('mixing', method.mixing, (None, *MIXINGS)),
         *(
             (f'second_stage.{field}', getattr(method.second_stage, field), allowed)
-            for field, allowed in (('sampler', SAMPLERS), ('weighting', weightings))
+            for field, allowed in (
+                ('sampler', SAMPLERS),
+                ('weighting', weightings),
+                ('head', ('retrained', 'rescaled', *HEAD_RULES)),
+            )
             if method.second_stage is not None
         ),
     ):
@@ -252,25 +270,40 @@ def _require_branches(config: ConfigDict) -> None:
 def make_models(
     config: ConfigDict, stages: tuple[Stage, ...], num_classes: int
 ) -> dict[str, Classifier]:
-    """The model of each stage, by name: one backbone and projection, each stage's own head."""
+    """The model of each stage, by name: one backbone and projection, each stage's own head.
+
+    Raises:
+        InputError: the config's group `model` has a name, an option or a value that is not allowed.
+    """
     options = {name: value for name, value in config.model.options.items() if value is not None}
     projections = [s.objective.metric.projection for s in stages if s.objective.metric is not None]
-    return {
-        stage.name: create_model(
+
+    def make(stage: Stage) -> Classifier:
+        branches = {'branches': stage.branches} if stage.branches > 1 else {}
+        scale = 1.0
+        if stage.head == 'cosine':
+            scale = (stage.head_rule or stage.objective.classification).scale
+        return create_model(
             config.model.name,
             num_classes,
             head=stage.head,
-            scale=stage.objective.classification.scale if stage.head == 'cosine' else 1.0,
+            scale=scale,
             projection=next(iter(projections), None),
             dropout=config.model.dropout,
             dtype=config.model.dtype,
             axis_name=AXIS,
             cross_device_batch_norm=config.model.cross_device_batch_norm,
+            **branches,
             **options,
-            **({'branches': stage.branches} if stage.branches > 1 else {}),
         )
-        for stage in stages
-    }
+
+    try:
+        return {stage.name: make(stage) for stage in stages}
+    except InputError as error:
+        raise InputError(f'config group model: {error}') from None
+    except (TypeError, ValueError) as error:  # of options, whose types no config can know
+        given = ', '.join(f'{name}={value!r}' for name, value in options.items())
+        raise InputError(f'config group model.options has {given}: {error}') from None
 
 
 def _optimizer(config: ConfigDict) -> Optimizer:

@@ -17,7 +17,8 @@ class TrainState:
 
     Attributes:
         step: completed updates of this stage, int32.
-        key: the stage's random key; step k draws from `fold_in(key, k)`.
+        key: data of the stage's random key; step k draws from `fold_in(key, k)`. pmap over several
+            processes would bring a typed key to the host in every step.
         params: the model's parameters, one entry for each of backbone, head and projection.
         batch_stats: BatchNorm statistics.
         opt_state: the optimizer's state; frozen parameters have none.
@@ -96,7 +97,7 @@ def create_state(
         metric_opt_state = stage.objective.metric.optimizer.init(metric)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
-        key=key,
+        key=jax.random.key_data(key),
         params=params,
         batch_stats=jax.tree.map(jnp.asarray, variables['batch_stats']),
         opt_state=make_optimizer(stage, params, steps_per_epoch).init(params),

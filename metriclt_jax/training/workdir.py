@@ -4,12 +4,13 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from ml_collections import ConfigDict
 
+from metriclt_jax import hosts
 from metriclt_jax.config import paper_config
 from metriclt_jax.errors import InputError
 
@@ -62,13 +63,43 @@ def is_made_by(workdir: Path, config: ConfigDict) -> bool:
     return False
 
 
-@contextmanager
-def claim(workdir: Path, config: ConfigDict) -> Iterator[None]:
-    """Makes `workdir` the work directory of `config` and keeps other processes out of it.
+def require_same(config: ConfigDict) -> None:
+    """Checks that all processes of a run have the config of the first; their data may lie apart.
 
     Raises:
-        InputError: see `is_made_by`; or another process trains there; or it cannot be written to.
+        InputError: the fields that differ in this process or another.
     """
+    first = hosts.of_first(lambda: config_as_json(config))
+
+    def check() -> None:
+        found = _differences(first, config_as_json(config))
+        fields = [text for name, text in found if name != 'data.data_dir']
+        if fields:
+            raise InputError(
+                f'the config differs from that of the first process ({"; ".join(fields)}); start '
+                'all processes with the same flags'
+            )
+
+    hosts.together(check)
+
+
+@contextmanager
+def claim(workdir: Path, config: ConfigDict) -> Iterator[None]:
+    """Makes `workdir` the work directory of `config` and keeps other runs out of it.
+
+    Raises:
+        InputError: see `is_made_by`; or another process trains there; or it cannot be written to;
+            or a process of this run does not see it.
+    """
+    lock = hosts.together(lambda: _lock(workdir) if hosts.is_first() else nullcontext())
+    with lock:
+        hosts.on_first(lambda: _write_config(workdir, config))
+        hosts.together(lambda: _require_shared(workdir))
+        yield
+
+
+def _lock(workdir: Path) -> TextIO:
+    """The lock file of `workdir`, which is made; the lock ends with the file or the process."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         lock = (workdir / '.lock').open('a')
@@ -76,17 +107,28 @@ def claim(workdir: Path, config: ConfigDict) -> Iterator[None]:
         raise InputError(
             f'work directory {workdir} cannot be written to: {error.strerror}; use another one'
         ) from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process
-        except BlockingIOError:
-            raise InputError(
-                f'another process is training in {workdir}; wait for it or use another --workdir'
-            ) from None
-        is_made_by(workdir, config)
-        text = json.dumps(config_as_json(config), indent=2) + '\n'
-        write_atomically(workdir / 'config.json', text)
-        yield
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise InputError(
+            f'another process is training in {workdir}; wait for it or use another --workdir'
+        ) from None
+    return lock
+
+
+def _write_config(workdir: Path, config: ConfigDict) -> None:
+    is_made_by(workdir, config)
+    text = json.dumps(config_as_json(config), indent=2) + '\n'
+    write_atomically(workdir / 'config.json', text)
+
+
+def _require_shared(workdir: Path) -> None:
+    if not (workdir / 'config.json').exists():
+        raise InputError(
+            f'work directory {workdir} is not the one that the first process made; use a --workdir '
+            'on a file system that all hosts share'
+        )
 
 
 def read_config(workdir: Path) -> ConfigDict:
@@ -109,7 +151,10 @@ def read_config(workdir: Path) -> ConfigDict:
 
 
 class EpochLog:
-    """A file of JSON lines, one an epoch, each epoch once however often the run was stopped."""
+    """A file of JSON lines, one an epoch, each epoch once however often the run was stopped.
+
+    Only the first process of several has it.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -117,6 +162,8 @@ class EpochLog:
 
     def resume(self, steps: dict[str, int]) -> None:
         """Keeps the lines up to the step that each stage goes on from; drops the others."""
+        if not hosts.is_first():
+            return
         kept = []
         if self.path.exists():
             for text in self.path.read_text().splitlines():
@@ -131,6 +178,8 @@ class EpochLog:
 
     def append(self, line: dict[str, Any]) -> None:
         """Adds a line and has the system write it down before the checkpoint that relies on it."""
+        if not hosts.is_first():
+            return
         self.lines.append(line)
         with self.path.open('a') as file:
             file.write(json.dumps(line) + '\n')

@@ -51,6 +51,10 @@ ROWS = {
     'remix_crw': (CE, None, 'remix', 0, INSTANCE, CRW),
     'balanced_mixup': (CE, None, 'balanced_mixup', 0, INSTANCE),
     'bbn': (CE, None, None, 0, INSTANCE),
+    'ce_lws': (CE, None, None, 0, INSTANCE, BALANCED),
+    'ce_tau': (CE, None, None, 0, INSTANCE, INSTANCE),
+    'ce_ncm': (CE, None, None, 0, INSTANCE, INSTANCE),
+    'ce_la': (CE, None, None, 0, INSTANCE, INSTANCE),
 }
 SECOND_SAMPLERS = {'balanced_mixup': 'class_balanced', 'bbn': 'reversed'}
 CRW_STAGE = SecondStage(weighting='balanced')
@@ -99,6 +103,12 @@ def test_the_stages_of_each_row(method):
     assert first.weights_from == weights_from
     assert first.backbone_train
     for second in stages[1:]:
+        if (how := METHODS[method].second_stage.head) != 'retrained':
+            assert second.head == {'ce_lws': 'rescaled', 'ce_ncm': 'cosine'}.get(method, 'linear')
+            assert not second.fresh_head
+            assert second.trainable == (('scales',) if how == 'rescaled' else ('head',))
+            assert second.epochs == (10 if how == 'rescaled' else 0)
+            continue
         assert second.trainable == ('head',)
         assert value_of(second.objective.classification) == value_of(CE)
         assert (second.head, second.mixing, second.weights_from) == ('linear', None, 0)
@@ -191,6 +201,18 @@ def test_mixed_images_have_no_metric_loss(monkeypatch):
             Method(sampler='class_balanced', mixing='balanced_mixup'),
             r'sampler of method mine is class_balanced',
         ),
+        (
+            Method(second_stage=SecondStage(head='tau')),
+            r"second_stage.head of method mine is 'tau'; allowed: retrained, rescaled, tau_normal",
+        ),
+        (
+            Method('ldam', second_stage=SecondStage(head='tau_normalized')),
+            r'second_stage.head of method mine is tau_normalized, which needs a linear head',
+        ),
+        (
+            Method(None, metric='center', second_stage=SecondStage(head='rescaled')),
+            r'second_stage.head of method mine is rescaled, which needs a linear head that stage 1',
+        ),
         (Method(bilateral=True, mixing='mixup'), r'method mine is bilateral; allowed: a class'),
         (Method(bilateral=True, sampler='reversed'), r'method mine is bilateral'),
         (Method(None, bilateral=True), r'method mine is bilateral'),
@@ -207,3 +229,19 @@ def test_a_mixing_that_cannot_be_names_its_field():
     config.mixing.mixup.alpha = 0.0
     with pytest.raises(InputError, match=r'config field mixing\.mixup: .*alpha is 0\.0'):
         make_stages(config)
+
+
+@pytest.mark.parametrize(
+    ('field', 'value', 'message'),
+    [
+        ('name', 'vgg16', "config group model: unknown model 'vgg16'; allowed: resnet18"),
+        ('options.width', 0, 'config group model: width is 0; it must be at least 1'),
+        ('options.stage_sizes', ('two',), r"config group model.options has .*stage_sizes=\('two',"),
+        ('dropout', 1.0, 'config group model: dropout is 1.0; it must be 0 or more'),
+    ],
+)
+def test_a_model_that_cannot_be_names_its_group(field, value, message):
+    config = make_config('ce')
+    config.update_from_flattened_dict({f'model.{field}': value})
+    with pytest.raises(InputError, match=message):
+        make_models(config, make_stages(config), 3)

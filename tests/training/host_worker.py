@@ -1,0 +1,138 @@
+"""One of several processes of a test: `python host_worker.py WHAT FOLDER ID NUM PORT [FLAGS]`."""
+
+import json
+import os
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+
+CONFIG = f'{Path(__file__).parents[2]}/configs/digits_lt.py'
+# A run that takes seconds.
+SMALL = {
+    'model.options.stage_sizes': (1,),
+    'model.options.width': 8,
+    'stage1.epochs': 2,
+    'stage1.warmup_epochs': 1,
+    'stage2.epochs': 2,
+    'evaluation.every': 1,
+    'evaluation.batch_size': 272,
+    'checkpoint_every': 1,
+    'figures': False,
+}
+
+
+def one_update(data_dir):
+    """This process' rows of the first batches of each stage, and what the first update makes."""
+    import jax
+    from rich.console import Console
+
+    from metriclt_jax.data.pipeline import eval_batches
+    from metriclt_jax.devices import local_rows
+    from metriclt_jax.training.loop import make_batches, make_schedule
+    from metriclt_jax.training.setup import make_run
+    from metriclt_jax.training.steps import make_train_step
+
+    config = runpy.run_path(CONFIG)['get_config']('ce_sc_crw')
+    config.update_from_flattened_dict(SMALL | {'data.data_dir': str(data_dir)})
+    this = make_run(config, Path(data_dir) / 'unused', Console(quiet=True))
+    batches, update = {}, {}
+    for stage in this.stages:
+        first = list(make_batches(this, stage, 0, 3))
+        for step, batch in enumerate(first):
+            for name, array in batch.items():
+                batches[f'{stage.name} {step} {name}'] = np.asarray(array)
+        if stage.name != 'stage1':
+            continue
+        step = make_train_step(this.models[stage.name], stage, 5, this.devices)
+        state, loss = step(this.initial_state(stage), first[0], make_schedule(this, stage)(0))
+        # After one step the momentum is the gradient (and the weight decay).
+        made = {'loss': loss, 'momentum': state.opt_state, 'batch_stats': state.batch_stats}
+        for path, leaf in jax.tree_util.tree_leaves_with_path(made):
+            update[f'{stage.name} {jax.tree_util.keystr(path)}'] = np.asarray(leaf)
+    rows = local_rows(40, this.devices)
+    for number, batch in enumerate(eval_batches(this.dataset, 'test', 40, rows)):
+        for name, array in batch.items():
+            batches[f'test {number} {name}'] = array.reshape(-1, 5, *array.shape[1:])
+    return batches, update
+
+
+def agreements(process):
+    """What the processes tell each other, as the report of one of them."""
+    import jax
+
+    from metriclt_jax import hosts
+    from metriclt_jax.devices import choose_devices
+    from metriclt_jax.errors import InputError
+
+    def fail_in(number, error):
+        def function():
+            if process == number:
+                raise error
+            return process
+
+        try:
+            return hosts.together(function)
+        except (InputError, OSError) as raised:
+            return f'{type(raised).__name__}: {raised}'
+
+    long = 'ä' * 5000
+    vote = hosts.Vote(choose_devices())
+    votes = [vote(process == 1 and step == 3) for step in range(20)]
+    return {
+        'own': hosts.together(lambda: process),
+        'of the first': hosts.of_first(lambda: [process, long]) == [0, long],
+        'failure in 1': fail_in(1, InputError('the disk is full')),
+        'failure in 0': fail_in(0, OSError('gone')),
+        'any': [hosts.any_of(process == 1), hosts.any_of(False)],
+        'votes': votes,
+        'devices': [device.process_index for device in choose_devices()],
+        'count': jax.device_count(),
+    }
+
+
+def report_writes(folder, process):
+    """Notes every file below `folder` that Python writes, moves or makes, but checkpoints."""
+    log = os.open(folder.parent / f'writes{process}', os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+
+    def hook(event, arguments):
+        if event == 'open':
+            path, _, flags = arguments
+            writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+            if not isinstance(path, str | bytes | os.PathLike) or not writes:
+                return
+        elif event in ('os.rename', 'os.mkdir', 'os.remove'):
+            path = arguments[0]
+        else:
+            return
+        path = os.path.abspath(os.fsdecode(path))
+        if path.startswith(f'{folder}/') and '/checkpoints' not in path:
+            os.write(log, f'{event} {path}\n'.encode())
+
+    sys.addaudithook(hook)
+
+
+def main():
+    what, folder, process, num_processes, port, *rest = sys.argv[1:]
+    folder, process = Path(folder), int(process)
+    address = f'127.0.0.1:{port}'
+    if what == 'train':
+        from metriclt_jax.cli.train import main as train
+
+        report_writes(folder, process)
+        meeting = [f'--coordinator={address}', f'--num_processes={num_processes}']
+        sys.argv = ['train', *meeting, f'--process_id={process}', f'--workdir={folder}', *rest]
+        train()
+        return
+    from metriclt_jax import hosts
+
+    hosts.connect(address, int(num_processes), process)
+    batches, update = one_update(rest[0])
+    np.savez(folder / f'batches{process}.npz', **batches)
+    np.savez(folder / f'update{process}.npz', **update)
+    (folder / f'report{process}.json').write_text(json.dumps(agreements(process)))
+
+
+if __name__ == '__main__':
+    main()

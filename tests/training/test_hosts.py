@@ -1,0 +1,237 @@
+"""Two processes with four devices each do what one process with eight devices does."""
+
+import functools
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from host_worker import CONFIG, SMALL, one_update
+
+from metriclt_jax import hosts
+from metriclt_jax.cli.hosts import check
+from metriclt_jax.devices import choose_devices, local_rows
+from metriclt_jax.errors import InputError
+
+WORKER = Path(__file__).with_name('host_worker.py')
+
+
+@pytest.fixture(scope='module')
+def data_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp('data')
+
+
+@pytest.fixture(scope='module')
+def start(tmp_path_factory):
+    """Starts processes, each with its share of eight devices; they compile once."""
+    cache = tmp_path_factory.mktemp('compiled')
+    return functools.partial(start_processes, cache)
+
+
+def start_processes(cache, what, folder, num_processes, *flags):
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    devices = 8 // num_processes
+    environment = {
+        **os.environ,
+        'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+        'JAX_COMPILATION_CACHE_DIR': str(cache),
+        'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+    }
+    command = [sys.executable, WORKER, what, folder]
+    return [
+        subprocess.Popen(
+            [str(word) for word in (*command, number, num_processes, port, *flags)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for number in range(num_processes)
+    ]
+
+
+@pytest.fixture(scope='module')
+def train(start, data_dir):
+    """Starts the train command in processes."""
+    fields = SMALL | {'data.data_dir': data_dir}
+    flags = [f'--config={CONFIG}:ce_ct_crw']
+    flags += [f'--config.{name}={value}' for name, value in fields.items()]
+    return lambda workdir, num_processes, *more: start(
+        'train', workdir, num_processes, *flags, *more
+    )
+
+
+def finish(processes, code=0):
+    """What the processes printed, without Gloo's own lines."""
+    printed = [process.communicate(timeout=240)[0] for process in processes]
+    assert [process.returncode for process in processes] == [code] * len(processes), printed
+    return [re.sub(r'\[Gloo\][^\n]*\n', '', text) for text in printed]
+
+
+def wait_for_lines(workdir, stage, count, processes):
+    path = workdir / 'metrics.jsonl'
+    deadline = time.monotonic() + 240
+    while not path.exists() or path.read_text().count(f'"stage": "{stage}"') < count:
+        assert all(process.poll() is None for process in processes), finish(processes)
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+@pytest.fixture(scope='module')
+def pair(start, data_dir, tmp_path_factory):
+    """What two processes wrote about an update and about each other."""
+    folder = tmp_path_factory.mktemp('pair')
+    processes = start('update', folder, 2, data_dir)
+    alone = one_update(data_dir)
+    finish(processes)
+    read = lambda name: [dict(np.load(folder / f'{name}{i}.npz')) for i in range(2)]  # noqa: E731
+    reports = [json.loads((folder / f'report{i}.json').read_text()) for i in range(2)]
+    return alone, read('batches'), read('update'), reports
+
+
+@pytest.mark.slow
+def test_the_hosts_rows_together_are_the_batch_of_one_host(pair):
+    (alone, _), both, _, _ = pair
+    assert {name.split()[0] for name in alone} == {'stage1', 'stage2', 'test'}
+    assert both[0].keys() == both[1].keys() == alone.keys()
+    for name, batch in alone.items():
+        assert batch.shape[0] == 8, name
+        assert both[0][name].shape[0] == 4, name
+        joined = np.concatenate([host[name] for host in both])
+        np.testing.assert_array_equal(joined, batch, name)
+
+
+@pytest.mark.slow
+def test_the_update_is_that_of_one_host(pair):
+    (_, alone), _, both, _ = pair
+    assert sum('momentum' in name and 'stage1' in name for name in alone) > 10
+    for name, expected in alone.items():
+        for host in both:
+            difference = np.linalg.norm(np.float64(host[name]) - np.float64(expected))
+            assert difference <= 1e-5 * np.linalg.norm(np.float64(expected)), name
+        np.testing.assert_array_equal(both[0][name], both[1][name], name)
+
+
+@pytest.mark.slow
+def test_what_the_processes_tell_each_other(pair):
+    first, second = pair[-1]
+    assert (first.pop('own'), second.pop('own')) == (0, 1)
+    assert second.pop('failure in 1') == 'InputError: the disk is full'
+    assert first.pop('failure in 1') == 'InputError: process 1: the disk is full'
+    assert first.pop('failure in 0') == 'OSError: gone'
+    assert second.pop('failure in 0') == 'InputError: process 0: gone'
+    assert first == second
+    assert first['of the first'] is True
+    assert first['any'] == [True, False]
+    assert first['devices'] == [0] * 4 + [1] * 4
+    assert first['count'] == 8
+    assert sum(first['votes']) == 1
+    assert 3 < first['votes'].index(True) < 15
+
+
+def outcome(workdir):
+    results = json.loads((workdir / 'results.json').read_text())
+    results.pop('seconds')
+    files = [(workdir / name).read_bytes() for name in ('metrics.jsonl', 'predictions.npz')]
+    return results, *files
+
+
+@pytest.mark.slow
+def test_two_processes_end_where_one_ends_after_sigkill_to_both_and_sigterm_to_one(train, tmp_path):
+    """Bit for bit: one process that adds up with Gloo, as two do, adds up in the same order."""
+    workdir, alone = tmp_path / 'two' / 'run', tmp_path / 'one' / 'run'
+    for folder in (workdir, alone):
+        folder.parent.mkdir()
+
+    processes = train(workdir, 2)
+    wait_for_lines(workdir, 'stage1', 1, processes)
+    for process in processes:
+        process.kill()
+    finish(processes, code=-signal.SIGKILL)
+
+    processes = train(workdir, 2)
+    wait_for_lines(workdir, 'stage1', 2, processes)
+    processes[1].send_signal(signal.SIGTERM)
+    first, second = finish(processes, code=75)
+    saved = re.search(r'saved (stage\d) at step (\d+)', first)
+    assert saved, first
+    assert second.strip() == 'SIGTERM: stopping after the step under way'
+    assert not (workdir / 'results.json').exists()
+
+    first, second = finish(train(workdir, 2))
+    assert f'{saved[1]} goes on from step {saved[2]}' in first
+    assert second == ''
+
+    finish(train(alone, 1))
+    assert outcome(workdir) == outcome(alone)
+    assert {path.name for path in workdir.iterdir()} == {path.name for path in alone.iterdir()}
+    # Only the first process has written, apart from the checkpoints.
+    writes = [(workdir.parent / f'writes{number}').read_text() for number in range(2)]
+    for name in ('config.json', 'metrics.jsonl', 'timing.jsonl', 'predictions.npz', 'results.json'):
+        assert name in writes[0]
+    assert writes[1] == ''
+
+
+@pytest.mark.parametrize(
+    ('flags', 'words'),
+    [
+        ({'coordinator': 'a:1'}, '--num_processes and --process_id must be given too'),
+        ({'num_processes': 2, 'process_id': 0}, '--coordinator must be given too'),
+        ({'coordinator': 'a', 'num_processes': 2, 'process_id': 0}, 'a; allowed: HOST:PORT'),
+        ({'coordinator': 'a:x', 'num_processes': 2, 'process_id': 0}, 'a:x; allowed: HOST:PORT'),
+        ({'coordinator': 'a:1', 'num_processes': 0, 'process_id': 0}, 'num_processes is 0'),
+        ({'coordinator': 'a:1', 'num_processes': 2, 'process_id': 2}, '2; allowed: 0 to 1'),
+        ({'coordinator': 'a:1', 'distributed': True}, '--distributed finds out by itself'),
+    ],
+)
+def test_flags_that_do_not_go_together(flags, words):
+    with pytest.raises(InputError, match=words):
+        check(**{'distributed': False} | flags)
+
+
+def test_flags_say_whether_there_are_others():
+    assert check(False) is False
+    assert check(True) is True
+    assert check(False, coordinator='10.0.0.1:1234', num_processes=2, process_id=1) is True
+
+
+def test_nobody_at_the_coordinator(monkeypatch):
+    monkeypatch.setattr(hosts, '_MEETING_SECONDS', 0.5)
+    with socket.socket() as taken:
+        taken.bind(('127.0.0.1', 0))  # bound but not listening
+        address = f'127.0.0.1:{taken.getsockname()[1]}'
+        with pytest.raises(InputError, match=f'process 0 was not found at {address} within 0.5 s'):
+            hosts.connect(address, 2, 1)
+
+
+def test_rows_of_hosts(monkeypatch):
+    class Device:
+        def __init__(self, process_index, id):
+            self.process_index, self.id = process_index, id
+
+    devices = [Device(i % 3, i) for i in range(12)]  # ids of one host need not lie side by side
+    monkeypatch.setattr(jax, 'devices', lambda: devices)
+    monkeypatch.setattr(jax, 'process_count', lambda: 3)
+    chosen = choose_devices(0)
+    assert [device.process_index for device in chosen] == [0] * 4 + [1] * 4 + [2] * 4
+    rows = []
+    for process in range(3):
+        monkeypatch.setattr(jax, 'process_index', lambda process=process: process)
+        rows += list(range(60))[local_rows(60, chosen)]
+    assert rows == list(range(60))
+    assert choose_devices(12) == chosen
+    with pytest.raises(InputError, match=r'num_devices is 4; allowed with 3 processes: 0 \(all\)'):
+        choose_devices(4)
+    devices.pop()
+    with pytest.raises(InputError, match=r'\[4, 4, 3\] devices; allowed: equally many'):
+        choose_devices(0)
