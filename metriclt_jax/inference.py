@@ -1,24 +1,30 @@
 """A trained classifier, from the work directory of a finished run."""
 
-import json
-from collections.abc import Sequence
+import hashlib
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from metriclt_jax.augment.geometry import Geometry, center
-from metriclt_jax.devices import place
+from metriclt_jax.devices import AXIS, place, split
 from metriclt_jax.errors import InputError
+from metriclt_jax.methods import METHODS
 from metriclt_jax.models import initialize
 from metriclt_jax.training.checkpoints import StageCheckpoints
-from metriclt_jax.training.stages import make_geometry, make_models, make_stages
+from metriclt_jax.training.stages import make_models, make_stages
 from metriclt_jax.training.state import create_state
-from metriclt_jax.training.workdir import read_config
+from metriclt_jax.training.workdir import read_config, read_json
+
+K = TypeVar('K')
 
 
 @dataclass(frozen=True)
@@ -27,13 +33,20 @@ class TrainedClassifier:
 
     Attributes:
         class_names: names in the order of the probabilities.
+        devices: those that share a batch; `variables` are on all of them.
+        batch_size: images in a batch, over all devices.
     """
 
     model: nn.Module
     variables: Any
     geometry: Geometry
     class_names: tuple[str, ...]
+    devices: tuple[jax.Device, ...]
     batch_size: int = 64
+
+    def __post_init__(self):
+        if self.batch_size < 1:
+            raise InputError(f'batch_size is {self.batch_size}; allowed: 1 or more')
 
     def predict(self, images: np.ndarray | Sequence[Any]) -> np.ndarray:
         """Class probabilities `[N, C]` float32.
@@ -48,56 +61,158 @@ class TrainedClassifier:
         """Features `[N, D]` float32 of the backbone; `images` as in `predict`."""
         return self._outputs(images)[1]
 
+    def predict_stream(
+        self, images: Iterable[tuple[K, Any]]
+    ) -> Iterator[tuple[tuple[K, ...], np.ndarray]]:
+        """Class probabilities of any number of images, of which few are in memory at a time.
+
+        A batch is computed while the images of the next are taken from `images`.
+
+        Args:
+            images: pairs of a key (such as a name) and an image, which is as in `predict`.
+
+        Yields:
+            For each batch, in order, the keys of its n images and their probabilities `[n, C]`.
+        """
+        for keys, (probabilities, _) in self._batches(images):
+            yield keys, probabilities
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all that decides over the probabilities: model, geometry, parameters."""
+        digest = hashlib.sha256(repr((self.model, self.geometry, self.class_names)).encode())
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self.variables):
+            digest.update(jax.tree_util.keystr(path).encode())
+            digest.update(np.asarray(leaf).tobytes())
+        return digest.hexdigest()
+
     def _outputs(self, images):
         is_sequence = hasattr(images, '__len__') and not isinstance(images, str)
         if not is_sequence or getattr(images, 'ndim', 4) == 3:
             raise InputError('one image was given; put it into a list: predict([image])')
         if not len(images):
             raise InputError('images is empty; allowed: one image or more')
-        results = []
-        for start in range(0, len(images), self.batch_size):
-            some = images[start : start + self.batch_size]
-            chunk = np.stack([_storage_image(image, self.geometry.resize) for image in some])
-            # A short last batch is filled up, so that one compiled function serves all.
-            fill = min(self.batch_size, len(images)) - len(chunk)
-            padded = np.concatenate([chunk, np.repeat(chunk[:1], fill, axis=0)])
-            outputs = _forward(self.model, self.geometry, self.variables, padded)
-            results.append([np.asarray(output)[: len(chunk)] for output in outputs])
+        results = [outputs for _, outputs in self._batches(enumerate(images))]
         return tuple(np.concatenate(output) for output in zip(*results, strict=True))
 
+    def _batches(self, images):
+        step = _make_step(self.model, self.geometry, self.devices)
+        images = iter(images)
+        size, under_way = 0, None
+        while some := list(itertools.islice(images, self.batch_size)):
+            keys, chosen = zip(*some, strict=True)
+            pixels = np.stack([_storage_image(image, self.geometry.resize) for image in chosen])
+            # A short last batch is filled up, so that one compiled function serves all.
+            size = size or -(-len(keys) // len(self.devices)) * len(self.devices)
+            filled = np.concatenate([pixels, np.repeat(pixels[:1], size - len(keys), axis=0)])
+            divided = filled.reshape(len(self.devices), -1, *pixels.shape[1:])
+            outputs = step(self.variables, jax.device_put(divided, split(self.devices)))
+            if under_way is not None:
+                yield _fetch(*under_way)
+            under_way = keys, outputs
+        if under_way is not None:
+            yield _fetch(*under_way)
 
-def load(workdir: str | Path) -> TrainedClassifier:
+
+def load(
+    workdir: str | Path,
+    *,
+    stage: str | None = None,
+    checkpoint: str = 'last',
+    devices: Sequence[jax.Device] | None = None,
+) -> TrainedClassifier:
     """The classifier that a finished run in `workdir` ended with.
 
+    Args:
+        workdir: of a run whose method is known; a file that adds a method must be imported before.
+        stage: 'stage1' or 'stage2'; the last one if None.
+        checkpoint: 'last', or 'best' for the state that was best on the validation part.
+        devices: those that share a batch; the first one of this process if None.
+
     Raises:
-        InputError: `workdir` is no work directory, or its run is not finished.
+        InputError: `workdir` is no work directory, its run is not finished or its method unknown;
+            or there is no such stage or state, or it has no trained classifier.
     """
     workdir = Path(workdir).expanduser()
-    config = read_config(workdir)
-    results_path = workdir / 'results.json'
-    if not results_path.is_file():
-        raise InputError(f'{workdir} has no results.json: its run is not finished; run it again')
-    results = json.loads(results_path.read_text())
+    config, results = finished_run(workdir)
     class_names = tuple(results['class_names'])
     stages = make_stages(config)
-    if not stages[-1].trains_classifier:
-        raise InputError(f'method {config.method} in {workdir} trains no classifier')
-    stage = stages[-1]
-    model = make_models(config, stages, len(class_names))[stage.name]
-    like = create_state(stage, initialize(model, 0), jax.random.key(0), 1, len(class_names))
-    directory = workdir / 'checkpoints' / stage.name
+    by_name = {one.name: one for one in stages}
+    name = stage or stages[-1].name
+    if name not in by_name:
+        raise InputError(f'stage is {name}; allowed in {workdir}: {", ".join(by_name)}')
+    chosen = by_name[name]
+    if not chosen.trains_classifier:
+        raise InputError(f'{name} of method {config.method} in {workdir} trains no classifier')
+    model = make_models(config, stages, len(class_names))[name]
+    like = create_state(chosen, initialize(model, 0), jax.random.key(0), 1, len(class_names))
+    devices = tuple(devices or jax.local_devices()[:1])
+    state = _restore(workdir / 'checkpoints' / name, checkpoint, place(like, devices))
+    return TrainedClassifier(model, state.variables, chosen.geometry, class_names, devices)
+
+
+def finished_run(workdir: Path) -> tuple[ConfigDict, dict[str, Any]]:
+    """Config and results of a finished run.
+
+    Raises:
+        InputError: `workdir` is no work directory, its run is not finished, or its method is of a
+            file that was not imported.
+    """
+    config = read_config(workdir)
+    if config.method not in METHODS:
+        raise InputError(
+            f'method {config.method} of {workdir} is no row of the package; import the file that '
+            'adds it, which metriclt-evaluate and metriclt-predict do with --config=FILE'
+        )
+    if not (workdir / 'results.json').is_file():
+        raise InputError(f'{workdir} has no results.json: its run is not finished; run it again')
+    return config, read_json(workdir / 'results.json')
+
+
+def read_image(path: str | os.PathLike, side: int) -> np.ndarray:
+    """The image of a file as it is stored for training, uint8 `[side, side, 3]`.
+
+    Raises:
+        InputError: the message begins with 'image PATH cannot be'.
+    """
+    from metriclt_jax.data.decoding import decode
+
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f'image {path} cannot be read: {error.strerror or error}') from None
+    return decode(content, side, str(path))[0]
+
+
+def _restore(directory, checkpoint, like):
     if not directory.exists():
-        raise InputError(f'{directory} is missing: {workdir} has no parameters to load')
+        raise InputError(f'{directory} is missing: its run has no parameters to load')
     checkpoints = StageCheckpoints(directory)
-    state = checkpoints.restore_latest_state(place(like, jax.local_devices()[:1]))
-    checkpoints.close()
-    return TrainedClassifier(model, state.variables, make_geometry(config), class_names)
+    try:
+        if checkpoint == 'last':
+            return checkpoints.restore_latest_state(like)
+        if checkpoint != 'best':
+            raise InputError(f'checkpoint is {checkpoint}; allowed: last, best')
+        if checkpoints.best_step() is None:
+            raise InputError(f'{directory} has no best state: it was never validated')
+        return checkpoints.restore_best_state(like)
+    finally:
+        checkpoints.close()
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _forward(model, geometry, variables, images):
-    outputs = model.apply(variables, center(images, geometry), train=False)
-    return jax.nn.softmax(outputs.logits), outputs.features
+@cache
+def _make_step(model, geometry, devices):
+
+    def step(variables, images):
+        outputs = model.apply(variables, center(images, geometry), train=False)
+        return jax.nn.softmax(outputs.logits), outputs.features
+
+    return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), devices=devices)
+
+
+def _fetch(keys, outputs):
+    """Waits for a batch; its outputs without the devices' axis and the filling."""
+    arrays = [np.asarray(output) for output in outputs]
+    return keys, tuple(array.reshape(-1, array.shape[-1])[: len(keys)] for array in arrays)
 
 
 def _storage_image(image: Any, side: int) -> np.ndarray:
@@ -105,17 +220,19 @@ def _storage_image(image: Any, side: int) -> np.ndarray:
 
     from metriclt_jax.data.decoding import to_storage
 
-    if isinstance(image, str | Path):
-        try:
-            with Image.open(image) as opened:
-                return to_storage(opened, side)
-        except (OSError, ValueError, SyntaxError) as error:
-            raise InputError(f'image {image} cannot be read: {error}') from None
-    if isinstance(image, Image.Image):
+    if isinstance(image, str | os.PathLike):
+        return read_image(image, side)
+    if not isinstance(image, Image.Image):
+        array = np.asarray(image)
+        if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3:
+            raise InputError(
+                f'an image has dtype {array.dtype} and shape {array.shape}; allowed: uint8 '
+                '[H, W, 3]'
+            )
+        if array.shape == (side, side, 3):
+            return array
+        image = Image.fromarray(array)
+    try:
         return to_storage(image, side)
-    array = np.asarray(image)
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3:
-        raise InputError(
-            f'an image has dtype {array.dtype} and shape {array.shape}; allowed: uint8 [H, W, 3]'
-        )
-    return to_storage(Image.fromarray(array), side)
+    except (InputError, OSError) as error:
+        raise InputError(f'an image cannot be used: {error}') from None

@@ -1,62 +1,150 @@
-"""`evaluate.py --workdir=DIR [--part=test] [--stage=...] [--checkpoint=last|best]`."""
+"""`evaluate.py --workdir=DIR [--part=PART] [--dataset=NAME]`: metrics of a finished run.
 
+On any part of the run's own data set, or on another prepared data set with the same classes.
+"""
+
+import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 from absl import flags
+from ml_collections import ConfigDict
 
+from metriclt_jax.cli import hosts as hosts_flags
 from metriclt_jax.cli import main as cli
 from metriclt_jax.errors import InputError
 
+if TYPE_CHECKING:
+    from metriclt_jax.data import Dataset
+
 _WORKDIR = flags.DEFINE_string('workdir', None, 'work directory of a finished run')
-_PART = flags.DEFINE_enum('part', 'test', ['train', 'validation', 'test'], 'what to evaluate on')
+_PART = flags.DEFINE_enum(
+    'part',
+    None,
+    ['train', 'validation', 'test', 'all'],
+    'what to evaluate on; test if not given, and all images of another data set',
+)
+_DATASET = flags.DEFINE_string(
+    'dataset', None, "another prepared data set with the same classes; the run's own if not given"
+)
+_DATA_DIR = flags.DEFINE_string('data_dir', None, 'prepared data; as in training if not given')
 _STAGE = flags.DEFINE_string('stage', None, 'stage1 or stage2; the last stage if not given')
 _CHECKPOINT = flags.DEFINE_enum('checkpoint', 'last', ['last', 'best'], 'last or best state')
 _OUTPUT = flags.DEFINE_string('output', None, 'also write the metrics to this JSON file')
-_DATA_DIR = flags.DEFINE_string('data_dir', None, 'prepared data; as in training if not given')
+_PREDICTIONS = flags.DEFINE_string(
+    'predictions', None, 'also write ids, labels, probabilities and features to this .npz file'
+)
+_CONFIG = flags.DEFINE_string(
+    'config', None, 'config file of the training, needed if the method was added in it'
+)
 flags.mark_flag_as_required('workdir')
+flags.adopt_module_key_flags(hosts_flags)
 
 
 def evaluate() -> None:
-    """Evaluates a state that a run left, on a part of its data set; prints the metrics."""
-    from rich.console import Console
-
+    """Evaluates a state that a run left, on what the flags say; prints the metrics."""
+    hosts_flags.connect()
+    from metriclt_jax import hosts
+    from metriclt_jax.devices import choose_devices
+    from metriclt_jax.inference import finished_run, load
     from metriclt_jax.reports.tables import summary_table
-    from metriclt_jax.training.results import evaluate_part, trained_states
-    from metriclt_jax.training.setup import make_run
-    from metriclt_jax.training.workdir import read_config, write_atomically
+    from metriclt_jax.training.results import evaluate_part, predictions
+    from metriclt_jax.training.setup import Run
+    from metriclt_jax.training.stages import make_stages
+    from metriclt_jax.training.workdir import write_atomically
 
     cli.keep_freed_memory()
     cli.keep_compiled_programs()
+    cli.run_config_file(_CONFIG.value)
     workdir = Path(_WORKDIR.value).expanduser()
-    output = _OUTPUT.value and Path(_OUTPUT.value).expanduser()
-    if output and not output.parent.is_dir():
-        raise InputError(f'--output is {output}; allowed: a file in a folder that exists')
-    config = read_config(workdir)
-    with config.unlocked():
-        config.num_devices = 0  # those of this machine, whatever the run was trained on
-        config.data.data_dir = _DATA_DIR.value or config.data.data_dir
-    this = make_run(config, workdir, Console())
-    stages = {stage.name: stage for stage in this.stages}
-    name = _STAGE.value or this.stages[-1].name
-    if name not in stages:
-        raise InputError(f'--stage is {name}; allowed: {", ".join(stages)}')
-    if not (workdir / 'results.json').exists():
-        raise InputError(f'the run in {workdir} is not finished; run its train command again')
-    states = trained_states(this, stages[name])
-    if _CHECKPOINT.value not in states:
-        raise InputError(f'{name} in {workdir} has no best checkpoint: it was never validated')
-    variables = states[_CHECKPOINT.value].variables
-    result = evaluate_part(this, stages[name], variables, _PART.value)
+    output = _file_to_write('output', _OUTPUT.value)
+    arrays = _file_to_write('predictions', _PREDICTIONS.value)
+    config, results = hosts.together(lambda: finished_run(workdir))
+    stages = make_stages(config)
+    name = _STAGE.value or stages[-1].name
+    devices = choose_devices()
+    classifier = load(workdir, stage=name, checkpoint=_CHECKPOINT.value, devices=devices)
+    part = _PART.value or ('all' if _DATASET.value else 'test')
+    dataset = hosts.together(lambda: _load(config.data, part, results['class_names']))
+    this = Run(
+        config=config,
+        workdir=workdir,
+        devices=devices,
+        stages=stages,
+        dataset=dataset,
+        groups=results['groups'],
+        models={name: classifier.model},
+        console=hosts.console(),
+    )
+    (stage,) = (stage for stage in stages if stage.name == name)
+    result = evaluate_part(this, stage, classifier.variables, part, features=arrays is not None)
     if result is None:
+        raise InputError(f'{dataset.name} has no {part} part to evaluate')
+
+    def write() -> None:
+        if output:
+            write_atomically(output, json.dumps(result.summary, indent=1) + '\n')
+        if arrays:
+            write_atomically(arrays, predictions(this, part, result.evaluation))
+
+    hosts.on_first(write)
+    title = f'{dataset.name} {part}, {name} {_CHECKPOINT.value}'
+    this.console.print(summary_table(result.summary, dataset.class_names, this.groups, title))
+
+
+def _load(own: ConfigDict, part: str, class_names: Sequence[str]) -> 'Dataset':
+    """The data set that the flags name, with the run's classes."""
+    from metriclt_jax.data import load_dataset
+    from metriclt_jax.data.defaults import DEFAULTS, data_config
+
+    name = _DATASET.value or own.name
+    default = data_config(name if name in DEFAULTS else 'folder')
+    data = ConfigDict(own if name == own.name else default).unlock()
+    data.name, data.resize = name, own.resize
+    data.data_dir = _DATA_DIR.value or own.data_dir
+    if part == 'all':  # divided such that every image is in one part
+        data.split, data.fractions = 'paper', (1.0, 0.0, 0.0)
+        data.multiple_of, data.imbalance_ratio = 1, 0.0
+    dataset = load_dataset(data)
+    if part == 'all':
+        dataset = dataclasses.replace(dataset, parts={'all': dataset.parts['train']})
+    return with_classes(dataset, class_names)
+
+
+def with_classes(dataset: 'Dataset', class_names: Sequence[str]) -> 'Dataset':
+    """The data set with its classes in the order of `class_names`.
+
+    Raises:
+        InputError: its classes are others.
+    """
+    more = [name for name in dataset.class_names if name not in class_names]
+    fewer = [name for name in class_names if name not in dataset.class_names]
+    if more or fewer:
+        differences = [
+            f'only {where} {"has" if len(names) == 1 else "have"} {", ".join(names)}'
+            for where, names in ((dataset.name, more), ('the run', fewer))
+            if names
+        ]
         raise InputError(
-            f'there is nothing to evaluate: {name} of {this.config.method} trained no classifier, '
-            f'or {this.dataset.name} has no {_PART.value} part'
+            f'data set {dataset.name} has other classes than the run ({"; ".join(differences)}); '
+            'allowed: the same names, in any order'
         )
-    title = f'{this.dataset.name} {_PART.value}, {name} {_CHECKPOINT.value}'
-    this.console.print(summary_table(result.summary, this.dataset.class_names, this.groups, title))
-    if output:
-        write_atomically(output, json.dumps(result.summary, indent=1) + '\n')
+    new = np.array([*map(list(class_names).index, dataset.class_names), -1], np.int32)
+    return dataclasses.replace(
+        dataset,
+        class_names=tuple(class_names),
+        labels=new[dataset.labels],  # -1 stays -1
+    )
+
+
+def _file_to_write(flag: str, value: str | None) -> Path | None:
+    path = value and Path(value).expanduser()
+    if path and (path.is_dir() or not path.parent.is_dir()):
+        raise InputError(f'--{flag} is {value}; allowed: a file in a folder that exists')
+    return path
 
 
 def main() -> None:

@@ -1,0 +1,56 @@
+"""`predict.py --workdir=DIR --images=DIR --output=FILE.csv`: class probabilities of images."""
+
+import dataclasses
+from pathlib import Path
+
+from absl import flags
+
+from metriclt_jax.cli import main as cli
+
+_WORKDIR = flags.DEFINE_string('workdir', None, 'work directory of a finished run')
+_IMAGES = flags.DEFINE_string('images', None, 'folder of images, with the folders in it')
+_OUTPUT = flags.DEFINE_string('output', None, 'CSV file to write, or to go on with')
+_SKIP_BAD_FILES = flags.DEFINE_bool(
+    'skip_bad_files', False, 'leave out files that are no readable images, and list them'
+)
+_BATCH_SIZE = flags.DEFINE_integer('batch_size', 64, 'images in a batch, over all devices')
+_CONFIG = flags.DEFINE_string(
+    'config', None, 'config file of the training, needed if the method was added in it'
+)
+flags.mark_flags_as_required(['workdir', 'images', 'output'])
+
+
+def predict() -> None:
+    """Predicts what the flags say; prints how many images were predicted and what was left out."""
+    import jax
+    from rich.console import Console
+
+    from metriclt_jax.inference import load
+    from metriclt_jax.predictions import describe, list_files, outputs_of, predict_folder
+
+    cli.keep_freed_memory()
+    cli.keep_compiled_programs()
+    cli.run_config_file(_CONFIG.value)
+    folder = Path(_IMAGES.value).expanduser()
+    list_files(folder)  # what can be wrong is said before the classifier is loaded
+    outputs_of(_OUTPUT.value, folder)
+    classifier = load(_WORKDIR.value, devices=jax.local_devices())
+    classifier = dataclasses.replace(classifier, batch_size=_BATCH_SIZE.value)
+    console = Console()
+    done = predict_folder(
+        classifier, folder, _OUTPUT.value, skip_bad_files=_SKIP_BAD_FILES.value, console=console
+    )
+    lines = [f'{done.csv} has {done.images} images']
+    if done.skipped:
+        lines[0] += f'; {len(done.skipped)} files were left out:'
+    for line in (*lines, *describe(done.skipped)):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Entry point."""
+    cli.run(predict)
+
+
+if __name__ == '__main__':
+    main()

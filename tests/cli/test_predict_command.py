@@ -1,0 +1,246 @@
+"""predict.py and evaluate.py on images from elsewhere, as a user meets them."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SMALL = [
+    f'--config={ROOT}/configs/digits_lt.py:ce_sc_crw',
+    '--config.model.options.stage_sizes=(1,)',
+    '--config.model.options.width=8',
+    '--config.stage1.epochs=6',
+    '--config.stage2.epochs=2',
+    '--config.figures=False',
+]
+pytestmark = pytest.mark.slow
+
+
+def command(script, *flags, devices=1):
+    environment = {
+        **os.environ,
+        'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+        'COLUMNS': '80',
+    }
+    words = [sys.executable, f'{ROOT}/scripts/{script}.py', *map(str, flags)]
+    return {'args': words, 'env': environment, 'text': True}
+
+
+def call(script, *flags, devices=1):
+    return subprocess.run(
+        **command(script, *flags, devices=devices), capture_output=True, timeout=300
+    )
+
+
+def assert_refused(process, *words):
+    assert process.returncode == 2, process.stderr
+    (line,) = process.stderr.strip().splitlines()
+    assert line.startswith('error: ')
+    for word in words:
+        assert word in line, line
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """A finished run, and the files of its test images in a folder a class."""
+    folder = tmp_path_factory.mktemp('predict')
+    flags = [*SMALL, f'--config.data.data_dir={folder}/data', f'--workdir={folder}/run']
+    process = call('train', *flags)
+    assert process.returncode == 0, process.stderr
+    from metriclt_jax.data.records import open_records
+
+    records = open_records('digits_lt', str(folder / 'data'))
+    examples = {example.image_id: example for example in records.read(range(len(records)))}
+    for name in trained_predictions(folder)['ids']:
+        path = folder / 'images' / str(examples[name].label) / f'{name}.png'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(examples[name].image)
+    return folder
+
+
+def trained_predictions(folder):
+    """What the training wrote down for the test part."""
+    with np.load(folder / 'run' / 'predictions.npz', allow_pickle=False) as file:
+        return dict(file)
+
+
+def read_csv(path):
+    """The probabilities of a CSV file by the ids of the images, and the header."""
+    with path.open(newline='') as file:
+        header, *rows = csv.reader(file)
+    return header, {Path(row[0]).stem: np.array(row[2:]).astype(np.float32) for row in rows}
+
+
+def predict(folder, output, *flags, images='images', devices=1):
+    flags = [f'--images={folder}/{images}', f'--output={output}', *flags]
+    return call('predict', f'--workdir={folder}/run', *flags, devices=devices)
+
+
+@pytest.mark.parametrize(('batch_size', 'devices'), [(64, 1), (50, 3)])
+def test_the_probabilities_are_those_of_the_evaluation(folder, tmp_path, batch_size, devices):
+    process = predict(folder, tmp_path / 'out.csv', f'--batch_size={batch_size}', devices=devices)
+    assert (process.returncode, process.stderr) == (0, '')
+    expected = trained_predictions(folder)
+    header, found = read_csv(tmp_path / 'out.csv')
+    results = json.loads((folder / 'run' / 'results.json').read_text())
+    assert header == ['image', 'predicted', *results['class_names']]
+    assert sorted(found) == sorted(expected['ids'])
+    np.testing.assert_allclose(
+        [found[name] for name in expected['ids']], expected['probabilities'], rtol=2e-6
+    )
+    assert process.stdout == f'{tmp_path}/out.csv has {len(found)} images\n'
+
+
+def test_broken_files_and_files_that_are_no_images(folder, tmp_path):
+    images = tmp_path / 'images'
+    shutil.copytree(folder / 'images' / '7', images)
+    good = sorted(path.stem for path in images.iterdir())
+    whole = (images / f'{good[0]}.png').read_bytes()
+    (images / 'half.png').write_bytes(whole[: len(whole) // 2])
+    (images / 'empty.jpg').touch()
+    (images / 'notes.txt').write_text('left of the lesion')
+    flags = [f'--workdir={folder}/run', f'--images={images}', f'--output={tmp_path}/out.csv']
+    refused = call('predict', *flags)
+    assert_refused(refused, 'half.png', 'empty.jpg', 'notes.txt', '3 of ', '--skip_bad_files')
+    assert [path.name for path in tmp_path.iterdir()] == ['images']
+
+    process = call('predict', *flags, '--skip_bad_files')
+    assert (process.returncode, process.stderr) == (0, '')
+    assert sorted(read_csv(tmp_path / 'out.csv')[1]) == good
+    for name in ('half.png', 'empty.jpg', 'notes.txt'):
+        assert name in process.stdout
+        assert name in (tmp_path / 'out.skipped.csv').read_text()
+
+
+def test_killed_and_started_again(folder, tmp_path):
+    flags = [
+        f'--workdir={folder}/run',
+        f'--images={folder}/images',
+        f'--output={tmp_path}/out.csv',
+        '--batch_size=1',
+    ]
+    process = subprocess.Popen(**command('predict', *flags), stdout=subprocess.DEVNULL)
+    partial = tmp_path / 'out.partial.csv'
+    while not partial.exists() or partial.read_bytes().count(b'\n') < 20:
+        assert process.poll() is None
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    rows = partial.read_bytes()
+    assert not (tmp_path / 'out.csv').exists()
+
+    again = call('predict', *flags)
+    assert again.returncode == 0, again.stderr
+    done = rows.count(b'\n') - 1
+    assert f'going on after {done} of {len(trained_predictions(folder)["ids"])}' in again.stdout
+    complete = (tmp_path / 'out.csv').read_bytes()
+    assert complete.startswith(rows[: rows.rfind(b'\n') + 1])
+    assert predict(folder, tmp_path / 'undisturbed.csv', '--batch_size=1').returncode == 0
+    assert complete == (tmp_path / 'undisturbed.csv').read_bytes()
+    assert 'nothing is predicted' in call('predict', *flags).stdout
+
+
+@pytest.mark.parametrize(
+    ('flags', 'words'),
+    [
+        ({'workdir': 'nowhere'}, ['nowhere is no work directory']),
+        ({'workdir': 'unfinished'}, ['unfinished has no results.json']),
+        ({'output': 'nowhere/out.csv'}, ['--output is', 'a folder that exists']),
+        ({'batch_size': 0}, ['batch_size is 0']),
+        ({'config': 'nowhere.py:ce'}, ['--config is', 'there is no file']),
+    ],
+)
+def test_mistakes_are_one_sentence(folder, tmp_path, flags, words):
+    (tmp_path / 'unfinished').mkdir()
+    shutil.copy(folder / 'run' / 'config.json', tmp_path / 'unfinished')
+    before = sorted(tmp_path.rglob('*'))
+    right = {'workdir': folder / 'run', 'images': folder / 'images', 'output': 'out.csv'}
+    given = {
+        name: value if name == 'batch_size' else tmp_path / value
+        for name, value in (right | flags).items()
+    }
+    process = call('predict', *(f'--{name}={value}' for name, value in given.items()))
+    assert_refused(process, *words)
+    assert sorted(tmp_path.rglob('*')) == before
+
+
+def test_evaluate_writes_the_predictions_of_the_training(folder, tmp_path):
+    process = call(
+        'evaluate', f'--workdir={folder}/run', f'--predictions={tmp_path}/predictions.npz'
+    )
+    assert process.returncode == 0, process.stderr
+    written = (tmp_path / 'predictions.npz').read_bytes()
+    assert written == (folder / 'run' / 'predictions.npz').read_bytes()
+
+
+@pytest.fixture(scope='module')
+def elsewhere(folder):
+    """The test images as data sets of their own: the same classes in another order, and fewer."""
+    prepare = ['--dataset=folder', f'--data_dir={folder}/elsewhere']
+    ten, nine = folder / 'images', folder / 'nine'
+    shutil.copytree(ten, nine, ignore=shutil.ignore_patterns('9'))
+    for name, source, classes in (
+        ('mine', ten, '9,0,8,1,7,2,6,3,5,4'),
+        ('nine', nine, '0,1,2,3,4,5,6,7,8'),
+    ):
+        flags = [f'--name={name}', f'--source={source}', f'--classes={classes}']
+        process = call('prepare_data', *prepare, *flags)
+        assert process.returncode == 0, process.stderr
+    return folder / 'elsewhere'
+
+
+def test_evaluate_on_another_data_set_with_the_same_classes(folder, elsewhere, tmp_path):
+    flags = [f'--workdir={folder}/run', f'--data_dir={elsewhere}', '--dataset=mine']
+    outputs = [f'--output={tmp_path}/out.json', f'--predictions={tmp_path}/out.npz']
+    process = call('evaluate', *flags, *outputs)
+    assert process.returncode == 0, process.stderr
+    assert 'mine all, stage2 last' in process.stdout
+    results = json.loads((folder / 'run' / 'results.json').read_text())
+    found = json.loads((tmp_path / 'out.json').read_text())
+    assert found.pop('confusion') == results['final'].pop('confusion')
+    assert found == pytest.approx(results['final'])
+    expected = trained_predictions(folder)
+    place = {name: number for number, name in enumerate(expected['ids'])}
+    with np.load(tmp_path / 'out.npz', allow_pickle=False) as file:
+        order = [place[Path(name).stem] for name in file['ids']]
+        assert sorted(order) == list(range(len(place)))
+        np.testing.assert_array_equal(file['labels'], expected['labels'][order])
+        np.testing.assert_allclose(
+            file['probabilities'], expected['probabilities'][order], rtol=2e-6
+        )
+
+    refused = call('evaluate', *flags[:2], '--dataset=nine')
+    refused.stderr = refused.stderr.splitlines()[-1]  # before it, that images are being decoded
+    assert_refused(refused, 'data set nine has other classes', 'only the run has 9')
+    assert_refused(call('evaluate', *flags[:2], '--dataset=other'), 'other is not prepared')
+    missing = f'--predictions={tmp_path}/nowhere/out.npz'
+    assert_refused(call('evaluate', *flags, missing), '--predictions is', 'a folder that exists')
+
+
+def test_a_method_that_a_config_file_adds(folder, tmp_path):
+    run = tmp_path / 'run'
+    shutil.copytree(folder / 'run', run)
+    text = (run / 'config.json').read_text()
+    (run / 'config.json').write_text(text.replace('"ce_sc_crw"', '"my_row"'))
+    config = tmp_path / 'mine.py'
+    config.write_text(
+        'from metriclt_jax.methods import METHODS\n\nMETHODS["my_row"] = METHODS["ce_sc_crw"]\n'
+    )
+    with_config = [f'--workdir={run}', f'--config={config}:my_row']
+    assert_refused(call('evaluate', *with_config[:1]), 'my_row', '--config=FILE')
+    process = call('evaluate', *with_config, f'--output={tmp_path}/out.json')
+    assert process.returncode == 0, process.stderr
+    results = json.loads((folder / 'run' / 'results.json').read_text())
+    assert json.loads((tmp_path / 'out.json').read_text()) == results['final']
+    images = [f'--images={folder}/images/3', f'--output={tmp_path}/out.csv']
+    assert_refused(call('predict', *with_config[:1], *images), 'my_row', '--config=FILE')
+    assert call('predict', *with_config, *images).returncode == 0

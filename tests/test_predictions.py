@@ -1,0 +1,255 @@
+"""A folder becomes a CSV file: complete or not there, resumable, bad files named."""
+
+import csv
+import errno
+import fcntl
+import json
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+from test_inference import SIZE, expected_probabilities, make_classifier, make_pictures
+
+from metriclt_jax import predictions
+from metriclt_jax.errors import InputError
+from metriclt_jax.predictions import describe, list_files, outputs_of, predict_folder
+
+NAMES = ['a,b.png', 'c/d.JPG', 'c/e/f.png', 'g.png', 'h "i".bmp', 'j.png', 'line\nbreak.png']
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Images of several sizes and formats, with what must be left alone between them."""
+    folder = tmp_path / 'images'
+    pictures = make_pictures([(SIZE + number, SIZE) for number in range(len(NAMES))])
+    for name, picture in zip(NAMES, pictures, strict=True):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(path)
+    (folder / '.DS_Store').write_text('hidden')
+    (folder / '.cache').mkdir()
+    (folder / '.cache' / 'x.png').write_text('hidden')
+    return folder
+
+
+@pytest.fixture
+def bad_files(folder):
+    """Three files that are no readable images, besides."""
+    whole = (folder / 'g.png').read_bytes()
+    (folder / 'c' / 'half.png').write_bytes(whole[: len(whole) // 2])
+    (folder / 'note.txt').write_text('no image')
+    (folder / 'gone.png').symlink_to('nowhere')
+    return ['c/half.png', 'gone.png', 'note.txt']
+
+
+def run(folder, output, classifier=None, **options):
+    classifier = classifier or make_classifier(batch_size=2)
+    quiet = Console(file=open(os.devnull, 'w'))  # noqa: SIM115
+    with quiet.file:
+        return predict_folder(classifier, folder, output, console=quiet, **options)
+
+
+def read(path):
+    with path.open(newline='', encoding='utf-8', errors='surrogateescape') as file:
+        return list(csv.reader(file))
+
+
+def test_a_row_an_image(folder, tmp_path):
+    done = run(folder, tmp_path / 'out.csv')
+    header, *rows = read(tmp_path / 'out.csv')
+    assert header == ['image', 'predicted', 'a', 'b', 'c']
+    assert [row[0] for row in rows] == NAMES
+    assert (done.images, done.skipped) == (len(NAMES), [])
+    classifier = make_classifier()
+    for name, predicted, *values in rows:
+        with Image.open(folder / name) as picture:
+            stored = picture.convert('RGB').resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+        expected = expected_probabilities(classifier, np.asarray(stored))
+        np.testing.assert_allclose([float(value) for value in values], expected, atol=2e-6)
+        assert predicted == 'abc'[expected.argmax()]
+    assert len({row[1] for row in rows}) > 1
+    assert sorted(path.name for path in tmp_path.glob('out*')) == ['out.csv', 'out.made_by.json']
+
+
+def test_the_numbers_lose_nothing_in_the_file(folder, tmp_path):
+    classifier = make_classifier()
+    run(folder, tmp_path / 'out.csv', classifier)
+    written = np.array([row[2:] for row in read(tmp_path / 'out.csv')[1:]]).astype(np.float32)
+    np.testing.assert_array_equal(written, classifier.predict([folder / name for name in NAMES]))
+
+
+def run_and_kill(folder, output, monkeypatch, after, **options):
+    """Has the command die when it is about to write its batch number `after` + 1."""
+    batches = []
+    rows = predictions._rows
+
+    def dying(*arguments):
+        batches.append(arguments)
+        if len(batches) > after:
+            raise KeyboardInterrupt
+        return rows(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(predictions, '_rows', dying)
+        with pytest.raises(KeyboardInterrupt):
+            run(folder, output, **options)
+    assert not output.exists()
+
+
+@pytest.mark.parametrize('rest', [b'', b'"line', b'"line\nbreak', b'j.png,a,0.', b'j.png,a,1,2,3'])
+def test_going_on_after_a_kill(folder, tmp_path, monkeypatch, rest):
+    run(folder, tmp_path / 'undisturbed.csv')
+    output, partial = tmp_path / 'out.csv', tmp_path / 'out.partial.csv'
+    run_and_kill(folder, output, monkeypatch, after=2)
+    assert [row[0] for row in read(partial)[1:]] == NAMES[:4]
+    with partial.open('ab') as file:
+        file.write(rest)
+    decoded = []
+    read_image = predictions.read_image
+    monkeypatch.setattr(
+        predictions, 'read_image', lambda *a: decoded.append(a[0].name) or read_image(*a)
+    )
+    run(folder, output, skip_bad_files=True)
+    assert sorted(decoded) == sorted(name.rpartition('/')[2] for name in NAMES[4:])
+    assert output.read_bytes() == (tmp_path / 'undisturbed.csv').read_bytes()
+    assert not partial.exists()
+    decoded.clear()
+    assert run(folder, output).images == len(NAMES)
+    assert decoded == []
+
+
+def test_bad_files_are_listed_before_anything_is_written(folder, bad_files, tmp_path, monkeypatch):
+    monkeypatch.setattr(predictions, '_predict', lambda *_: pytest.fail('something was predicted'))
+    with pytest.raises(
+        InputError, match=r'3 of 10 files in .* are no readable images, remove them'
+    ) as error:
+        run(folder, tmp_path / 'out.csv')
+    for name in bad_files:
+        assert name in str(error.value)
+    assert [path.name for path in tmp_path.iterdir()] == ['images']
+
+
+def test_bad_files_are_skipped_and_listed_when_asked(folder, bad_files, tmp_path, monkeypatch):
+    output = tmp_path / 'out.csv'
+    run_and_kill(folder, output, monkeypatch, after=1, skip_bad_files=True)
+    done = run(folder, output, skip_bad_files=True)
+    assert [row[0] for row in read(output)[1:]] == NAMES
+    assert (done.images, [name for name, _ in done.skipped]) == (len(NAMES), bad_files)
+    assert read(tmp_path / 'out.skipped.csv') == [['image', 'reason'], *done.skipped]
+    reasons = dict(done.skipped)
+    assert 'truncated' in reasons['c/half.png']
+    assert 'unknown format' in reasons['note.txt']
+    with pytest.raises(InputError, match=r'begun with --skip_bad_files and lacks 3'):
+        run(folder, output)
+    assert run(folder, output, skip_bad_files=True) == done
+
+
+def test_a_long_list_is_cut():
+    texts = list(describe([(f'{number}.png', 'is bad') for number in range(100)]))
+    assert texts[0] == '0.png (is bad)'
+    assert texts[19:] == ['19.png (is bad)', 'and 80 more']
+    assert list(describe([('0.png', 'is bad')])) == ['0.png (is bad)']
+
+
+def test_an_output_of_another_model_or_of_other_images_is_left_alone(folder, tmp_path):
+    output = tmp_path / 'out.csv'
+    run(folder, output)
+    before = output.read_bytes()
+    with pytest.raises(InputError, match=r'begun with another model'):
+        run(folder, output, make_classifier(seed=1))
+    Image.new('RGB', (9, 9)).save(folder / 'g.png')
+    with pytest.raises(InputError, match=r'begun with other files'):
+        run(folder, output)
+    (tmp_path / 'out.made_by.json').write_text('[]')
+    with pytest.raises(InputError, match=r'begun with another model'):
+        run(folder, output)
+    (tmp_path / 'out.made_by.json').unlink()
+    with pytest.raises(InputError, match=r'out\.made_by\.json, which says what made it, does not'):
+        run(folder, output)
+    assert output.read_bytes() == before
+    output.rename(tmp_path / 'out.partial.csv')
+    with pytest.raises(InputError, match=r'out\.partial\.csv exists and .*out\.made_by\.json'):
+        run(folder, output)
+    (tmp_path / 'out.partial.csv').write_text('image,predicted,a,b,c\n')  # of a kill at the start
+    run(folder, output)
+    assert output.read_bytes() != before
+
+
+def test_a_partial_file_that_something_else_changed(folder, tmp_path, monkeypatch):
+    run_and_kill(folder, tmp_path / 'out.csv', monkeypatch, after=2)
+    partial = tmp_path / 'out.partial.csv'
+    changed = partial.read_bytes().replace(b'g.png', b'"g.png"')
+    partial.write_bytes(changed)
+    with pytest.raises(InputError, match=r'changed by something else'):
+        run(folder, tmp_path / 'out.csv')
+    assert partial.read_bytes() == changed
+
+
+def test_one_process_at_a_time(folder, tmp_path):
+    with (tmp_path / 'out.partial.csv').open('ab') as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match=r'another process is writing'):
+            run(folder, tmp_path / 'out.csv')
+    assert run(folder, tmp_path / 'out.csv').images == len(NAMES)
+
+
+def test_a_full_disk_is_one_sentence(folder, tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, 'fsync', full)
+    with pytest.raises(InputError, match=r'out\.csv cannot be written: No space left'):
+        run(folder, tmp_path / 'out.csv')
+    assert not (tmp_path / 'out.csv').exists()
+
+
+def test_what_made_it_is_written_down(folder, tmp_path):
+    run(folder, tmp_path / 'out.csv')
+    made_by = json.loads((tmp_path / 'out.made_by.json').read_text())
+    assert made_by['images'] == str(folder)
+    assert made_by['class_names'] == ['a', 'b', 'c']
+    assert made_by['model_sha256'] == make_classifier().fingerprint()
+
+
+def test_names_need_not_be_utf8(tmp_path):
+    folder = tmp_path / 'images'
+    folder.mkdir()
+    name = os.fsdecode(b'\xff\xe4.png')
+    try:
+        Image.new('RGB', (9, 9)).save(folder / name, format='PNG')
+    except OSError:
+        pytest.skip('this file system wants UTF-8')
+    run(folder, tmp_path / 'out.csv')
+    assert read(tmp_path / 'out.csv')[1][0] == name
+
+
+def test_folders_that_cannot_be_used(folder, tmp_path):
+    with pytest.raises(InputError, match=r'there is no folder .*nowhere'):
+        list_files(tmp_path / 'nowhere')
+    with pytest.raises(InputError, match=r'there is no folder .*g\.png'):
+        list_files(folder / 'g.png')
+    (tmp_path / 'empty' / '.git').mkdir(parents=True)
+    (tmp_path / 'empty' / '.git' / 'x.png').touch()
+    with pytest.raises(InputError, match=r'empty has no files'):
+        list_files(tmp_path / 'empty')
+    (folder / 'c' / 'back').symlink_to(folder)
+    with pytest.raises(InputError, match=r'back is a link to a folder that it lies in'):
+        list_files(folder)
+    (folder / 'c' / 'back').unlink()
+    (folder / 'carriage\rreturn.png').touch()
+    with pytest.raises(InputError, match=r'carriage return in its name'):
+        list_files(folder)
+
+
+def test_links_to_other_folders_are_followed(folder, tmp_path):
+    (tmp_path / 'links').mkdir()
+    (tmp_path / 'links' / 'k').symlink_to(folder / 'c')
+    assert list_files(tmp_path / 'links') == ['k/d.JPG', 'k/e/f.png']
+
+
+@pytest.mark.parametrize('output', ['out.txt', 'out', 'missing/out.csv', 'images/out.csv'])
+def test_outputs_that_cannot_be(folder, tmp_path, output):
+    with pytest.raises(InputError, match=r'--output is .*; allowed|--output is .*, among'):
+        outputs_of(tmp_path / output, folder)
