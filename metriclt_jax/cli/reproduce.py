@@ -1,0 +1,85 @@
+"""`reproduce.py --table=2|3|4|5 --dataset=NAME [--seeds=3] [--scale=NAME]`, or `--figure=2`.
+
+Trains all rows of a table of the paper, or the coefficients of figure 2, on a prepared data set,
+and writes a report with the published numbers beside the reached ones. It may be stopped at any
+moment: the same command goes on, and does no finished run again.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from metriclt_jax.cli import main as cli
+from metriclt_jax.errors import InputError
+
+_TABLE = flags.DEFINE_enum('table', None, ['2', '3', '4', '5'], 'table of the paper')
+_FIGURE = flags.DEFINE_enum('figure', None, ['2'], 'figure of the paper')
+_DATASET = flags.DEFINE_string('dataset', None, 'data set: name of a file in --configs')
+_SEEDS = flags.DEFINE_integer('seeds', 3, 'runs of each row, with seeds 0, 1, ...')
+_METHODS = flags.DEFINE_string(
+    'methods', None, "rows, separated by commas, or 'all' of the package; those of the table else"
+)
+_SCALE = flags.DEFINE_string('scale', None, "scale of the config file; the file's default else")
+_PRETRAINED = flags.DEFINE_string(
+    'pretrained', None, 'ImageNet weights; {model} in it stands for the name of the backbone'
+)
+_OVERRIDE = flags.DEFINE_multi_string('override', [], 'FIELD=VALUE of the config, for all runs')
+_DATA_DIR = flags.DEFINE_string('data_dir', None, 'where prepared data sets lie')
+_WORKDIR = flags.DEFINE_string(
+    'workdir', None, 'where runs and report go; runs/reproduce/DATASET[_SCALE] else'
+)
+_CONFIGS = flags.DEFINE_string('configs', 'configs', 'folder of the config files')
+flags.mark_flag_as_required('dataset')
+
+
+def reproduce() -> int | None:
+    """Does what the flags say; prints a line for each run and where the report is."""
+    if (_TABLE.value is None) == (_FIGURE.value is None):
+        raise InputError('give either --table=2, 3, 4 or 5, or --figure=2')
+    from rich.console import Console
+
+    from metriclt_jax.reports.report import report_runs
+    from metriclt_jax.reproduction import execute, grid
+    from metriclt_jax.training.loop import Interrupted
+    from metriclt_jax.training.stages import make_stages
+
+    cli.keep_freed_memory()
+    cli.keep_compiled_programs()
+    overrides = list(_OVERRIDE.value)
+    if _DATA_DIR.value:
+        overrides.append(f'data.data_dir={_DATA_DIR.value}')
+    configs = Path(_CONFIGS.value).expanduser()
+    make_config = grid.config_maker(configs, _DATASET.value, _SCALE.value, overrides)
+    methods = grid.parse_methods(_METHODS.value)
+    if _TABLE.value:
+        table = int(_TABLE.value)
+        planned = grid.table_grid(make_config, table, _SEEDS.value, methods, _PRETRAINED.value)
+    else:
+        planned = grid.figure_grid(make_config, _SEEDS.value, methods, _PRETRAINED.value)
+    for one in planned:
+        make_stages(one.config)  # refuses what cannot be before the first run
+
+    name = '_'.join(filter(None, (_DATASET.value, _SCALE.value)))
+    root = Path(_WORKDIR.value or f'runs/reproduce/{name}').expanduser()
+    execute.check(planned, root)
+    console = Console()
+    try:
+        failures = execute.execute(planned, root, console)
+    except Interrupted as interrupted:
+        console.print(f'{interrupted}; run the same command again to go on')
+        return cli.TERMINATED
+    for failure in failures:
+        console.print(f'failed: {failure.name}: {failure.reason}', highlight=False, soft_wrap=True)
+    table = int(_TABLE.value) if _TABLE.value and _METHODS.value is None else None
+    page = report_runs(root, table=table, progress=lambda text: None)
+    console.print(f'written to {page}', highlight=False, soft_wrap=True)
+    return 1 if failures else None
+
+
+def main() -> None:
+    """Entry point."""
+    cli.run(reproduce)
+
+
+if __name__ == '__main__':
+    main()

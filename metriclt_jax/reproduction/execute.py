@@ -1,0 +1,157 @@
+"""The runs of a grid, one after the other, however often they are stopped."""
+
+import json
+import shutil
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+
+from metriclt_jax.errors import InputError
+from metriclt_jax.methods import get_method
+from metriclt_jax.reproduction.grid import PlannedRun
+from metriclt_jax.training.loop import Interrupted
+from metriclt_jax.training.run import run
+from metriclt_jax.training.workdir import config_as_json, is_made_by, write_atomically
+
+# Of stage 2's epochs to stage 1's in time: its backward pass is left out.
+_SECOND_STAGE_COST = 0.5
+
+
+class Failure(NamedTuple):
+    """A run that could not be finished, and why."""
+
+    name: str
+    reason: str
+
+
+def execute(planned: Sequence[PlannedRun], root: Path, console: Console) -> list[Failure]:
+    """Trains and evaluates what is not finished yet; goes on when a run fails.
+
+    A run whose first stage another run has trained starts from a copy of it, and ends with the
+    numbers that it would have reached alone. What a run prints goes to NAME.log.
+
+    Args:
+        planned: from `grid`.
+        root: their work directories are below it.
+        console: gets a line for each run, with the time left.
+
+    Returns:
+        The runs that failed.
+
+    Raises:
+        Interrupted: SIGTERM or Ctrl-C came; the same call goes on.
+    """
+    failures = []
+    to_do = [one for one in planned if not _is_finished(root / one.name)]
+    console.print(
+        f'{len(planned)} runs below {root}, {len(planned) - len(to_do)} of them finished',
+        highlight=False,
+        soft_wrap=True,
+    )
+    clock = _Clock([_cost(one, planned, root) for one in to_do])
+    for number, one in enumerate(to_do, start=1):
+        console.print(f'{number}/{len(to_do)} {one.name}', end=' ', highlight=False)
+        workdir = root / one.name
+        workdir.parent.mkdir(parents=True, exist_ok=True)
+        started = time.monotonic()
+        source = first_stage_of(one, planned, root)
+        if source is not None:
+            adopt_first_stage(root / source.name, workdir, one)
+        with workdir.with_name(f'{workdir.name}.log').open('a') as log:
+            try:
+                results = run(one.config, workdir, Console(file=log, width=80))
+            except Interrupted:
+                raise
+            except Exception as error:
+                traceback.print_exc(file=log)
+                failures.append(Failure(one.name, ' '.join(str(error).split()) or repr(error)))
+                outcome = 'failed'
+            else:
+                final = results['final']
+                outcome = f'MCR {100 * final["mcr_all"]:.2f}' if final else 'no classifier'
+        shared = '' if source is None else f', stage 1 of {source.name}'
+        left = clock.tick()
+        console.print(
+            f'{outcome} ({time.monotonic() - started:.0f} s{shared}); {left}',
+            highlight=False,
+            soft_wrap=True,
+        )
+    return failures
+
+
+def first_stage_of(one: PlannedRun, planned: Sequence[PlannedRun], root: Path) -> PlannedRun | None:
+    """The finished run whose first stage `one` can start from; None if there is none or no need."""
+    if (root / one.name).exists():  # it has begun, and goes on
+        return None
+    for other in planned:
+        if (
+            other is not one
+            and one.first_stage == other.first_stage
+            and _is_finished(root / other.name)
+        ):
+            return other
+    return None
+
+
+def adopt_first_stage(source: Path, workdir: Path, one: PlannedRun) -> None:
+    """Makes `workdir` the directory of a run that has just finished its first stage.
+
+    It appears in one step, when all of it is there.
+    """
+    aside = workdir.with_name(f'{workdir.name}.incomplete')
+    shutil.rmtree(aside, ignore_errors=True)
+    shutil.copytree(source / 'checkpoints' / 'stage1', aside / 'checkpoints' / 'stage1')
+    for name in ('metrics.jsonl', 'timing.jsonl'):
+        lines = (source / name).read_text().splitlines(keepends=True)
+        kept = [line for line in lines if json.loads(line)['stage'] == 'stage1']
+        (aside / name).write_text(''.join(kept))
+    if (source / 'pretrained.json').exists():
+        shutil.copy(source / 'pretrained.json', aside)
+    text = json.dumps(config_as_json(one.config), indent=2) + '\n'
+    write_atomically(aside / 'config.json', text)
+    aside.rename(workdir)
+
+
+def _is_finished(workdir: Path) -> bool:
+    return (workdir / 'results.json').exists()
+
+
+def _cost(one: PlannedRun, planned: Sequence[PlannedRun], root: Path) -> float:
+    """What is left to do in a run, in epochs of stage 1."""
+    earlier = planned[: planned.index(one)]
+    shares = any(one.first_stage == other.first_stage for other in earlier)
+    first = 0 if shares or first_stage_of(one, planned, root) else one.config.stage1.epochs
+    second = one.config.stage2.epochs if get_method(one.config.method).second_stage else 0
+    return first + _SECOND_STAGE_COST * second + 1  # compiling and evaluating
+
+
+class _Clock:
+    """The time left, from what the runs so far took for their cost."""
+
+    def __init__(self, costs: Sequence[float]) -> None:
+        self._costs, self._done, self._started = costs, 0, time.monotonic()
+
+    def tick(self) -> str:
+        self._done += 1
+        spent, left = sum(self._costs[: self._done]), sum(self._costs[self._done :])
+        minutes = (time.monotonic() - self._started) / spent * left / 60
+        return f'about {minutes:.0f} min left' if left else 'all done'
+
+
+def check(planned: Sequence[PlannedRun], root: Path) -> None:
+    """Refuses a grid whose finished or begun runs have other configs.
+
+    Raises:
+        InputError: the first of them, and the fields that differ.
+    """
+    for one in planned:
+        workdir = root / one.name
+        if workdir.exists() and any(workdir.iterdir()):
+            try:
+                is_made_by(workdir, one.config)
+            except InputError as error:
+                raise InputError(f'{one.name}: {error}') from None

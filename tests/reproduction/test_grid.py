@@ -1,0 +1,98 @@
+"""Which runs a table or a figure asks for."""
+
+from pathlib import Path
+
+import pytest
+
+from metriclt_jax.errors import InputError
+from metriclt_jax.methods import METHODS
+from metriclt_jax.reports.published import STABLE_COEFFICIENTS
+from metriclt_jax.reproduction.grid import (
+    SENSITIVITY,
+    config_maker,
+    figure_grid,
+    parse_methods,
+    table_grid,
+)
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+
+
+def names(runs):
+    return [run.name for run in runs]
+
+
+def test_table_2_has_21_rows_and_14_first_stages():
+    runs = table_grid(config_maker(CONFIGS, 'digits_lt'), 2, seeds=1)
+    assert len(runs) == 21
+    trained = []
+    for run in runs:
+        if run.first_stage not in trained:
+            trained.append(run.first_stage)
+        # Those that share one are side by side.
+        assert run.first_stage == trained[-1]
+    assert len(trained) == 14
+    assert names(runs)[:3] == ['ce/0', 'ce_crw/0', 'ce_crs/0']
+
+
+def test_a_seed_is_done_before_the_next_begins():
+    runs = table_grid(config_maker(CONFIGS, 'digits_lt'), 3, seeds=2)
+    rows = ['ce', 'ce_crw', 'ce_sc', 'sc_crw', 'ce_sc_crw']
+    assert sorted(names(runs)) == sorted(f'{row}/{seed}' for row in rows for seed in (0, 1))
+    assert [run.config.seed for run in runs] == [0] * 5 + [1] * 5
+    assert {run.config.figures for run in runs} == {False}
+
+
+def test_table_4_trains_two_backbones_from_their_own_weights():
+    make = config_maker(CONFIGS, 'skin7', 'cpu_mobilenet_v2', ['stage1.epochs=2'])
+    runs = table_grid(make, 4, seeds=1, methods=['ce_crw'], pretrained='w/{model}.pth')
+    assert names(runs) == ['densenet121/ce_crw/0', 'mobilenet_v2/ce_crw/0']
+    assert [run.config.model.pretrained for run in runs] == [
+        'w/densenet121.pth',
+        'w/mobilenet_v2.pth',
+    ]
+    assert {(run.config.stage1.epochs, run.config.augment.crop) for run in runs} == {(2, 64)}
+
+
+def test_figure_2_covers_the_range_of_each_coefficient():
+    for loss, coefficients in SENSITIVITY.values():
+        low, high = STABLE_COEFFICIENTS[loss]
+        assert {low, high} < set(coefficients)
+        assert min(coefficients) < low
+        assert max(coefficients) > high
+    runs = figure_grid(config_maker(CONFIGS, 'digits_lt'), seeds=1, methods=['ce_tp_crw'])
+    assert names(runs)[0] == 'ce_tp_crw/1e-05/0'
+    values = [run.config.metric.triplet.coefficient for run in runs]
+    assert values == list(SENSITIVITY['ce_tp_crw'][1])
+    assert len({id(run.config) for run in runs}) == 5
+
+
+def test_methods_of_a_flag():
+    assert parse_methods(None) is None
+    assert parse_methods('ce,ce_crw,ce') == ['ce', 'ce_crw']
+    assert parse_methods('all') == list(METHODS)
+    with pytest.raises(InputError, match="method 'nothing' is unknown"):
+        parse_methods('ce,nothing')
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (('digits',), r'there is no config file .*digits\.py; allowed as --dataset: .*digits_lt'),
+        (('digits_lt', 'huge'), "scale 'huge' is unknown here"),
+        (('digits_lt', None, ['stage1']), "--override is 'stage1'; allowed: FIELD=VALUE"),
+        (('digits_lt', None, ['stage1=3']), 'stage1 is a group of fields'),
+        (('digits_lt', None, ['stage1.length=3']), 'there is no field stage1.length'),
+        (('digits_lt', None, ['seed.a=3']), 'there is no field seed.a'),
+        (('digits_lt', None, ['stage1.epochs=many']), "'stage1.epochs=many', which cannot be its"),
+        (('digits_lt', None, ['stage1.epochs=0.5']), "'stage1.epochs=0.5', which cannot be its"),
+    ],
+)
+def test_what_cannot_be_is_refused(arguments, message):
+    with pytest.raises(InputError, match=message):
+        table_grid(config_maker(CONFIGS, *arguments), 3, seeds=1)
+
+
+def test_the_number_of_seeds():
+    with pytest.raises(InputError, match='--seeds is 0; allowed: 1 or more'):
+        table_grid(config_maker(CONFIGS, 'digits_lt'), 3, seeds=0)

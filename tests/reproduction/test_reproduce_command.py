@@ -1,0 +1,127 @@
+"""The command, stopped and started: nothing is done twice, and nothing comes out differently."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SMALL = [
+    '--override=model.options.stage_sizes=(1,)',
+    '--override=model.options.width=4',
+    '--override=stage1.epochs=3',
+    '--override=stage1.warmup_epochs=1',
+    '--override=stage2.epochs=1',
+    '--override=checkpoint_every=1',
+]
+ROWS = 'ce,ce_crw,ce_ct_crw,ce_tau'
+
+
+def start(folder, workdir, *flags):
+    command = [sys.executable, ROOT / 'scripts' / 'reproduce.py', '--dataset=digits_lt']
+    command += [f'--data_dir={folder}/data', f'--workdir={workdir}', *SMALL, *flags]
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finish(*arguments):
+    process = start(*arguments)
+    output, _ = process.communicate(timeout=400)
+    return process.returncode, output
+
+
+def outcome(workdir):
+    """The results of all runs, and the files of the report."""
+    results = {}
+    for path in sorted(workdir.glob('*/*/results.json')):
+        content = json.loads(path.read_text())
+        content.pop('seconds')
+        results[path.parent.relative_to(workdir).as_posix()] = content
+    report = {path.name: path.read_bytes() for path in (workdir / 'report').glob('*.csv')}
+    return results, report
+
+
+@pytest.fixture(scope='module')
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('grid')
+    code, output = finish(folder, folder / 'runs', '--table=2', f'--methods={ROWS}', '--seeds=1')
+    assert code == 0, output
+    return folder, output
+
+
+@pytest.mark.slow
+def test_the_runs_are_those_of_train(undisturbed):
+    folder, output = undisturbed
+    results, report = outcome(folder / 'runs')
+    assert set(results) == {'ce/0', 'ce_crw/0', 'ce_ct_crw/0', 'ce_tau/0'}
+    assert output.count('stage 1 of ce/0') == 2
+    assert {'results.csv', 'differences.csv'} <= set(report)
+    assert (folder / 'runs' / 'report' / 'report.html').is_file()
+
+    # One of those that took over their first stage, trained by itself.
+    config = f'--config={ROOT}/configs/digits_lt.py:ce_crw'
+    flags = [flag.replace('--override=', '--config.') for flag in SMALL]
+    command = [sys.executable, ROOT / 'scripts' / 'train.py', config, f'--workdir={folder}/alone']
+    command += [f'--config.data.data_dir={folder}/data', '--config.figures=False', *flags]
+    subprocess.run(command, check=True, capture_output=True)
+    alone = json.loads((folder / 'alone' / 'results.json').read_text())
+    alone.pop('seconds')
+    assert alone == results['ce_crw/0']
+    for name in ('metrics.jsonl', 'predictions.npz'):
+        mine = (folder / 'runs' / 'ce_crw' / '0' / name).read_bytes()
+        assert mine == (folder / 'alone' / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_killed_three_times_it_ends_as_if_undisturbed(undisturbed):
+    folder, _ = undisturbed
+    workdir = folder / 'killed'
+    flags = ['--table=2', f'--methods={ROWS}', '--seeds=1']
+    finished = 0
+    for _ in range(3):
+        process = start(folder, workdir, *flags)
+        deadline = time.monotonic() + 200
+        while process.poll() is None and time.monotonic() < deadline:
+            if len(list(workdir.glob('*/*/results.json'))) > finished:
+                break
+            time.sleep(0.1)
+        time.sleep(random.uniform(0, 2))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        finished = len(list(workdir.glob('*/*/results.json')))
+        assert finished
+    times = {path: path.stat().st_mtime_ns for path in workdir.glob('*/*/results.json')}
+    code, output = finish(folder, workdir, *flags)
+    assert code == 0, output
+    assert f'4 runs below {workdir}, {finished} of them finished' in output
+    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
+    assert outcome(workdir) == outcome(folder / 'runs')
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_is_reported_at_the_end(undisturbed):
+    folder, _ = undisturbed
+    flags = ['--table=3', '--methods=ce,ce_ct_crw', '--seeds=1']
+    diverging = '--override=metric.center.coefficient=1e38'
+    code, output = finish(folder, folder / 'failing', *flags, diverging)
+    assert code == 1
+    assert 'failed: ce_ct_crw/0: the loss of stage1 is' in output
+    assert (folder / 'failing' / 'ce' / '0' / 'results.json').is_file()
+    assert (folder / 'failing' / 'report' / 'report.html').is_file()
+
+
+@pytest.mark.slow
+def test_a_grid_with_other_fields_is_refused(undisturbed):
+    folder, _ = undisturbed
+    code, output = finish(
+        folder, folder / 'runs', '--table=2', '--methods=ce', '--override=stage1.nesterov=True'
+    )
+    assert code == 2
+    assert 'ce/0: ' in output
+    assert 'stage1.nesterov' in output
