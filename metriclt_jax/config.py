@@ -113,7 +113,7 @@ def paper_config() -> ml_collections.ConfigDict:
 
     config.second_heads = heads = ml_collections.ConfigDict()  # of stage 2, where computed
     heads.tau_normalized = ml_collections.ConfigDict({'tau': 1.0})  # power of the norms
-    heads.logit_adjusted = ml_collections.ConfigDict({'tau': 1.0})  # factor of the log priors
+    heads.adjusted_post_hoc = ml_collections.ConfigDict({'tau': 1.0})  # factor of the log priors
     heads.nearest_class_mean = ml_collections.ConfigDict({'scale': 30.0})  # of the cosines
 
     config.evaluation = evaluation = ml_collections.ConfigDict()
@@ -210,14 +210,19 @@ def validate(config: ml_collections.ConfigDict) -> None:
     validate_data(config.data)
     _choice(config, 'weighting.balanced', 'inverse_frequency', 'effective_number')
     _choice(config, 'metric.triplet.mining', 'batch_hard', 'batch_all')
-    for name in ('focal.gamma', 'ldam.max_margin', 'cosface.margin', 'arcface.margin'):
+    for name in (
+        'focal.gamma',
+        'ldam.max_margin',
+        'cosface.margin',
+        'arcface.margin',
+        'logit_adjusted.tau',
+    ):
         _at_least(config, f'classification.{name}', 0)
+    for name in ('tau_normalized', 'adjusted_post_hoc'):
+        _at_least(config, f'second_heads.{name}.tau', 0)
+    _above_zero(config, 'second_heads.nearest_class_mean.scale')
     for name in ('ldam', 'cosface', 'arcface'):
-        scale = config.classification[name].scale
-        if not scale > 0:
-            raise InputError(
-                f'config field classification.{name}.scale is {scale}; allowed: above 0'
-            )
+        _above_zero(config, f'classification.{name}.scale')
     margin = config.classification.arcface.margin
     if not margin < math.pi:
         raise InputError(
@@ -248,11 +253,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
         _at_least(config, field, 0)
     for name in ('supervised_contrastive', 'balanced_contrastive'):
         contrastive = config.metric[name]
-        if not contrastive.temperature > 0:
-            raise InputError(
-                f'config field metric.{name}.temperature is {contrastive.temperature}; allowed: '
-                'above 0'
-            )
+        _above_zero(config, f'metric.{name}.temperature')
         if not contrastive.projection:
             raise InputError(
                 f'config field metric.{name}.projection is empty; allowed: one width or more'
@@ -305,6 +306,12 @@ def _below_one(config: Mapping[str, Any], field: str) -> None:
     value = _value(config, field)
     if not 0 <= value < 1:
         raise InputError(f'config field {field} is {value}; allowed: 0 or more and below 1')
+
+
+def _above_zero(config: Mapping[str, Any], field: str) -> None:
+    value = _value(config, field)
+    if not 0 < value < math.inf:
+        raise InputError(f'config field {field} is {value}; allowed: above 0')
 
 
 def _at_least(config: Mapping[str, Any], field: str, low: float) -> None:

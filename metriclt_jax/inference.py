@@ -74,7 +74,10 @@ class TrainedClassifier:
         Yields:
             For each batch, in order, the keys of its n images and their probabilities `[n, C]`.
         """
-        for keys, (probabilities, _) in self._batches(images):
+        # Whole batches only: others compile to programs that round in other ways.
+        devices = len(self.devices)
+        size = -(-self.batch_size // devices) * devices
+        for keys, (probabilities, _) in self._batches(images, size):
             yield keys, probabilities
 
     def fingerprint(self) -> str:
@@ -94,10 +97,10 @@ class TrainedClassifier:
         results = [outputs for _, outputs in self._batches(enumerate(images))]
         return tuple(np.concatenate(output) for output in zip(*results, strict=True))
 
-    def _batches(self, images):
+    def _batches(self, images, size=0):
         step = _make_step(self.model, self.geometry, self.devices)
         images = iter(images)
-        size, under_way = 0, None
+        under_way = None
         while some := list(itertools.islice(images, self.batch_size)):
             keys, chosen = zip(*some, strict=True)
             pixels = np.stack([_storage_image(image, self.geometry.resize) for image in chosen])

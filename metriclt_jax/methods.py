@@ -94,7 +94,7 @@ METHODS = {
     'ce_lws': Method(second_stage=SecondStage(sampler='class_balanced', head='rescaled')),
     'ce_tau': Method(second_stage=SecondStage(head='tau_normalized')),
     'ce_ncm': Method(second_stage=SecondStage(head='nearest_class_mean')),
-    'ce_la': Method(second_stage=SecondStage(head='logit_adjusted')),  # post hoc
+    'ce_la': Method(second_stage=SecondStage(head='adjusted_post_hoc')),
     # Table 3, where it has further rows.
     'ce_sc': Method(metric='supervised_contrastive'),
     'sc_crw': Method(None, metric='supervised_contrastive', second_stage=CRW),

@@ -38,10 +38,10 @@ def reproduce() -> int | None:
         raise InputError('give either --table=2, 3, 4 or 5, or --figure=2')
     from rich.console import Console
 
+    from metriclt_jax.reports.paper_tables import methods_of
     from metriclt_jax.reports.report import report_runs
     from metriclt_jax.reproduction import execute, grid
     from metriclt_jax.training.loop import Interrupted
-    from metriclt_jax.training.stages import make_stages
 
     cli.keep_freed_memory()
     cli.keep_compiled_programs()
@@ -56,9 +56,7 @@ def reproduce() -> int | None:
         planned = grid.table_grid(make_config, table, _SEEDS.value, methods, _PRETRAINED.value)
     else:
         planned = grid.figure_grid(make_config, _SEEDS.value, methods, _PRETRAINED.value)
-    for one in planned:
-        make_stages(one.config)  # refuses what cannot be before the first run
-
+    grid.refuse_impossible(planned)
     name = '_'.join(filter(None, (_DATASET.value, _SCALE.value)))
     root = Path(_WORKDIR.value or f'runs/reproduce/{name}').expanduser()
     execute.check(planned, root)
@@ -70,7 +68,9 @@ def reproduce() -> int | None:
         return cli.TERMINATED
     for failure in failures:
         console.print(f'failed: {failure.name}: {failure.reason}', highlight=False, soft_wrap=True)
-    table = int(_TABLE.value) if _TABLE.value and _METHODS.value is None else None
+    table = int(_TABLE.value) if _TABLE.value else None
+    if table and not set(methods or ()) <= set(methods_of(table)):
+        table = None  # rows that the paper does not have
     page = report_runs(root, table=table, progress=lambda text: None)
     console.print(f'written to {page}', highlight=False, soft_wrap=True)
     return 1 if failures else None

@@ -1,6 +1,7 @@
 """A data set as the rest of the package sees it: images, labels and the parts, as arrays."""
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -41,6 +42,15 @@ class Dataset:
     def train_counts(self) -> np.ndarray:
         """Training images of each class, int64 `[C]`."""
         return np.bincount(self.labels[self.parts['train']], minlength=len(self.class_names))
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over pixels (their CRC-32), ids, labels and parts."""
+        digest = hashlib.sha256(repr(self.class_names).encode())
+        for array in (self.images.crc32, self.ids, self.labels, *self.parts.values()):
+            digest.update(f'{array.shape} {array.dtype}'.encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
 
 
 def load_dataset(config: ConfigDict) -> Dataset:

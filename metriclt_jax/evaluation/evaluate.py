@@ -84,6 +84,8 @@ def evaluate(
     for batch in prefetch_to_devices(batches, devices):
         confusion, probabilities, feature = step(variables, batch)
         results.append((confusion, probabilities, feature if features else None))
+        if len(results) > 1:  # the devices compute on, and keep one batch
+            results[-2] = jax.device_get(results[-2])
     count = len(dataset.parts[part])
 
     def gather(arrays):

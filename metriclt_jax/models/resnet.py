@@ -174,6 +174,11 @@ class ResNet(nn.Module):
         conv1 = conv(self.width, size, stride, padding, name='conv1')
         bn1 = norm(name='bn1')
         batches = images if isinstance(images, tuple) else (images,)
+        if len(batches) not in (1, self.branches):
+            raise InputError(
+                f'{len(batches)} batches were given; allowed: one, or one for each of the '
+                f'{self.branches} branches'
+            )
         maps = tuple(nn.relu(bn1(conv1(batch), train)) for batch in batches)
         if self.stem == 'imagenet':
             maps = tuple(max_pool(x, window=3, stride=2, padding=1) for x in maps)

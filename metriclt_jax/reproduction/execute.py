@@ -1,5 +1,6 @@
 """The runs of a grid, one after the other, however often they are stopped."""
 
+import fcntl
 import json
 import shutil
 import time
@@ -11,10 +12,10 @@ from typing import NamedTuple
 from rich.console import Console
 
 from metriclt_jax.errors import InputError
-from metriclt_jax.methods import get_method
 from metriclt_jax.reproduction.grid import PlannedRun
 from metriclt_jax.training.loop import Interrupted
 from metriclt_jax.training.run import run
+from metriclt_jax.training.stages import make_stages
 from metriclt_jax.training.workdir import config_as_json, is_made_by, write_atomically
 
 # Of stage 2's epochs to stage 1's in time: its backward pass is left out.
@@ -43,8 +44,21 @@ def execute(planned: Sequence[PlannedRun], root: Path, console: Console) -> list
         The runs that failed.
 
     Raises:
+        InputError: another process does that below the same root.
         Interrupted: SIGTERM or Ctrl-C came; the same call goes on.
     """
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / '.lock').open('a') as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f'another process reproduces in {root}; wait for it or use another --workdir'
+            ) from None
+        return _execute(planned, root, console)
+
+
+def _execute(planned: Sequence[PlannedRun], root: Path, console: Console) -> list[Failure]:
     failures = []
     to_do = [one for one in planned if not _is_finished(root / one.name)]
     console.print(
@@ -59,12 +73,13 @@ def execute(planned: Sequence[PlannedRun], root: Path, console: Console) -> list
         workdir.parent.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
         source = first_stage_of(one, planned, root)
-        if source is not None:
-            adopt_first_stage(root / source.name, workdir, one)
         with workdir.with_name(f'{workdir.name}.log').open('a') as log:
             try:
+                if source is not None:
+                    adopt_first_stage(root / source.name, workdir, one)
                 results = run(one.config, workdir, Console(file=log, width=80))
             except Interrupted:
+                console.print('stopped')
                 raise
             except Exception as error:
                 traceback.print_exc(file=log)
@@ -88,11 +103,10 @@ def first_stage_of(one: PlannedRun, planned: Sequence[PlannedRun], root: Path) -
     if (root / one.name).exists():  # it has begun, and goes on
         return None
     for other in planned:
-        if (
-            other is not one
-            and one.first_stage == other.first_stage
-            and _is_finished(root / other.name)
-        ):
+        same = other is not one and other.first_stage == one.first_stage
+        workdir = root / other.name
+        # Checkpoints may have been removed to save space.
+        if same and _is_finished(workdir) and (workdir / 'checkpoints' / 'stage1').is_dir():
             return other
     return None
 
@@ -109,8 +123,9 @@ def adopt_first_stage(source: Path, workdir: Path, one: PlannedRun) -> None:
         lines = (source / name).read_text().splitlines(keepends=True)
         kept = [line for line in lines if json.loads(line)['stage'] == 'stage1']
         (aside / name).write_text(''.join(kept))
-    if (source / 'pretrained.json').exists():
-        shutil.copy(source / 'pretrained.json', aside)
+    for name in ('pretrained.json', 'data.json'):
+        if (source / name).exists():
+            shutil.copy(source / name, aside)
     text = json.dumps(config_as_json(one.config), indent=2) + '\n'
     write_atomically(aside / 'config.json', text)
     aside.rename(workdir)
@@ -125,7 +140,7 @@ def _cost(one: PlannedRun, planned: Sequence[PlannedRun], root: Path) -> float:
     earlier = planned[: planned.index(one)]
     shares = any(one.first_stage == other.first_stage for other in earlier)
     first = 0 if shares or first_stage_of(one, planned, root) else one.config.stage1.epochs
-    second = one.config.stage2.epochs if get_method(one.config.method).second_stage else 0
+    second = sum(stage.epochs for stage in make_stages(one.config)[1:])
     return first + _SECOND_STAGE_COST * second + 1  # compiling and evaluating
 
 

@@ -1,6 +1,7 @@
 """Which runs a table or a figure of the paper asks for, as data."""
 
 import ast
+import contextlib
 import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -9,10 +10,12 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from metriclt_jax.config import validate
 from metriclt_jax.errors import InputError
 from metriclt_jax.methods import METHODS, get_method
 from metriclt_jax.reports.paper_tables import methods_of
 from metriclt_jax.reports.published import distinct, table_values
+from metriclt_jax.training.stages import make_models, make_stages
 from metriclt_jax.training.workdir import config_as_json
 
 # What a config makes of a method's name.
@@ -24,6 +27,13 @@ SENSITIVITY = {
     'ce_ct_crw': ('center', (0.00001, 0.00005, 0.001, 0.004, 0.02)),
     'ce_tp_crw': ('triplet', (0.00001, 0.00005, 0.001, 0.01, 0.05)),
     'ce_sc_crw': ('supervised_contrastive', (0.01, 0.04, 1.0, 1.8, 5.0)),
+}
+
+
+_OF_THE_GRID = {
+    'method': '--methods',
+    'seed': '--seeds',
+    'figures': 'no flag: the report draws the figures',
 }
 
 
@@ -86,6 +96,8 @@ def _override(config: ConfigDict, text: str) -> None:
     field, equals, value = text.partition('=')
     if not equals:
         raise InputError(f'--override is {text!r}; allowed: FIELD=VALUE, as stage1.epochs=20')
+    if field in _OF_THE_GRID:
+        raise InputError(f'--override is {text!r}; {field} is set by {_OF_THE_GRID[field]}')
     *groups, name = field.split('.')
     try:
         group = config
@@ -98,9 +110,12 @@ def _override(config: ConfigDict, text: str) -> None:
         ) from None
     if isinstance(old, ConfigDict):
         raise InputError(f'--override is {text!r}; {field} is a group of fields')
+    if not isinstance(old, str):
+        with contextlib.suppress(ValueError, SyntaxError):  # a text without quotation marks
+            value = ast.literal_eval(value)
     try:
-        group[name] = value if isinstance(old, str) else ast.literal_eval(value)
-    except (ValueError, SyntaxError, TypeError) as error:
+        group[name] = value
+    except (ValueError, TypeError) as error:
         reason = ' '.join(str(error).split())
         raise InputError(f'--override is {text!r}, which cannot be its value: {reason}') from None
 
@@ -160,8 +175,12 @@ def figure_grid(
             loss, coefficients = SENSITIVITY[method]
             for coefficient in coefficients:
                 config = _copy(make_config(method), seed, None, pretrained)
-                config.metric[loss].coefficient = coefficient
-                runs.append(PlannedRun(f'{method}/{coefficient:g}/{seed}', config))
+                # The default is also a run of the tables.
+                is_default = config.metric[loss].coefficient == coefficient
+                name = f'{method}/{seed}' if is_default else f'{method}/{coefficient:g}/{seed}'
+                with config.unlocked():
+                    config.metric[loss].coefficient = coefficient
+                runs.append(PlannedRun(name, config))
     return runs
 
 
@@ -176,6 +195,27 @@ def first_stages_together(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
         else:
             groups.append([run])
     return [run for group in groups for run in group]
+
+
+def refuse_impossible(planned: Sequence[PlannedRun]) -> None:
+    """Checks all configs as far as that is possible without data.
+
+    Raises:
+        InputError: the rows that cannot be trained, why the first of them cannot, and the
+            `--methods` that leaves them out.
+    """
+    reasons = {}
+    for one in planned:
+        try:
+            validate(one.config)
+            make_models(one.config, make_stages(one.config), num_classes=2)
+        except InputError as error:
+            reasons.setdefault(one.config.method, str(error))
+    if not reasons:
+        return
+    rest = dict.fromkeys(one.config.method for one in planned if one.config.method not in reasons)
+    text = f'{", ".join(reasons)} cannot be trained here: {next(iter(reasons.values()))}'
+    raise InputError(text + (f'; allowed: --methods={",".join(rest)}' if rest else ''))
 
 
 def parse_methods(text: str | None) -> list[str] | None:

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from metriclt_jax import hosts
+from metriclt_jax.errors import InputError
 from metriclt_jax.evaluation.evaluate import Evaluation
 from metriclt_jax.models.pretrained import Pretrained
 from metriclt_jax.training.loop import Interrupted, train_stage
@@ -70,6 +71,7 @@ def run(config: ConfigDict, workdir: str | Path, console: Console | None = None)
         metrics.resume(steps)
         timing.resume(steps)
         earlier = sum(line['seconds'] for line in timing.lines)
+        hosts.on_first(lambda: _require_same_data(this))
         start = _describe_start(this, pretrained)
         variables = pretrained and pretrained.variables
         terminated: list[bool] = []
@@ -79,6 +81,7 @@ def run(config: ConfigDict, workdir: str | Path, console: Console | None = None)
         this.console.print('evaluating the trained stages')
         with _stopping(lambda: _stop_evaluating(terminated)):
             results, final = evaluate_stages(this, lambda: _check_stop(terminated))
+            _check_stop(terminated)
             hosts.on_first(lambda: _write_outputs(this, metrics, results, final))
         results['pretrained'] = start
         results['seconds'] = round(earlier + time.monotonic() - started, 1)
@@ -98,6 +101,18 @@ def _prepare(config: ConfigDict, workdir: Path, console: Console) -> Run:
     this = make_run(config, workdir, console)
     check_batches(this)
     return this
+
+
+def _require_same_data(this: Run) -> None:
+    """Checks that a run goes on with the images that it began with, wherever they lie now."""
+    path = this.workdir / 'data.json'
+    now = {'sha256': this.dataset.fingerprint}
+    if path.exists() and read_json(path) != now:
+        raise InputError(
+            f'the images or parts of {this.dataset.name} in {this.config.data.data_dir} are not '
+            f'those that the run in {this.workdir} began with; use them, or another --workdir'
+        )
+    write_atomically(path, json.dumps(now) + '\n')
 
 
 def _describe_start(this: Run, pretrained: Pretrained | None) -> dict[str, str] | None:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from metriclt_jax.errors import InputError
+from metriclt_jax import losses
 
 Head = dict[str, jax.Array]
 
@@ -60,14 +60,14 @@ def tau_normalized(head: Head, tau: float) -> Head:
     return {'kernel': kernel / norms**tau, 'bias': jnp.zeros_like(head['bias'])}
 
 
-def logit_adjusted(head: Head, counts: np.ndarray, tau: float) -> Head:
+def adjusted_post_hoc(head: Head, counts: np.ndarray, tau: float) -> Head:
     """Logits minus tau times the log of the class priors (Menon et al. 2021, equation 9).
 
     `head` has `kernel` `[D, C]` and `bias` `[C]`; `counts` `[C]` are the training images of each
     class, and a prior is a share of them.
     """
-    priors = jnp.asarray(counts / np.sum(counts), jnp.float32)
-    return {'kernel': jnp.asarray(head['kernel']), 'bias': head['bias'] - tau * jnp.log(priors)}
+    bias = losses.adjust_logits(jnp.asarray(head['bias'])[None], counts, tau)[0]
+    return {'kernel': jnp.asarray(head['kernel']), 'bias': bias}
 
 
 def nearest_class_mean(features: np.ndarray, labels: np.ndarray, num_classes: int) -> Head:
@@ -86,8 +86,8 @@ def _tau_normalized(config: ConfigDict) -> HeadRule:
     return HeadRule(lambda head, counts, features: tau_normalized(head, config.tau))
 
 
-def _logit_adjusted(config: ConfigDict) -> HeadRule:
-    return HeadRule(lambda head, counts, features: logit_adjusted(head, counts, config.tau))
+def _adjusted_post_hoc(config: ConfigDict) -> HeadRule:
+    return HeadRule(lambda head, counts, features: adjusted_post_hoc(head, counts, config.tau))
 
 
 def _nearest_class_mean(config: ConfigDict) -> HeadRule:
@@ -99,17 +99,11 @@ def _nearest_class_mean(config: ConfigDict) -> HeadRule:
 
 HEAD_RULES = {
     'tau_normalized': _tau_normalized,
-    'logit_adjusted': _logit_adjusted,
+    'adjusted_post_hoc': _adjusted_post_hoc,
     'nearest_class_mean': _nearest_class_mean,
 }
 
 
 def make_head_rule(name: str, config: ConfigDict) -> HeadRule | None:
     """The rule `name` with its fields of `config.second_heads`; None for a head that is trained."""
-    if name not in HEAD_RULES:
-        return None
-    if name == 'nearest_class_mean' and not config[name].scale > 0:
-        raise InputError(
-            f'config field second_heads.{name}.scale is {config[name].scale}; allowed: above 0'
-        )
-    return HEAD_RULES[name](config[name])
+    return HEAD_RULES[name](config[name]) if name in HEAD_RULES else None

@@ -11,7 +11,7 @@ from metriclt_jax.augment.mixing import MIXINGS, Mixing
 from metriclt_jax.data.sampling import SAMPLERS
 from metriclt_jax.devices import AXIS
 from metriclt_jax.errors import InputError
-from metriclt_jax.methods import Method, get_method
+from metriclt_jax.methods import Method, SecondStage, get_method
 from metriclt_jax.models import Classifier, create_model
 from metriclt_jax.models.classifier import BACKBONES, options_of
 from metriclt_jax.training.objectives import (
@@ -243,6 +243,27 @@ def _check_row(name: str, method: Method) -> None:
             raise InputError(
                 f'{field} of method {name} is {value!r}; allowed: {", ".join(map(str, allowed))}'
             )
+    if method.classification is None and method.metric is None:
+        raise InputError(
+            f'method {name} has neither classification nor metric; allowed: one or both'
+        )
+    weighs = method.classification is not None and method.weighting != 'uniform'
+    for field, value, default in (
+        ('weighting', method.weighting, 'uniform' if method.classification is None else None),
+        ('deferred', method.deferred, None if weighs else False),
+        ('normalize_weights', method.normalize_weights, None if weighs else True),
+    ):
+        if default is not None and value != default:
+            raise InputError(
+                f'{field} of method {name} is {value!r}, but stage 1 has no class weights; '
+                f'allowed: {default!r}'
+            )
+    second = method.second_stage
+    if second is not None and second.head in HEAD_RULES and second != SecondStage(head=second.head):
+        raise InputError(
+            f'second_stage of method {name} has a sampler or weights, but {second.head} is '
+            'computed without training; allowed: neither'
+        )
     if method.mixing == 'balanced_mixup' and method.sampler == 'class_balanced':
         raise InputError(
             f'sampler of method {name} is class_balanced, as that of the second batch of '

@@ -126,7 +126,7 @@ def test_killed_and_started_again(folder, tmp_path):
         f'--workdir={folder}/run',
         f'--images={folder}/images',
         f'--output={tmp_path}/out.csv',
-        '--batch_size=1',
+        '--batch_size=7',
     ]
     process = subprocess.Popen(**command('predict', *flags), stdout=subprocess.DEVNULL)
     partial = tmp_path / 'out.partial.csv'
@@ -144,7 +144,7 @@ def test_killed_and_started_again(folder, tmp_path):
     assert f'going on after {done} of {len(trained_predictions(folder)["ids"])}' in again.stdout
     complete = (tmp_path / 'out.csv').read_bytes()
     assert complete.startswith(rows[: rows.rfind(b'\n') + 1])
-    assert predict(folder, tmp_path / 'undisturbed.csv', '--batch_size=1').returncode == 0
+    assert predict(folder, tmp_path / 'undisturbed.csv', '--batch_size=7').returncode == 0
     assert complete == (tmp_path / 'undisturbed.csv').read_bytes()
     assert 'nothing is predicted' in call('predict', *flags).stdout
 

@@ -116,6 +116,7 @@ def test_a_run_writes_what_the_readme_says(trained):
         '.lock',
         'checkpoints',
         'config.json',
+        'data.json',
         'figures',
         'metrics.jsonl',
         'predictions.npz',

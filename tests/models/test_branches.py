@@ -124,5 +124,8 @@ def test_a_network_without_branches_becomes_one_with():
 def test_branches_are_at_least_one():
     with pytest.raises(InputError, match='branches is 0; it must be at least 1'):
         create_model('resnet18', 3, branches=0)
+    model, variables = make(2)
+    with pytest.raises(InputError, match='3 batches were given; allowed: one, or one for each of'):
+        model.apply(variables, (FIRST, FIRST, FIRST))
     with pytest.raises(InputError, match="unknown option of mobilenet_v2 'branches'"):
         create_model('mobilenet_v2', 3, branches=2)

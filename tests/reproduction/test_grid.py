@@ -12,6 +12,7 @@ from metriclt_jax.reproduction.grid import (
     config_maker,
     figure_grid,
     parse_methods,
+    refuse_impossible,
     table_grid,
 )
 
@@ -62,9 +63,46 @@ def test_figure_2_covers_the_range_of_each_coefficient():
         assert max(coefficients) > high
     runs = figure_grid(config_maker(CONFIGS, 'digits_lt'), seeds=1, methods=['ce_tp_crw'])
     assert names(runs)[0] == 'ce_tp_crw/1e-05/0'
+    assert names(runs)[2] == 'ce_tp_crw/0'  # the default: the same run as in the tables
     values = [run.config.metric.triplet.coefficient for run in runs]
     assert values == list(SENSITIVITY['ce_tp_crw'][1])
     assert len({id(run.config) for run in runs}) == 5
+
+
+def test_a_first_stage_is_shared_only_where_all_of_it_is_the_same():
+    def of(method, *overrides):
+        make = config_maker(CONFIGS, 'digits_lt', None, overrides)
+        (run,) = table_grid(make, 2, seeds=1, methods=[method])
+        return run.first_stage
+
+    plain = of('ce')
+    for method in ('ce_crw', 'ce_crs', 'ce_tau', 'ce_lws'):
+        assert of(method) == plain
+    assert of('ce_crw', 'stage2.epochs=3', 'second_heads.tau_normalized.tau=0.5') == plain
+    for method in ('rs', 'rw', 'ce_drw', 'mixup', 'focal', 'bbn', 'ce_sc_crw'):
+        assert of(method) != plain
+    for override in (
+        'stage1.epochs=3',
+        'data.imbalance_ratio=10.0',
+        'augment.crop=8',
+        'model.options.width=8',
+        'num_devices=1',
+        'evaluation.every=1',
+        'weighting.beta=0.99',
+    ):
+        assert of('ce', override) != plain
+
+
+def test_rows_that_cannot_be_are_all_named_before_anything_is_trained():
+    make = config_maker(CONFIGS, 'skin7', 'cpu_mobilenet_v2')
+    runs = table_grid(make, 2, seeds=1, methods=['ce', 'bbn', 'rw'])
+    with pytest.raises(InputError, match=r'bbn cannot be trained here: .*allowed: --methods=ce,rw'):
+        refuse_impossible(runs)
+    refuse_impossible(table_grid(make, 4, seeds=1))
+    make = config_maker(CONFIGS, 'digits_lt', None, ['second_heads.tau_normalized.tau=-3.0'])
+    runs = table_grid(make, 2, seeds=1)
+    with pytest.raises(InputError, match=r'second_heads.tau_normalized.tau is -3.0'):
+        refuse_impossible(runs)
 
 
 def test_methods_of_a_flag():
@@ -85,6 +123,9 @@ def test_methods_of_a_flag():
         (('digits_lt', None, ['stage1.length=3']), 'there is no field stage1.length'),
         (('digits_lt', None, ['seed.a=3']), 'there is no field seed.a'),
         (('digits_lt', None, ['stage1.epochs=many']), "'stage1.epochs=many', which cannot be its"),
+        (('digits_lt', None, ['seed=5']), "--override is 'seed=5'; seed is set by --seeds"),
+        (('digits_lt', None, ['method=rw']), 'method is set by --methods'),
+        (('digits_lt', None, ['model.options.width=x']), "'model.options.width=x', which cannot"),
         (('digits_lt', None, ['stage1.epochs=0.5']), "'stage1.epochs=0.5', which cannot be its"),
     ],
 )

@@ -84,18 +84,23 @@ def test_killed_three_times_it_ends_as_if_undisturbed(undisturbed):
     workdir = folder / 'killed'
     flags = ['--table=2', f'--methods={ROWS}', '--seeds=1']
     finished = 0
-    for _ in range(3):
+    seed = random.SystemRandom().randrange(10**6)
+    print('seed of the moments', seed)
+    moments = random.Random(seed)
+    for attempt in range(3):
         process = start(folder, workdir, *flags)
         deadline = time.monotonic() + 200
         while process.poll() is None and time.monotonic() < deadline:
-            if len(list(workdir.glob('*/*/results.json'))) > finished:
+            begun = list(workdir.glob('ce/0/metrics.jsonl'))
+            done = len(list(workdir.glob('*/*/results.json')))
+            if begun if attempt == 0 else done > finished:
                 break
-            time.sleep(0.1)
-        time.sleep(random.uniform(0, 2))
+            time.sleep(0.05)
+        time.sleep(moments.uniform(0, 0.5))
         process.send_signal(signal.SIGKILL)
         process.communicate()
+        assert process.returncode == -signal.SIGKILL
         finished = len(list(workdir.glob('*/*/results.json')))
-        assert finished
     times = {path: path.stat().st_mtime_ns for path in workdir.glob('*/*/results.json')}
     code, output = finish(folder, workdir, *flags)
     assert code == 0, output

@@ -213,9 +213,17 @@ def test_mixed_images_have_no_metric_loss(monkeypatch):
             Method(None, metric='center', second_stage=SecondStage(head='rescaled')),
             r'second_stage.head of method mine is rescaled, which needs a linear head that stage 1',
         ),
+        (Method(None), 'method mine has neither classification nor metric'),
+        (Method(None, metric='center', weighting='balanced'), 'weighting of method mine is'),
+        (Method(deferred=True), r'deferred of method mine is True, .*allowed: False'),
+        (Method(normalize_weights=False), r'normalize_weights of method mine is False'),
+        (
+            Method(second_stage=SecondStage('class_balanced', head='tau_normalized')),
+            r'second_stage of method mine has a sampler or weights, but tau_normalized is',
+        ),
         (Method(bilateral=True, mixing='mixup'), r'method mine is bilateral; allowed: a class'),
         (Method(bilateral=True, sampler='reversed'), r'method mine is bilateral'),
-        (Method(None, bilateral=True), r'method mine is bilateral'),
+        (Method(None, metric='center', bilateral=True), r'method mine is bilateral'),
     ],
 )
 def test_a_row_with_a_typing_error_is_refused(row, message, monkeypatch):

@@ -1,0 +1,91 @@
+"""What a grid makes of runs that fail, were cut off, or lack their checkpoints."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from metriclt_jax.errors import InputError
+from metriclt_jax.reproduction import execute as module
+from metriclt_jax.reproduction.execute import execute
+from metriclt_jax.reproduction.grid import config_maker, table_grid
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+
+
+@pytest.fixture
+def planned():
+    make = config_maker(CONFIGS, 'digits_lt')
+    return table_grid(make, 2, seeds=1, methods=['ce', 'ce_crw', 'rw'])
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Runs that write what a run writes, and what their work directories held at the start."""
+    seen = {}
+
+    def run(config, workdir, console):
+        seen[config.method] = sorted(p.name for p in workdir.iterdir()) if workdir.exists() else []
+        stage1 = workdir / 'checkpoints' / 'stage1'
+        stage1.mkdir(parents=True, exist_ok=True)
+        for name in ('metrics.jsonl', 'timing.jsonl'):
+            lines = [json.dumps({'stage': stage, 'epoch': 1}) for stage in ('stage1', 'stage2')]
+            (workdir / name).write_text('\n'.join(lines) + '\n')
+        (workdir / 'results.json').write_text('{}')
+        return {'final': {'mcr_all': 0.5}}
+
+    monkeypatch.setattr(module, 'run', run)
+    return seen
+
+
+def call(planned, root):
+    console = Console(file=io.StringIO())
+    failures = execute(planned, root, console)
+    return failures, console.file.getvalue()
+
+
+def test_a_first_stage_is_taken_over_without_its_second(planned, started, tmp_path):
+    # What a kill in the middle of taking over leaves.
+    (tmp_path / 'ce_crw' / '0.incomplete' / 'checkpoints').mkdir(parents=True)
+    (tmp_path / 'ce_crw' / '0.incomplete' / 'metrics.jsonl').write_text('half a li')
+    failures, text = call(planned, tmp_path)
+    assert failures == []
+    taken = ['checkpoints', 'config.json', 'metrics.jsonl', 'timing.jsonl']
+    assert started == {'ce': [], 'ce_crw': taken, 'rw': []}
+    assert 'stage 1 of ce/0' in text
+    assert json.loads((tmp_path / 'ce_crw' / '0' / 'config.json').read_text())['method'] == 'ce_crw'
+    assert not (tmp_path / 'ce_crw' / '0.incomplete').exists()
+    started.clear()
+    assert call(planned, tmp_path)[0] == []
+    assert started == {}
+
+
+def test_a_run_without_checkpoints_shares_nothing(planned, started, tmp_path):
+    call(planned[:1], tmp_path)
+    (tmp_path / 'ce' / '0' / 'checkpoints' / 'stage1').rmdir()
+    started.clear()
+    assert call(planned, tmp_path)[0] == []
+    assert started == {'ce_crw': [], 'rw': []}
+
+
+def test_what_goes_wrong_in_taking_over_is_a_failure_of_that_run(planned, started, tmp_path):
+    call(planned[:1], tmp_path)
+    (tmp_path / 'ce' / '0' / 'metrics.jsonl').unlink()
+    failures, _ = call(planned, tmp_path)
+    assert [failure.name for failure in failures] == ['ce_crw/0']
+    assert 'metrics.jsonl' in failures[0].reason
+    assert (tmp_path / 'rw' / '0' / 'results.json').exists()
+
+
+def test_two_grids_in_one_folder(planned, started, tmp_path, monkeypatch):
+    run = module.run
+
+    def meanwhile(*arguments):
+        with pytest.raises(InputError, match='another process reproduces in'):
+            execute(planned, tmp_path, Console(file=io.StringIO()))
+        return run(*arguments)
+
+    monkeypatch.setattr(module, 'run', meanwhile)
+    assert call(planned[:1], tmp_path)[0] == []
