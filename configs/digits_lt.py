@@ -3,7 +3,7 @@
 python scripts/train.py --config=configs/digits_lt.py:ce_sc_crw --workdir=runs/digits
 
 Expect 87.8 % of mean class recall after stage 1 and 92.5 % after stage 2 (mean of seeds 0 to 2), in
-45 s on two cores of an AMD EPYC, jax 0.10.2, 2026-11-23.
+48 s on two cores of an AMD EPYC, jax 0.10.2, 2026-11-23.
 """
 
 from metriclt_jax.config import apply_argument, paper_config

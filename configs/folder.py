@@ -9,7 +9,8 @@ With another name than `mine`, train with `--config.data.name=NAME`.
 The default is the paper's recipe (ImageNet's ResNet50, 224 px, 100 + 10 epochs) and its split: of
 each class 75 % for training, 5 % for validation and 20 % for the test, by image. Where the CSV has
 patients, `--config.data.split=grouped` keeps each in one part, and where it has parts of its own,
-`--config.data.split=official` takes those. What to expect depends on the images: start with
+`--config.data.split=official` takes those (with `--config.data.validation_parts='()'` where none is
+for validation). What to expect depends on the images: start with
 `ce_crw` beside `ce_sc_crw`. `scale=cpu` is a small variant from scratch for a laptop.
 
 MCR major and minor are the recall of the most and of the least frequent class: with more classes,

@@ -76,6 +76,28 @@ def test_what_differs_between_the_data_sets_of_the_paper(
     assert (config.model.name, config.model.pretrained) == ('resnet50', '')
 
 
+@pytest.mark.parametrize(
+    ('argument', 'name', 'groups'),
+    [
+        ('ce', 'dermamnist', (3, 3)),
+        ('ce,set=bloodmnist', 'bloodmnist', (3, 3)),
+        ('ce,set=breastmnist,scale=cpu', 'breastmnist', (1, 1)),
+        ('ce,scale=cpu,set=octmnist', 'octmnist', (1, 1)),
+    ],
+)
+def test_the_sets_of_one_config_have_groups_that_fit_their_classes(argument, name, groups):
+    config = load(FOLDER / 'medmnist.py', argument)
+    assert (config.method, config.data.name, config.data.split) == ('ce', name, 'official')
+    assert (config.data.major, config.data.minor) == groups
+    assert config.augment.crop == (28 if 'scale=cpu' in argument else 224)
+
+
+@pytest.mark.parametrize('argument', ['ce,set=chestmnist', 'ce,set=octmnist,set=bloodmnist'])
+def test_sets_that_one_config_does_not_have(argument):
+    with pytest.raises(InputError, match='allowed: one of set=dermamnist, set=bloodmnist, '):
+        load(FOLDER / 'medmnist.py', argument)
+
+
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
 def test_a_config_file_opens_with_its_commands_and_what_to_expect(path):
     documentation = ' '.join(path.read_text().split('"""')[1].split())

@@ -4,14 +4,18 @@ For images of your own: --dataset=folder --name=NAME --source=DIR [--labels=FILE
 then has data.name=NAME.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 from rich.console import Console
 
 from metriclt_jax.cli import main as cli
 from metriclt_jax.data import preparation, records, remote
+from metriclt_jax.data.dataset import class_groups, divide
 from metriclt_jax.data.defaults import data_config
 from metriclt_jax.errors import InputError
 from metriclt_jax.reports.dataset import describe
@@ -56,22 +60,59 @@ def prepare_data() -> None:
     config = data_config(dataset)
     config.name, config.data_dir = name, data_dir
     try:
-        _describe(config)
+        _describe(config, dataset)
     except (InputError, OSError) as error:
         print(f'It cannot be shown as the config divides it by default: {error}')
 
 
-def _describe(config: ConfigDict) -> None:
-    """Prints table 1 of the data set and says where its picture is; both are made once."""
+def _describe(config: ConfigDict, dataset: str) -> None:
+    """Prints table 1 of the data set and says where its picture is; both are made once.
+
+    Images of one's own whose source names parts are shown in these.
+    """
     folder = Path(records.folder(config.name, remote.local_folder(config.data_dir)))
     picture, text = folder / 'classes.png', folder / 'classes.txt'
     if text.exists():
         print(text.read_text(), end='')
     else:
+        source = records.open_records(config.name, config.data_dir)
+        columns = records.read_columns(source)
         console = Console(record=True)
-        describe(config, console, picture)
+        if dataset == 'folder' and np.any(columns[2] != ''):
+            fields = _official(columns[2])
+            config.update(fields)
+            shown = ', '.join(f'data.{field}={value}' for field, value in fields.items())
+            console.print(f'By the parts of the source ({shown}):')
+        try:
+            describe(config, console, picture, columns)
+        except InputError as error:
+            works = _other_splits(config, source.class_names, columns)
+            raise InputError(f'{error} ({works})') from error
         text.write_text(console.export_text())
     print(f'its classes and some of their images: {picture}')
+
+
+def _official(parts: np.ndarray) -> dict[str, Any]:
+    """The fields that take the parts of the source; a validation part only where there is one."""
+    return {'split': 'official'} | ({} if 'validation' in parts else {'validation_parts': ()})
+
+
+def _other_splits(
+    config: ConfigDict, class_names: Sequence[str], columns: Sequence[np.ndarray]
+) -> str:
+    """Says which splits but for the one of `config` work."""
+    working = []
+    for fields in ({'split': 'paper'}, _official(columns[2]), {'split': 'grouped'}):
+        other = ConfigDict(config).unlock()
+        other.update(fields)
+        try:
+            _, labels, parts = divide(other, class_names, *columns)
+            class_groups(other, np.bincount(labels[parts['train']], minlength=len(class_names)))
+        except InputError:
+            continue
+        if other.split != config.split:
+            working.append(f'data.split={other.split}')
+    return f'{" and ".join(working) or "no other data.split"} would work'
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from metriclt_jax.config import validate_data
 from metriclt_jax.data import long_tail, preparation, records, splits
-from metriclt_jax.data.cache import Images, open_cache
+from metriclt_jax.data.cache import Images, cache_path, open_cache
 from metriclt_jax.errors import InputError
 from metriclt_jax.evaluation import metrics
 
@@ -66,6 +66,10 @@ def load_dataset(config: ConfigDict) -> Dataset:
     if config.name == 'digits_lt':
         preparation.prepare(config.name, None, config.data_dir)
     source = records.open_records(config.name, config.data_dir)
+    if not cache_path(config.name, config.resize, config.data_dir).exists():
+        # What cannot be divided is refused before gigabytes are decoded.
+        names, labels, parts = divide(config, source.class_names, *records.read_columns(source))
+        class_groups(config, np.bincount(labels[parts['train']], minlength=len(names)))
     cache = open_cache(source, config.resize, config.data_dir)
     class_names, labels, parts = divide(
         config, source.class_names, cache.labels, cache.groups, cache.parts
@@ -175,16 +179,18 @@ def _stratified(config, class_names, labels, groups, official):
 
 def _grouped(config, class_names, labels, groups, official):
     if not np.any(groups != ''):
+        allowed = 'paper or official' if np.any(official != '') else 'paper'
         raise InputError(
-            f"data.split is 'grouped'; allowed: paper or official, as {config.name} has no groups"
+            f"data.split is 'grouped'; allowed: {allowed}, as {config.name} has no groups"
         )
     return splits.grouped(labels, groups, config.fractions, config.split_seed, class_names)
 
 
 def _official(config, class_names, labels, groups, official):
     if not np.any(official != ''):
+        allowed = 'paper or grouped' if np.any(groups != '') else 'paper'
         raise InputError(
-            f"data.split is 'official'; allowed: paper or grouped, as the source of {config.name} "
+            f"data.split is 'official'; allowed: {allowed}, as the source of {config.name} "
             'names no parts'
         )
     return splits.official(official, {part: config[f'{part}_parts'] for part in splits.PARTS})

@@ -44,6 +44,8 @@ _DAMAGE = (
     Image.DecompressionBombError,
 )
 
+_NAMED = 20  # files in a message
+
 T = TypeVar('T')
 U = TypeVar('U')
 
@@ -100,12 +102,24 @@ def check_images(
         on_checked: is called with each file that can be read, in order.
 
     Raises:
-        InputError: names the first file that cannot be read.
+        InputError: says how many files cannot be read and names the first ones.
     """
+    problems = []
     with ThreadPoolExecutor() as pool:
-        checked = progress(in_order(pool, _check, paths), 'Checking images', len(paths))
-        for path, _ in zip(paths, checked, strict=True):
-            on_checked(path)
+        checked = progress(in_order(pool, _problem, paths), 'Checking images', len(paths))
+        for path, problem in zip(paths, checked, strict=True):
+            if problem:
+                problems.append(problem)
+            else:
+                on_checked(path)
+    if len(problems) == 1:
+        raise InputError(problems[0])
+    if problems:
+        more = f'; and {len(problems) - _NAMED} more' if len(problems) > _NAMED else ''
+        raise InputError(
+            f'{len(problems)} of {len(paths)} images cannot be read: '
+            f'{"; ".join(problems[:_NAMED])}{more}'
+        )
 
 
 def in_order(
@@ -123,6 +137,15 @@ def in_order(
     finally:
         for future in waiting:
             future.cancel()
+
+
+def _problem(path: Path) -> str:
+    """Returns why `decode` would refuse a file; '' if it would not."""
+    try:
+        _check(path)
+    except InputError as error:
+        return str(error)
+    return ''
 
 
 def _check(path: Path) -> None:

@@ -70,8 +70,8 @@ def prepare(
         **options: further arguments of the reader.
 
     Raises:
-        InputError: unknown data set, a source that is not as expected, or a folder that cannot be
-            written to.
+        InputError: unknown data set, a source that is not as expected or not the one that was
+            prepared under this name, or a folder that cannot be written to.
     """
     if dataset not in READERS:
         raise InputError(f'the data set is {dataset!r}; allowed: {", ".join(READERS)}')
@@ -80,12 +80,18 @@ def prepare(
         raise InputError(
             f'the name of the data set is {name!r}; allowed: letters, digits and _, a letter first'
         )
-    path = records.folder(name, data_dir)
-    if records.are_complete(path):
-        _require_same_dataset(path, dataset)
-        return path
+    if name in READERS and name != dataset:
+        raise InputError(
+            f'the name of the data set is {name!r}, which is another data set; allowed: a name '
+            'that is not ' + ', '.join(READERS)
+        )
     for option in options.keys() - inspect.signature(READERS[dataset]).parameters.keys():
         raise InputError(f'{dataset} has no option {option}; allowed: without it')
+    path = records.folder(name, data_dir)
+    origin = _origin(source, **options)
+    if records.are_complete(path):
+        _require_same(name, path, dataset, origin)
+        return path
     original = READERS[dataset](source, **options)
     if not original.count:
         raise InputError(f'the source {source} of {name} has no images; it needs at least one')
@@ -96,10 +102,10 @@ def prepare(
             if not records.are_complete(path):
                 if remote.is_remote(path):  # a copy here is of records that were removed there
                     shutil.rmtree(local, ignore_errors=True)
-                _write(original, local, name, dataset, announce)
+                _write(original, local, name, dataset, origin, announce)
                 if remote.is_remote(path):
                     records.upload(local, path)
-        _require_same_dataset(path, dataset)
+        _require_same(name, path, dataset, origin)
     except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError of array_record
         raise InputError(f'{name} cannot be prepared in {data_dir}: {error}') from error
     return path
@@ -111,15 +117,21 @@ def is_prepared(name: str, data_dir: os.PathLike | str) -> bool:
 
 
 def _write(
-    original: Source, path: Path, name: str, dataset: str, announce: Callable[[str], None]
+    original: Source,
+    path: Path,
+    name: str,
+    dataset: str,
+    origin: Mapping[str, Any],
+    announce: Callable[[str], None],
 ) -> None:
     if path.exists():
         raise InputError(f'{path} is in the way: it is not a prepared data set; remove it first')
     needed = original.num_bytes + _OVERHEAD * original.count + _FILE_OVERHEAD
     free = remote.require_space(path.parent, needed, name)
     announce(
-        f'{name}: {original.count:,} images of {len(original.class_names)} classes; writes up to '
-        f'{needed / 2**20:,.0f} MiB to {path} ({free / 2**20:,.0f} MiB are free)'
+        f'{name}: {original.count:,} images of {len(original.class_names)} classes'
+        f'{", " * bool(original.note)}{original.note}; writes up to {needed / 2**20:,.0f} MiB to '
+        f'{path} ({free / 2**20:,.0f} MiB are free)'
     )
     checked = path.parent / '.checked'
     _check_images(original.files, checked)
@@ -132,6 +144,7 @@ def _write(
             original.count,
             original.num_bytes,
             dataset,
+            origin,
         )
     checked.unlink(missing_ok=True)
 
@@ -156,10 +169,41 @@ def _state(file: Path) -> str:
     return f'{stat.st_size} {stat.st_mtime_ns} {os.path.realpath(file)!r}'
 
 
-def _require_same_dataset(path: os.PathLike | str, dataset: str) -> None:
-    prepared = records.read_metadata(path)['dataset']
-    if prepared != dataset:
+def _origin(
+    source: str | None,
+    labels: str | None = None,
+    classes: Sequence[str] = (),
+    **_: Any,
+) -> dict[str, Any]:
+    """Returns what was given of that which decides what the records hold."""
+
+    def resolved(path: str) -> str:
+        return os.path.realpath(Path(path).expanduser())
+
+    paths = {'source': source, 'labels': labels}
+    origin: dict[str, Any] = {key: resolved(path) for key, path in paths.items() if path}
+    return origin | ({'classes': list(classes)} if classes else {})
+
+
+def _require_same(
+    name: str, path: os.PathLike | str, dataset: str, origin: Mapping[str, Any]
+) -> None:
+    """Raises `InputError` if the records are not of this data set, or not of what was given."""
+    prepared = records.read_metadata(path)
+    if prepared['dataset'] != dataset:
         raise InputError(
-            f'{path} is a prepared {prepared}, not {dataset}; allowed: another name (--name), or '
-            'remove that folder'
+            f'{path} is a prepared {prepared["dataset"]}, not {dataset}; allowed: another name '
+            '(--name), or remove that folder'
         )
+    kept = prepared['origin']
+    for key in origin:
+        if origin[key] != kept.get(key):
+            shown = [_shown(key, value) for key, value in kept.items()] or ['no source']
+            raise InputError(
+                f'{name} is already prepared in {path} from {", ".join(shown)}, not from '
+                f'{_shown(key, origin[key])}; delete that folder or use another --name'
+            )
+
+
+def _shown(key: str, value: Any) -> str:
+    return value if key == 'source' else f'{key} {value}'

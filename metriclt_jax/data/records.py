@@ -19,10 +19,11 @@ import math
 import os
 import shlex
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from etils import epath
 
 from metriclt_jax.data import remote
@@ -109,16 +110,33 @@ def open_records(name: str, data_dir: os.PathLike | str) -> Records:
     """
     path = folder(name, data_dir)
     if not are_complete(path):
+        from metriclt_jax.data.preparation import READERS  # which imports this module
+
+        dataset = name if name in READERS else f'folder --name={name}'
         root = shlex.quote(str(epath.Path(data_dir).expanduser()))
         raise InputError(
             f'data set {name} is not prepared in data.data_dir {data_dir}; name the folder where '
             'it is, or prepare it with: '
-            f'metriclt-prepare-data --dataset={name} --source=DIR --data_dir={root} '
-            f'(images of your own: --dataset=folder --name={name})'
+            f'metriclt-prepare-data --dataset={dataset} --source=DIR --data_dir={root}'
         )
     if remote.is_remote(path):
         path = _local_copy(name, path, remote.local_folder(data_dir))
     return _open(name, Path(path))
+
+
+def read_columns(source: Records) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns what is known of all images without decoding them.
+
+    Returns:
+        Labels int32 `[N]`, groups str `[N]` and official parts str `[N]`.
+    """
+    columns = []
+    chunks = range(0, len(source), 256)
+    for start in progress(chunks, f'Reading the labels of {source.name}', len(chunks)):
+        examples = source.read(range(start, min(start + 256, len(source))))
+        columns += [(example.label, example.group, example.part) for example in examples]
+    labels, groups, parts = zip(*columns, strict=True)
+    return np.array(labels, np.int32), np.array(groups, str), np.array(parts, str)
 
 
 def write(
@@ -129,6 +147,7 @@ def write(
     count: int,
     num_bytes: int,
     dataset: str,
+    origin: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes the records of a data set, file after file, with bounded memory.
 
@@ -140,6 +159,7 @@ def write(
         count: of the examples.
         num_bytes: of their images, about.
         dataset: what the original files are; is kept with the records, as is their fingerprint.
+        origin: where they came from, in terms of JSON; is kept, too.
 
     Raises:
         OSError, RuntimeError: the files cannot be written (array_record raises the latter).
@@ -170,7 +190,10 @@ def write(
         version=VERSION,
         split_infos=[tfds.core.SplitInfo(name=SPLIT, shard_lengths=sizes, num_bytes=num_bytes)],
         metadata=tfds.core.MetadataDict(
-            dataset=dataset, class_names=list(class_names), fingerprint=digest.hexdigest()
+            dataset=dataset,
+            class_names=list(class_names),
+            fingerprint=digest.hexdigest(),
+            origin=dict(origin or {}),
         ),
         disable_shuffling=True,
         check_data=False,  # it would do that through TensorFlow
@@ -178,10 +201,14 @@ def write(
 
 
 def read_metadata(path: os.PathLike | str) -> dict[str, Any]:
-    """Returns 'dataset', 'class_names' and 'fingerprint' of records; the folder may be remote."""
+    """Returns what `write` keeps with the records, whose folder may be remote.
+
+    That is 'dataset', 'class_names', 'fingerprint', and 'origin' (empty where it was not kept).
+    """
     with _damage_explained(path):
         metadata = json.loads(remote.read_text(epath.Path(path) / 'metadata.json'))
-        return {key: metadata[key] for key in ('dataset', 'class_names', 'fingerprint')}
+        kept = {key: metadata[key] for key in ('dataset', 'class_names', 'fingerprint')}
+        return kept | {'origin': metadata.get('origin', {})}
 
 
 @contextlib.contextmanager

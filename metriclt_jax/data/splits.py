@@ -144,13 +144,14 @@ def official(named: np.ndarray, names: Mapping[str, Sequence[str]]) -> dict[str,
     [1, 3]
     """
     there = sorted(set(named.tolist()) - {''})
+    or_none = dict.fromkeys(PARTS, '') | {'validation': ', or () for no validation part'}
     taken = [name for part in PARTS for name in names[part]]
     for part in PARTS:
         for name in names[part]:
             if name not in there:
                 raise InputError(
                     f'data.{part}_parts has {name!r}, which the data set does not; '
-                    f'allowed: {", ".join(there)}'
+                    f'allowed: {", ".join(there)}{or_none[part]}'
                 )
             if taken.count(name) > 1:
                 raise InputError(
@@ -171,7 +172,9 @@ def _targets(
             if fraction > 0 and count == 0:
                 raise InputError(
                     f'class {name} has {sum(counts)} images, too few for data.fractions '
-                    f'{tuple(fractions)}: none is left for the {part} part'
+                    f'{tuple(fractions)}: none is left for the {part} part; allowed: other '
+                    'data.fractions, such as (0.75, 0.0, 0.25) without a validation part, or '
+                    'data.split=official where the data set has parts'
                 )
     return targets
 

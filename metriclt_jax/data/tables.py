@@ -29,12 +29,15 @@ def read_csv(
         with path.open(newline='', encoding='utf-8-sig') as file:
             reader = csv.DictReader(file)
             header, rows = reader.fieldnames or (), list(reader)
+    except FileNotFoundError as error:
+        raise InputError(f'there is no file {path}') from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f'{path} cannot be read as a CSV file: {error}') from error
     for column in columns:
         if column not in header:
             raise InputError(
-                f'{path} has no column {column!r}; it needs the columns {", ".join(columns)}'
+                f'{path} has no column {column!r}; it needs the columns {", ".join(columns)}, '
+                f'separated by commas, and has {", ".join(header) or "none"}'
             )
     if not rows:
         raise InputError(f'{path} has no rows; it needs one an image')

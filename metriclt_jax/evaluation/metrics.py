@@ -116,8 +116,8 @@ def class_groups(train_counts: ArrayLike, major: int = 3, minor: int = 3) -> dic
     order = _head_to_tail(train_counts)
     if major < 1 or minor < 1 or major + minor > len(order):
         raise InputError(
-            f'class groups are {major} major and {minor} minor of {len(order)} classes; '
-            'allowed: 1 or more in each group and none in both'
+            f'data.major is {major} and data.minor is {minor}, for {len(order)} classes; allowed: '
+            '1 or more each, and together at most as many as there are classes'
         )
     return {'major': order[:major], 'minor': order[-minor:]}
 

@@ -3,7 +3,6 @@
 import math
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,35 +15,40 @@ from rich.table import Table
 from metriclt_jax.data import records
 from metriclt_jax.data.dataset import class_groups, divide
 from metriclt_jax.data.decoding import decode
-from metriclt_jax.data.progress import progress
 from metriclt_jax.data.seeding import generator
 from metriclt_jax.data.splits import PARTS
+from metriclt_jax.reports.drawing import BLUE, GREEN, GREY, ORANGE, RED, SKY, save
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# The palette of Okabe and Ito, which colour-blind people can tell apart.
-_PART_COLOURS = {'train': '#56B4E9', 'validation': '#E69F00', 'test': '#999999'}
-_GROUP_COLOURS = {'major': '#0072B2', 'medium': '#009E73', 'minor': '#D55E00'}
+_PART_COLOURS = {'train': SKY, 'validation': ORANGE, 'test': GREY}
+_GROUP_COLOURS = {'major': BLUE, 'medium': GREEN, 'minor': RED}
 _FEW = 12  # classes that have room for large samples
 _ROWS = 40  # more classes than these go into a further column
 _LOG_FROM = 20  # ratio of the largest and the smallest class
 _PIXELS = 128  # side of a sample
 
 
-def describe(config: ConfigDict, console: Console, path: str | os.PathLike) -> None:
+def describe(
+    config: ConfigDict,
+    console: Console,
+    path: str | os.PathLike,
+    columns: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
+) -> None:
     """Prints table 1 of a prepared data set and draws its picture.
 
     Args:
         config: as for `data.load_dataset`; nothing is decoded but the samples.
         console: to print to.
         path: the PNG to write.
+        columns: what `records.read_columns` gives, if the caller has it.
 
     Raises:
         InputError: the data set is not prepared, or cannot be divided in this way.
     """
     source = records.open_records(config.name, config.data_dir)
-    labels, groups_of_images, official = _columns(source)
+    labels, groups_of_images, official = columns or records.read_columns(source)
     class_names, labels, parts = divide(
         config, source.class_names, labels, groups_of_images, official
     )
@@ -117,11 +121,7 @@ def picture(
         samples: for each class some images, uint8 `[S, S, 3]`, S as for the others.
         path: the PNG to write.
     """
-    path = Path(path)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    figure = _draw(name, class_names, counts, groups, samples)
-    figure.savefig(temporary, format='png', dpi=150)
-    temporary.replace(path)
+    save(_draw(name, class_names, counts, groups, samples), path)
 
 
 def _draw(
@@ -206,7 +206,8 @@ def _draw_bars(axes, labels: Sequence[int], counts: Mapping[str, np.ndarray], si
     drawn = {part: images for part, images in counts.items() if images.sum()}
     everything = np.concatenate([*drawn.values()])
     largest, smallest = everything.max(), everything[everything > 0].min()
-    logarithmic = largest >= _LOG_FROM * smallest
+    # A class with a single image in a small part makes no long tail.
+    logarithmic = counts['train'].max() >= _LOG_FROM * counts['train'].min()
     height = 0.8 / len(drawn)
     for number, (part, images) in enumerate(drawn.items()):
         places = np.arange(len(labels)) + height * (number - (len(drawn) - 1) / 2)
@@ -253,17 +254,6 @@ def _remarks(
     if split != 'official' and np.any(official != ''):
         remarks.append('The source has parts of its own; data.split=official takes them.')
     return remarks
-
-
-def _columns(source: records.Records) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Labels, groups and official parts of all images, out of the records."""
-    columns = []
-    chunks = range(0, len(source), 256)
-    for start in progress(chunks, f'Reading the labels of {source.name}', len(chunks)):
-        examples = source.read(range(start, min(start + 256, len(source))))
-        columns += [(example.label, example.group, example.part) for example in examples]
-    labels, groups, parts = zip(*columns, strict=True)
-    return np.array(labels, np.int32), np.array(groups, str), np.array(parts, str)
 
 
 def _statistics(train_counts: np.ndarray) -> str:

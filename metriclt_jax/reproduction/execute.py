@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 from rich.console import Console
 
 from metriclt_jax.errors import InputError
@@ -88,6 +89,8 @@ def _execute(planned: Sequence[PlannedRun], root: Path, console: Console) -> lis
             else:
                 final = results['final']
                 outcome = f'MCR {100 * final["mcr_all"]:.2f}' if final else 'no classifier'
+        # Programs of earlier runs would stay in memory: 45 MiB a run of digits_lt.
+        jax.clear_caches()
         shared = '' if source is None else f', stage 1 of {source.name}'
         left = clock.tick()
         console.print(

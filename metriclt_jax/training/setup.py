@@ -92,6 +92,7 @@ def make_run(config: ConfigDict, workdir: Path, console: Console) -> Run:
     devices = choose_devices(config.num_devices)
     validate(config)
     stages = make_stages(config)
+    make_models(config, stages, num_classes=2)  # what it refuses, it refuses before decoding
     dataset = load_dataset(config.data)
     if not len(dataset.parts['test']):
         raise InputError('config field data.fractions leaves no test part; allowed: more than 0')

@@ -48,3 +48,32 @@ def test_a_set_that_the_default_cannot_divide_is_prepared_all_the_same(tmp_path)
     )
     assert f'few is prepared in {tmp_path}/few/2.0.0' in lines
     assert lines[-1].startswith('It cannot be shown as the config divides it by default: class a')
+    assert lines[-1].endswith('(no other data.split would work)')
+
+
+def own(tmp_path, rows, header):
+    (tmp_path / 'images').mkdir()
+    for number in range(len(rows)):
+        Image.new('L', (9, 9), number).save(tmp_path / 'images' / f'{number}.png')
+    table = [header, *(f'{number}.png,{row}' for number, row in enumerate(rows))]
+    (tmp_path / 'labels.csv').write_text('\n'.join(table))
+    return command(
+        '--dataset=folder', '--name=few', f'--source={tmp_path}/images', f'--data_dir={tmp_path}',
+        f'--labels={tmp_path}/labels.csv',
+    )  # fmt: skip
+
+
+def test_parts_of_ones_own_are_shown(tmp_path):
+    rows = ['a,train', 'a,train', 'a,test', 'b,train', 'b,test']
+    lines = own(tmp_path, rows, 'path,label,split')
+    assert 'By the parts of the source (data.split=official, data.validation_parts=()):' in lines
+    assert ['a', '2', '0', '1', 'major'] in [line.split() for line in lines]
+    assert lines[-1].startswith('its classes and some of their images: ')
+
+
+def test_the_splits_that_work_are_named(tmp_path):
+    rows = [f'{label},{label}{n},train' for label in 'ab' for n in range(39)]
+    rows += ['a,a39,validation', 'b,b39,validation']
+    lines = own(tmp_path, rows, 'path,label,group,split')
+    assert "data.test_parts has 'test', which the data set does not" in lines[-1]
+    assert lines[-1].endswith('(data.split=paper and data.split=grouped would work)')

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from metriclt_jax.data.dataset import class_groups, divide
+from metriclt_jax.data import dataset as dataset_module
+from metriclt_jax.data import prepare
+from metriclt_jax.data.dataset import class_groups, divide, load_dataset
 from metriclt_jax.data.defaults import DEFAULTS, data_config
 from metriclt_jax.data.splits import PARTS
 from metriclt_jax.errors import InputError
@@ -321,7 +323,13 @@ def test_classes_are_kept_in_the_order_that_is_asked_for():
     [
         ('folder', {'classes': ('a', 'd')}, "data.classes has 'd' 1 times; allowed: some of a, b"),
         ('folder', {'classes': ('a', 'b', 'a')}, "data.classes has 'a' 2 times"),
-        ('folder', {'split': 'grouped'}, 'allowed: paper or official, as folder has no groups'),
+        ('folder', {'split': 'grouped'}, 'allowed: paper, as folder has no groups'),
+        ('dogs_lt', {'split': 'grouped'}, 'allowed: paper or official, as dogs_lt has no groups'),
+        (
+            'dogs_lt',
+            {'validation_parts': ('validation',)},
+            'allowed: odd, test, train, or () for no validation part',
+        ),
         ('folder', {'multiple_of': 64}, 'class a has 0 images, too few'),
         ('dogs_lt', {'train_parts': ('trian',)}, "data.train_parts has 'trian', which the data"),
         ('dogs_lt', {'test_parts': ('train',)}, "data.train_parts has 'train', which is taken 2"),
@@ -341,7 +349,7 @@ def test_fields_that_do_not_fit_the_data(name, fields, message):
 
 
 def test_official_parts_are_needed_for_the_official_split():
-    with pytest.raises(InputError, match='the source of folder names no parts'):
+    with pytest.raises(InputError, match='allowed: paper, as the source of folder names no parts'):
         result(config('folder', split='official'), [*'abc'], [40, 50, 60])
 
 
@@ -360,3 +368,16 @@ def test_default_classes_are_those_that_the_readers_give():
         if name != 'pathmnist':
             groups = class_groups(data_config(name), np.ones(len(published.class_names)))
             assert set(groups) == {'major', 'minor'}
+
+
+@pytest.mark.parametrize(
+    ('fields', 'message'),
+    [({'fractions': (0.9, 0.0, 0.2)}, 'data.fractions'), ({'major': 9, 'minor': 9}, 'data.major')],
+)
+def test_what_cannot_be_divided_is_refused_before_images_are_decoded(
+    fields, message, tmp_path, monkeypatch
+):
+    prepare('digits_lt', None, tmp_path)
+    monkeypatch.setattr(dataset_module, 'open_cache', lambda *a: pytest.fail('decodes'))
+    with pytest.raises(InputError, match=message):
+        load_dataset(config('digits_lt', data_dir=str(tmp_path), **fields))

@@ -232,3 +232,26 @@ def test_in_order_raises_where_the_error_is():
         assert [next(results) for _ in range(3)] == [0, 1, 2]
         with pytest.raises(KeyError):
             next(results)
+
+
+def test_all_bad_files_are_found_at_once_and_twenty_named(tmp_path):
+    paths = [tmp_path / f'{number:02d}.png' for number in range(30)]
+    for path in paths:
+        path.write_bytes(encoded(Image.fromarray(RGB)))
+    for path in (paths[3], paths[28]):
+        path.write_bytes(b'')
+    good = []
+    with pytest.raises(InputError) as raised:
+        check_images(paths, good.append)
+    empty = 'is not a readable image: the file is empty'
+    assert str(raised.value) == (
+        f'2 of 30 images cannot be read: {paths[3]} {empty}; {paths[28]} {empty}'
+    )
+    assert good == [path for path in paths if path not in (paths[3], paths[28])]
+
+    for path in paths[:25]:
+        path.write_bytes(b'')
+    with pytest.raises(InputError) as raised:
+        check_images(paths)
+    assert str(raised.value).startswith('26 of 30 images cannot be read: ')
+    assert str(raised.value).endswith(f'{paths[19]} {empty}; and 6 more')

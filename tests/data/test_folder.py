@@ -28,6 +28,8 @@ def folder(tmp_path):
         Image.new('RGB', (16, 12), (value, value, value)).save(root / path)
     (root / '.DS_Store').write_bytes(b'left by a file manager')
     (root / 'wart' / '._d.tif').write_bytes(b'left by a file manager')
+    (root / 'wart' / 'Thumbs.db').write_bytes(b'left by a file manager')
+    (root / 'naevus' / 'desktop.ini').write_bytes(b'left by a file manager')
     (root / 'wart' / '.cache').mkdir()
     (root / 'wart' / '.cache' / 'x.png').write_bytes(b'left by a viewer')
     (root / 'README.txt').write_text('beside the classes')
@@ -81,6 +83,20 @@ def test_group_and_split_may_be_left_out_and_a_byte_order_mark_does_no_harm(fold
     assert example[:3] + example[4:] == ('wart/d.tif', 0, '', '')
 
 
+@pytest.mark.parametrize(
+    ('header', 'note'),
+    [
+        ('path,label,patient,part', 'no groups, no parts; columns not used: patient, part'),
+        ('path,label,group,split', '1 groups, 2 parts'),
+    ],
+)
+def test_what_a_table_gives_is_said(header, note, folder, tmp_path):
+    labels = write_table(folder, 'wart/d.tif,a,p,train', 'naevus/a.jpg,b,p,test', header=header)
+    said = []
+    prepared(tmp_path, folder, labels=labels, announce=said.append)
+    assert said[0].startswith(f'moles: 2 images of 2 classes, {note}; writes up to ')
+
+
 def test_classes_set_the_order(folder, tmp_path):
     opened, examples = prepared(tmp_path, folder, classes=['wart', 'melanoma', 'naevus'])
     assert opened.class_names == ('wart', 'melanoma', 'naevus')
@@ -118,13 +134,20 @@ BAD_FOLDERS = {
     'nothing': (shutil.rmtree, 'there is no folder .*/images; the source of folder is'),
     'no folders': (
         lambda f: [shutil.rmtree(f / name) for name in ('melanoma', 'naevus', 'wart')],
-        'has no folders; it needs one a class, or a CSV file',
+        'has no folders; it needs one for each class, or a CSV file',
     ),
     'empty class': (empty, 'images/wart has no images; it needs at least one'),
-    'parts': (only_parts, 'are test, train, val, which are parts; allowed: a folder a class'),
+    'parts': (
+        only_parts,
+        'are test, train, val, which are parts; allowed: one folder for each class',
+    ),
     'other files': (
         lambda f: (f / 'wart' / 'notes.txt').write_text('x'),
         'wart/notes.txt is not an image file; allowed: names that end with .bmp, ',
+    ),
+    'image beside': (
+        lambda f: (f / 'wart' / 'd.tif').rename(f / 'stray.TIF'),
+        'images/stray.TIF is an image beside the folders of the classes; allowed: images in them',
     ),
     'link to a file': (
         lambda f: (f / 'wart' / 'x.png').symlink_to(elsewhere(f) / 'x.png'),
@@ -164,6 +187,12 @@ def test_bad_folders_are_refused(case, folder, tmp_path):
 
 BAD_TABLES = {
     'no column': (('wart/d.tif,odd',), 'path,class', "has no column 'label'; it needs the columns"),
+    'semicolons': (
+        ('wart/d.tif;odd',),
+        'path;label',
+        "no column 'path'; it needs the columns path, label, separated by commas, and has "
+        'path;label$',
+    ),
     'no rows': ((), 'path,label', 'has no rows'),
     'no label': (('wart/d.tif,',), 'path,label', "empty field in the row of image 'wart/d.tif'"),
     'twice': (('wart/d.tif,a', 'wart/d.tif,b'), 'path,label', 'lists image wart/d.tif 2 times'),
@@ -245,7 +274,7 @@ def test_a_file_name_that_is_no_text(folder, tmp_path):
 
 
 def test_a_table_that_is_not_there(folder):
-    with pytest.raises(InputError, match=r'no\.csv cannot be read as a CSV file'):
+    with pytest.raises(InputError, match=r'there is no file .*no\.csv$'):
         folder_reader.read_source(str(folder), labels=str(folder / 'no.csv'))
 
 

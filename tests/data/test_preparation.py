@@ -119,19 +119,19 @@ def test_a_killed_process_leaves_nothing_that_is_trusted(source, tmp_path):
     assert sorted(p.name for p in (data_dir / 'mine').iterdir()) == ['.lock', records.VERSION]
 
 
-def test_a_check_that_was_cut_off_goes_on(source, tmp_path, checked, monkeypatch):
+def test_images_that_were_checked_are_not_checked_again(source, tmp_path, checked, monkeypatch):
     monkeypatch.setattr(decoding, 'in_order', lambda pool, function, items: map(function, items))
     bad = source / 'b' / '05.png'
     good = bad.read_bytes()
     bad.write_bytes(good[:200])
     with pytest.raises(InputError, match=r'05\.png is not a readable image'):
         prepare_mine(source, tmp_path)
-    assert checked == [f'{n:02d}.png' for n in (0, 2, 4, 6, 8, 10, 1, 3, 5)]
+    assert checked == [f'{n:02d}.png' for n in (0, 2, 4, 6, 8, 10, 1, 3, 5, 7, 9, 11)]
     checked.clear()
     bad.write_bytes(good)
     Image.new('L', (9, 9)).save(source / 'a' / '04.png')  # is not the one that was checked
     prepare_mine(source, tmp_path)
-    assert checked == ['04.png', '05.png', '07.png', '09.png', '11.png']
+    assert checked == ['04.png', '05.png']
     assert not (tmp_path / 'mine' / '.checked').exists()
 
 
@@ -191,6 +191,31 @@ def test_a_name_is_a_word(source, tmp_path, name):
     assert not (tmp_path / 'data').exists()
 
 
+def test_another_source_under_the_same_name_is_refused(source, tmp_path, monkeypatch):
+    path = prepare_mine(source, tmp_path, classes=['a', 'b'])
+    monkeypatch.chdir(tmp_path)
+    assert prepare_mine('source', tmp_path) == path  # the same in other words
+    assert Path(prepare('folder', None, str(tmp_path), 'mine')) == path
+    other = (
+        f'mine is already prepared in {path} from {source}, '
+        "classes ['a', 'b'], not from {}; delete that folder or use another --name"
+    )
+    for arguments, named in (
+        ({'source': tmp_path / 'typo'}, f'{tmp_path}/typo'),
+        ({'source': source, 'labels': 'x.csv'}, f'labels {tmp_path}/x.csv'),
+        ({'source': source, 'classes': ['b', 'a']}, "classes ['b', 'a']"),
+    ):
+        with pytest.raises(InputError) as raised:
+            prepare_mine(data_dir=tmp_path, **arguments)
+        assert str(raised.value) == other.format(named)
+
+
+def test_a_name_that_means_another_data_set(source, tmp_path):
+    with pytest.raises(InputError, match="the name of the data set is 'skin7', which is another"):
+        prepare('folder', str(source), str(tmp_path / 'data'), 'skin7')
+    assert not (tmp_path / 'data').exists()
+
+
 def test_a_name_that_is_taken_by_another_data_set(source, tmp_path):
     prepare_mine(source, tmp_path)
     with pytest.raises(InputError, match='is a prepared folder, not digits_lt; allowed'):
@@ -208,6 +233,11 @@ def test_what_is_not_prepared_says_how_to(tmp_path):
     with pytest.raises(InputError) as raised:
         records.open_records('moles', str(tmp_path / 'my data'))
     assert str(raised.value).endswith(
-        "prepare it with: metriclt-prepare-data --dataset=moles --source=DIR --data_dir='"
-        f"{tmp_path}/my data' (images of your own: --dataset=folder --name=moles)"
+        'prepare it with: metriclt-prepare-data --dataset=folder --name=moles --source=DIR '
+        f"--data_dir='{tmp_path}/my data'"
+    )
+    with pytest.raises(InputError) as raised:
+        records.open_records('skin7', str(tmp_path))
+    assert str(raised.value).endswith(
+        f'prepare it with: metriclt-prepare-data --dataset=skin7 --source=DIR --data_dir={tmp_path}'
     )

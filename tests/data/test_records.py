@@ -51,6 +51,7 @@ def test_what_is_written_is_read(data_dir):
         'dataset': 'folder',
         'class_names': ['no', 'yes'],
         'fingerprint': opened.fingerprint,
+        'origin': {},
     }
 
 

@@ -92,7 +92,7 @@ def test_an_unprepared_data_set_says_how_to_prepare_it(tmp_path, data_config):
     with pytest.raises(InputError) as raised:
         load_dataset(data_config(tmp_path / 'my data', name='skin7'))
     command = f"metriclt-prepare-data --dataset=skin7 --source=DIR --data_dir='{tmp_path}/my data'"
-    assert f'prepare it with: {command} (' in str(raised.value)
+    assert str(raised.value).endswith(f'prepare it with: {command}')
 
 
 def edit(name, old, new, count=1):

@@ -97,7 +97,9 @@ def test_stratified_is_seeded_and_random_within_each_class():
 @pytest.mark.parametrize('split', [stratified, lambda y, *a: grouped(y, y.astype(str), *a)])
 def test_a_class_that_cannot_be_in_every_part_is_named(split):
     labels = np.repeat([0, 1], [100, 16])  # of 16, 12 go to training and 4 to test
-    with pytest.raises(InputError, match=r'class rare has 16 images.*validation'):
+    with pytest.raises(
+        InputError, match=r'class rare has 16 images.*validation.*; allowed: other data'
+    ):
         split(labels, PAPER, 0, ('common', 'rare'))
     with pytest.raises(InputError, match='class unseen has 0 images'):
         split(labels[:100], PAPER, 0, ('common', 'unseen'))

@@ -98,6 +98,12 @@ def test_the_picture_has_a_bar_for_each_part_and_class_and_samples_beside(tmp_pa
     )
 
 
+def test_the_training_part_alone_says_whether_the_axis_is_logarithmic(tmp_path, drawn):
+    counts = {**COUNTS, 'train': np.array([80, 480, 400, 70]), 'validation': np.array([1, 3, 2, 1])}
+    report.picture('moles', NAMES, counts, GROUPS, samples(7), tmp_path / 'classes.png')
+    assert drawn[0].axes[0].get_xscale() == 'linear'  # 480 to 70, though one part has 1
+
+
 def test_many_classes_go_into_columns_and_a_part_without_images_is_left_out(tmp_path, drawn):
     train = np.arange(100, 0, -1)[:90]
     counts = {'train': train, 'validation': 0 * train, 'test': np.full(90, 60)}

@@ -186,7 +186,8 @@ def test_each_step_augments_anew():
     batch = {name: array[None] for name, array in make_batch().items()}
 
     def loss(at, key=7):
-        changed = state.replace(step=jnp.asarray(at, jnp.int32), key=jax.random.key(key))
+        key = jax.random.key_data(jax.random.key(key))
+        changed = state.replace(step=jnp.asarray(at, jnp.int32), key=key)
         return float(step(place(changed, devices), batch, schedule)[1])
 
     assert loss(3) == loss(3)

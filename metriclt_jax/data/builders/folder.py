@@ -1,4 +1,4 @@
-"""folder: images of one's own, in a folder a class or listed in a CSV file.
+"""folder: images of one's own, in one folder for each class or listed in a CSV file.
 
 Either every folder in the source is a class and holds its images, in folders below or not:
 
@@ -44,9 +44,13 @@ def read_source(
         InputError: no such folder or table, a file that is no image, a path that leaves the folder,
             a label that is not in `classes`.
     """
-    layout = 'a folder a class, or images that a CSV file lists (--labels)'
+    layout = 'one folder for each class, or images that a CSV file lists (--labels)'
     root = open_folder(source, 'folder', layout)
-    rows = _listed(root, Path(labels).expanduser()) if labels else _sorted_into_folders(root)
+    note = ''
+    if labels:
+        rows, note = _listed(root, Path(labels).expanduser())
+    else:
+        rows = _sorted_into_folders(root)
     class_names = list(classes) or sorted({label for _, label, _, _ in rows})
     for path, label, _, _ in rows:
         if label not in class_names:
@@ -59,6 +63,7 @@ def read_source(
             Example(path, class_names.index(label), group, root / path, part)
             for path, label, group, part in rows
         ),
+        note,
     )
 
 
@@ -66,13 +71,21 @@ def _sorted_into_folders(root: Path) -> list[tuple[str, str, str, str]]:
     """Returns path, label, group and part of all files in the folders of `root`."""
     folders = sorted(path for path in root.iterdir() if path.is_dir() and not hidden(path))
     if not folders:
-        raise InputError(f'{root} has no folders; it needs one a class, or a CSV file (--labels)')
+        raise InputError(
+            f'{root} has no folders; it needs one for each class, or a CSV file (--labels)'
+        )
     names = [folder.name for folder in folders]
     if set(names) <= {*PARTS, 'val', 'valid'}:
         raise InputError(
-            f'the folders of {root} are {", ".join(names)}, which are parts; allowed: a folder a '
-            'class, or a CSV file with a column split (--labels)'
+            f'the folders of {root} are {", ".join(names)}, which are parts; allowed: one folder '
+            'for each class, or a CSV file with a column split (--labels)'
         )
+    beside = sorted(path for path in root.iterdir() if path.suffix.lower() in SUFFIXES)
+    for path in beside:
+        if not path.is_dir() and not hidden(path):
+            raise InputError(
+                f'{path} is an image beside the folders of the classes; allowed: images in them'
+            )
     rows = []
     for folder in folders:
         paths = [path for path in _everything_in(folder, root) if not path.is_dir()]
@@ -93,7 +106,7 @@ def _everything_in(folder: Path, root: Path) -> list[Path]:
     paths = [
         path
         for path in (folder, *sorted(folder.rglob('*')))
-        if not any(part.startswith('.') for part in path.relative_to(root).parts)
+        if not any(hidden(Path(part)) for part in path.relative_to(root).parts)
     ]
     for path in paths:
         if path.is_symlink():
@@ -103,10 +116,12 @@ def _everything_in(folder: Path, root: Path) -> list[Path]:
     return paths
 
 
-def _listed(root: Path, table: Path) -> list[tuple[str, str, str, str]]:
-    """Returns path, label, group and part of the images that a table lists."""
+def _listed(root: Path, table: Path) -> tuple[list[tuple[str, str, str, str]], str]:
+    """Returns path, label, group and part of the images that a table lists, and what it has."""
     rows = []
-    for row in read_csv(table, ('path', 'label'), optional=('group', 'split')):
+    columns = ('path', 'label', 'group', 'split')
+    listed = read_csv(table, columns[:2], optional=columns[2:])
+    for row in listed:
         path = root / os.path.normpath(row['path'])
         if Path(row['path']).is_absolute():
             raise InputError(
@@ -127,4 +142,7 @@ def _listed(root: Path, table: Path) -> list[tuple[str, str, str, str]]:
             f'{table} has no split for {len(without)} of its {len(rows)} images, the first is '
             f'{without[0]}; allowed: one for each image, or for none'
         )
-    return rows
+    _, _, groups, parts = (set(column) - {''} for column in zip(*rows, strict=True))
+    note = f'{len(groups) or "no"} groups, {len(parts) or "no"} parts'
+    unused = [column for column in listed[0] if column and column not in columns]
+    return rows, note + (f'; columns not used: {", ".join(unused)}' if unused else '')

@@ -26,6 +26,7 @@ class Source:
         count: of the examples.
         num_bytes: of their images, at most.
         files: the image files among them, whose pixels nobody has looked at.
+        note: what else was found in the source, for the user; may be ''.
     """
 
     class_names: tuple[str, ...]
@@ -33,9 +34,12 @@ class Source:
     count: int
     num_bytes: int
     files: Sequence[Path] = dataclasses.field(repr=False)
+    note: str = ''
 
 
-def from_examples(class_names: Sequence[str], examples: Iterable[Example]) -> Source:
+def from_examples(
+    class_names: Sequence[str], examples: Iterable[Example], note: str = ''
+) -> Source:
     """Returns the source of examples that are all there, in any order.
 
     Raises:
@@ -52,6 +56,7 @@ def from_examples(class_names: Sequence[str], examples: Iterable[Example]) -> So
         count=len(examples),
         num_bytes=made + sum(file.stat().st_size for file in files),
         files=files,
+        note=note,
     )
 
 
@@ -112,8 +117,8 @@ def find_images(folder: Path, suffix: str, root: Path) -> dict[str, Path]:
 
 
 def hidden(path: Path) -> bool:
-    """Whether file managers and systems left this, such as .DS_Store."""
-    return path.name.startswith('.')
+    """Whether file managers and systems left this, such as .DS_Store and Thumbs.db."""
+    return path.name.startswith('.') or path.name.lower() in ('thumbs.db', 'desktop.ini')
 
 
 def require_inside(path: Path, root: Path) -> Path:
