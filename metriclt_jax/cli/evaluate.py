@@ -67,7 +67,8 @@ def evaluate() -> None:
     name = _STAGE.value or stages[-1].name
     devices = choose_devices()
     classifier = load(workdir, stage=name, checkpoint=_CHECKPOINT.value, devices=devices)
-    part = _PART.value or ('all' if _DATASET.value else 'test')
+    other = _DATASET.value not in (None, config.data.name)
+    part = _PART.value or ('all' if other else 'test')
     dataset = hosts.together(lambda: _load(config.data, part, results['class_names']))
     this = Run(
         config=config,
@@ -79,8 +80,11 @@ def evaluate() -> None:
         models={name: classifier.model},
         console=hosts.console(),
     )
+    if part == 'all' and not other:
+        this.console.print('part all includes the images that the run was trained on')
     (stage,) = (stage for stage in stages if stage.name == name)
-    result = evaluate_part(this, stage, classifier.variables, part, features=arrays is not None)
+    with hosts_flags.leaving():
+        result = evaluate_part(this, stage, classifier.variables, part, features=arrays is not None)
     if result is None:
         raise InputError(f'{dataset.name} has no {part} part to evaluate')
 
@@ -124,7 +128,7 @@ def with_classes(dataset: 'Dataset', class_names: Sequence[str]) -> 'Dataset':
     fewer = [name for name in class_names if name not in dataset.class_names]
     if more or fewer:
         differences = [
-            f'only {where} {"has" if len(names) == 1 else "have"} {", ".join(names)}'
+            f'only {where} has {", ".join(names)}'
             for where, names in ((dataset.name, more), ('the run', fewer))
             if names
         ]

@@ -1,5 +1,8 @@
 """The flags of a command that several hosts run together."""
 
+import contextlib
+from collections.abc import Iterator
+
 from absl import flags
 
 from metriclt_jax.errors import InputError
@@ -33,6 +36,20 @@ def connect() -> None:
         number, place = meeting['num_processes'], meeting['coordinator']
         print(f'meeting {number} processes at {place}', flush=True)
     hosts.connect(**meeting)
+
+
+@contextlib.contextmanager
+def leaving() -> Iterator[None]:
+    """Ends this process on an error in the block, which others may not have; see `hosts.leave`."""
+    from metriclt_jax import hosts
+    from metriclt_jax.training.loop import Interrupted
+
+    try:
+        yield
+    except (InputError, Interrupted):
+        raise
+    except Exception as error:
+        hosts.leave(error)
 
 
 def check(

@@ -5,6 +5,7 @@ and writes a report with the published numbers beside the reached ones. It may b
 moment: the same command goes on, and does no finished run again.
 """
 
+import json
 from pathlib import Path
 
 from absl import flags
@@ -38,10 +39,12 @@ def reproduce() -> int | None:
         raise InputError('give either --table=2, 3, 4 or 5, or --figure=2')
     from rich.console import Console
 
+    from metriclt_jax.data import load_dataset
     from metriclt_jax.reports.paper_tables import methods_of
     from metriclt_jax.reports.report import report_runs
     from metriclt_jax.reproduction import execute, grid
     from metriclt_jax.training.loop import Interrupted
+    from metriclt_jax.training.workdir import config_as_json
 
     cli.keep_freed_memory()
     cli.keep_compiled_programs()
@@ -60,6 +63,9 @@ def reproduce() -> int | None:
     name = '_'.join(filter(None, (_DATASET.value, _SCALE.value)))
     root = Path(_WORKDIR.value or f'runs/reproduce/{name}').expanduser()
     execute.check(planned, root)
+    distinct = {json.dumps(config_as_json(one.config)['data']): one.config for one in planned}
+    for config in distinct.values():
+        load_dataset(config.data)  # what is not prepared is missing in all runs
     console = Console()
     try:
         failures = execute.execute(planned, root, console)
@@ -71,6 +77,8 @@ def reproduce() -> int | None:
     table = int(_TABLE.value) if _TABLE.value else None
     if table and not set(methods or ()) <= set(methods_of(table)):
         table = None  # rows that the paper does not have
+    if not any((root / one.name / 'results.json').exists() for one in planned):
+        return 1
     page = report_runs(root, table=table, progress=lambda text: None)
     console.print(f'written to {page}', highlight=False, soft_wrap=True)
     return 1 if failures else None

@@ -30,14 +30,11 @@ def train() -> int | None:
     cli.keep_compiled_programs()
     console = hosts.console()
     try:
-        results = run(config, _WORKDIR.value, console)
+        with hosts_flags.leaving():
+            results = run(config, _WORKDIR.value, console)
     except Interrupted as interrupted:
         console.print(f'{interrupted}; run the same command again to go on')
         return cli.TERMINATED
-    except InputError:
-        raise
-    except Exception as error:
-        hosts.leave(error)
     console.print(stage_table(results))
     console.print(f'written to {_WORKDIR.value}', highlight=False)
     return None

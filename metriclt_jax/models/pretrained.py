@@ -114,7 +114,10 @@ def load(
     """
     path = Path(path).expanduser()
     if not path.exists():
-        raise InputError(f'there are no weights {path}')
+        raise InputError(
+            f'there are no weights {path}; allowed: a .pth or .safetensors file, or the folder '
+            'that import_weights.py wrote'
+        )
     if path.is_dir():
         arrays, file, sha256 = _read_directory(path, name)
     else:

@@ -36,7 +36,7 @@ class Comparison:
         if not intervals:
             return 'no interval'
         if not all(i.excludes_zero and (i.low > 0) == (self.difference > 0) for i in intervals):
-            return 'not shown'
+            return 'no difference shown'
         sign = 'higher' if self.difference > 0 else 'lower'
         if self.over_seeds is None:
             return f'{sign}, for these trained networks'

@@ -252,7 +252,8 @@ def differences_table(compared: Sequence[Comparison]) -> Table:
         'each class, paired between the methods (what the choice of test images leaves to chance, '
         'for the networks as trained). A difference is called higher or lower only if every '
         'interval that there is excludes zero; "for these trained networks" where there is none '
-        'over seeds, "on these images" where there is none over images. Each interval stands for '
+        'over seeds, "on these images" where there is none over images; else no difference is '
+        'shown. No interval: one seed, and no predictions to draw from. Each interval stands for '
         f'itself, without a correction for the number of comparisons ({pairs}), and the best and '
         'the second best row were chosen on these images.',
         ('Method', 'minus', 'MCR', 'points', 'runs', 'seeds', 'images', 'verdict'),

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from metriclt_jax.config import paper_config
 from metriclt_jax.errors import InputError
 from metriclt_jax.evaluation.metrics import mean_class_recall
-from metriclt_jax.training.workdir import read_config
+from metriclt_jax.training.workdir import lists_to_tuples
 
 _TEXTS = ('dataset', 'method', 'model')
 _NOT_RUNS = ('checkpoints', 'figures')  # folders of a work directory, without runs inside
@@ -117,7 +118,7 @@ def read_run(directory: Path, path: str) -> tuple[Run, list[str]]:
     results = _check_results(_read_json(directory / 'results.json'))
     config = None
     if (directory / 'config.json').exists():
-        config = flatten(read_config(directory).to_dict())
+        config = _read_settings(directory)
         for field, name in (('method', 'method'), ('data.name', 'dataset'), ('seed', 'seed')):
             if config[field] != results[name]:
                 raise InputError(
@@ -167,8 +168,20 @@ def _read_json(path: Path) -> Any:
         raise InputError(f'{path.name} cannot be read: {error}') from None
 
 
+def _read_settings(directory: Path) -> dict[str, Any]:
+    """All fields of the run's config; also those that only the version that trained it has."""
+    saved = lists_to_tuples(_read_json(directory / 'config.json'))
+    if not isinstance(saved, Mapping):
+        raise InputError('config.json is no config')
+    config = flatten(paper_config().to_dict()) | flatten(saved)
+    missing = [field for field in ('method', 'data.name', 'seed') if field not in flatten(saved)]
+    if missing:
+        raise InputError(f'config.json is no config: it has no {", ".join(missing)}')
+    return config
+
+
 def _check_results(results: Any) -> Mapping[str, Any]:
-    """`results.json` as `DESIGN` describes it; recalls must follow from the confusion matrix."""
+    """`results.json` as training writes it; recalls must follow from the confusion matrix."""
     try:
         if not all(isinstance(results[name], str) for name in _TEXTS):
             raise InputError(f'results.json has no texts for {", ".join(_TEXTS)}')

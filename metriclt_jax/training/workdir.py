@@ -143,11 +143,28 @@ def read_config(workdir: Path) -> ConfigDict:
     config = paper_config().lock()
     for group in OPEN_GROUPS:
         config[group].unlock()
+    saved = read_json(path)
+    if isinstance(saved, dict) and (unknown := _unknown_fields(saved, config)):
+        raise InputError(
+            f'{path} has {", ".join(unknown)}, which this version does not know; use the version '
+            'that trained the run'
+        )
     try:
-        config.update(_lists_to_tuples(read_json(path)))
+        config.update(lists_to_tuples(saved))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f'{path} does not fit this version: {error}') from None
     return config
+
+
+def _unknown_fields(saved: dict[str, Any], config: ConfigDict, prefix: str = '') -> list[str]:
+    unknown = []
+    for name, value in saved.items():
+        if name not in config:
+            if prefix.split('.')[0] not in OPEN_GROUPS:
+                unknown.append(prefix + name)
+        elif isinstance(value, dict) and isinstance(config[name], ConfigDict):
+            unknown += _unknown_fields(value, config[name], f'{prefix}{name}.')
+    return unknown
 
 
 class EpochLog:
@@ -187,11 +204,12 @@ class EpochLog:
             os.fsync(file.fileno())
 
 
-def _lists_to_tuples(value: Any) -> Any:
+def lists_to_tuples(value: Any) -> Any:
+    """What JSON gave back, with the tuples that a config has in place of its lists."""
     if isinstance(value, dict):
-        return {name: _lists_to_tuples(inner) for name, inner in value.items()}
+        return {name: lists_to_tuples(inner) for name, inner in value.items()}
     if isinstance(value, list):
-        return tuple(_lists_to_tuples(inner) for inner in value)
+        return tuple(lists_to_tuples(inner) for inner in value)
     return value
 
 

@@ -180,6 +180,17 @@ def test_evaluate_writes_the_predictions_of_the_training(folder, tmp_path):
     assert process.returncode == 0, process.stderr
     written = (tmp_path / 'predictions.npz').read_bytes()
     assert written == (folder / 'run' / 'predictions.npz').read_bytes()
+    # The run's own set by its name is no other set: without the images it was trained on.
+    output = tmp_path / 'own.json'
+    flags = [f'--workdir={folder}/run', '--dataset=digits_lt', f'--output={output}']
+    process = call('evaluate', *flags)
+    assert process.returncode == 0, process.stderr
+    results = json.loads((folder / 'run' / 'results.json').read_text())
+    assert json.loads(output.read_text()) == results['final']
+    assert (
+        'includes the images that the run was trained on'
+        in call('evaluate', *flags, '--part=all').stdout
+    )
 
 
 @pytest.fixture(scope='module')

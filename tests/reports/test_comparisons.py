@@ -82,13 +82,13 @@ UP, DOWN, BOTH = Interval(0.1, 0.05, 0.2), Interval(-0.1, -0.2, -0.05), Interval
     [
         (0.1, UP, UP, 'higher'),
         (-0.1, DOWN, DOWN, 'lower'),
-        (0.1, BOTH, UP, 'not shown'),
-        (0.1, UP, BOTH, 'not shown'),
+        (0.1, BOTH, UP, 'no difference shown'),
+        (0.1, UP, BOTH, 'no difference shown'),
         (0.1, None, UP, 'higher, for these trained networks'),
-        (0.1, None, BOTH, 'not shown'),
+        (0.1, None, BOTH, 'no difference shown'),
         (-0.1, DOWN, None, 'lower, on these images'),
         (0.1, None, None, 'no interval'),
-        (0.1, UP, DOWN, 'not shown'),
+        (0.1, UP, DOWN, 'no difference shown'),
     ],
 )
 def test_nothing_is_claimed_against_an_interval(difference, over_seeds, over_images, verdict):

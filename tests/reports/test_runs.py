@@ -114,10 +114,22 @@ def test_files_that_are_no_json_objects(tmp_path, make_run, text):
 
 def test_a_config_of_another_program(tmp_path, make_run):
     make_run('run', 'ce')
-    change(tmp_path / 'runs/run/config.json', unheard_of=1)
+    path = tmp_path / 'runs/run/config.json'
+    path.write_text('{"learning_rate": 0.1}')
     runs, (problem,) = read_runs(tmp_path / 'runs')
     assert runs == []
-    assert 'config.json does not fit this version' in problem.what
+    assert 'config.json is no config: it has no method, data.name, seed' in problem.what
+    path.write_text('[]')
+    assert 'config.json is no config' in read_runs(tmp_path / 'runs')[1][0].what
+
+
+def test_fields_of_another_version_are_settings_like_others(tmp_path, make_run):
+    make_run('run', 'ce')
+    change(tmp_path / 'runs/run/config.json', unheard_of=1)
+    (run,), problems = read_runs(tmp_path / 'runs')
+    assert problems == []
+    assert run.config['unheard_of'] == 1
+    assert run.config['stage1.momentum'] == 0.9
 
 
 def save(path, **arrays):

@@ -130,3 +130,12 @@ def test_a_grid_with_other_fields_is_refused(undisturbed):
     assert code == 2
     assert 'ce/0: ' in output
     assert 'stage1.nesterov' in output
+
+
+def test_data_that_are_not_prepared_stop_it_at_once(tmp_path):
+    command = [sys.executable, ROOT / 'scripts' / 'reproduce.py', '--dataset=skin7', '--table=2']
+    command += ['--scale=cpu', f'--data_dir={tmp_path}/data', f'--workdir={tmp_path}/runs']
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert process.returncode == 2
+    assert 'error: data set skin7 is not prepared' in process.stderr
+    assert not (tmp_path / 'runs').exists()

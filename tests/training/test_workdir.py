@@ -81,7 +81,7 @@ def test_read_config_needs_a_work_directory_with_a_config(tmp_path):
     with pytest.raises(InputError, match=r'cannot be read as JSON'):
         read_config(tmp_path)
     (tmp_path / 'config.json').write_text('{"colour": "red"}')
-    with pytest.raises(InputError, match=r'does not fit this version'):
+    with pytest.raises(InputError, match=r'has colour, which this version does not know'):
         read_config(tmp_path)
 
 
@@ -105,6 +105,17 @@ def test_a_run_goes_on_under_a_version_with_more_fields(tmp_path):
     config.model.pretrained = 'weights.safetensors'
     with pytest.raises(InputError, match=r'model\.pretrained'):
         is_made_by(tmp_path, config)
+
+
+def test_fields_of_another_version_are_named(tmp_path):
+    hold(tmp_path, paper_config())
+    path = tmp_path / 'config.json'
+    newer = json.loads(path.read_text())
+    newer['stage1']['sharpness'] = 1
+    newer['extra'] = {'a': 1}
+    path.write_text(json.dumps(newer))
+    with pytest.raises(InputError, match=r'has stage1\.sharpness, extra, which this version does'):
+        read_config(tmp_path)
 
 
 def test_a_config_file_may_add_fields_for_losses_of_its_own(tmp_path):
