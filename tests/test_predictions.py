@@ -77,7 +77,8 @@ def test_the_numbers_lose_nothing_in_the_file(folder, tmp_path):
     classifier = make_classifier()
     run(folder, tmp_path / 'out.csv', classifier)
     written = np.array([row[2:] for row in read(tmp_path / 'out.csv')[1:]]).astype(np.float32)
-    np.testing.assert_array_equal(written, classifier.predict([folder / name for name in NAMES]))
+    stream = classifier.predict_stream((name, folder / name) for name in NAMES)
+    np.testing.assert_array_equal(written, np.concatenate([rows for _, rows in stream]))
 
 
 def run_and_kill(folder, output, monkeypatch, after, **options):
