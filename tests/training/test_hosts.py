@@ -170,7 +170,7 @@ def test_two_processes_end_where_one_ends_after_sigkill_to_both_and_sigterm_to_o
 
     first, second = finish(train(workdir, 2))
     assert f'{saved[1]} goes on from step {saved[2]}' in first
-    assert second == ''
+    assert second.strip() == ''  # Gloo's lines are left out; torn ones leave their ends
 
     finish(train(alone, 1))
     assert outcome(workdir) == outcome(alone)
