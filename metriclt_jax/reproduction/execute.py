@@ -1,6 +1,5 @@
 """The runs of a grid, one after the other, however often they are stopped."""
 
-import fcntl
 import json
 import shutil
 import time
@@ -17,7 +16,7 @@ from metriclt_jax.reproduction.grid import PlannedRun
 from metriclt_jax.training.loop import Interrupted
 from metriclt_jax.training.run import run
 from metriclt_jax.training.stages import make_stages
-from metriclt_jax.training.workdir import config_as_json, is_made_by, write_atomically
+from metriclt_jax.training.workdir import config_as_json, is_made_by, lock_folder, write_atomically
 
 # Of stage 2's epochs to stage 1's in time: its backward pass is left out.
 _SECOND_STAGE_COST = 0.5
@@ -48,14 +47,7 @@ def execute(planned: Sequence[PlannedRun], root: Path, console: Console) -> list
         InputError: another process does that below the same root.
         Interrupted: SIGTERM or Ctrl-C came; the same call goes on.
     """
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / '.lock').open('a') as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f'another process reproduces in {root}; wait for it or use another --workdir'
-            ) from None
+    with lock_folder(root, 'reproducing in'):
         return _execute(planned, root, console)
 
 

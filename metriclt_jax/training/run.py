@@ -66,12 +66,12 @@ def run(config: ConfigDict, workdir: str | Path, console: Console | None = None)
     pretrained = hosts.together(lambda: load_pretrained(this)) if is_new else None
 
     with claim(workdir, config):
+        hosts.on_first(lambda: _require_same_data(this))
         metrics, timing = EpochLog(workdir / 'metrics.jsonl'), EpochLog(workdir / 'timing.jsonl')
         steps = {stage.name: this.latest_step(stage) or 0 for stage in this.stages}
         metrics.resume(steps)
         timing.resume(steps)
         earlier = sum(line['seconds'] for line in timing.lines)
-        hosts.on_first(lambda: _require_same_data(this))
         start = _describe_start(this, pretrained)
         variables = pretrained and pretrained.variables
         terminated: list[bool] = []

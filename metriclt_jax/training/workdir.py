@@ -91,28 +91,34 @@ def claim(workdir: Path, config: ConfigDict) -> Iterator[None]:
         InputError: see `is_made_by`; or another process trains there; or it cannot be written to;
             or a process of this run does not see it.
     """
-    lock = hosts.together(lambda: _lock(workdir) if hosts.is_first() else nullcontext())
+    lock = hosts.together(
+        lambda: lock_folder(workdir, 'training in') if hosts.is_first() else nullcontext()
+    )
     with lock:
         hosts.on_first(lambda: _write_config(workdir, config))
         hosts.together(lambda: _require_shared(workdir))
         yield
 
 
-def _lock(workdir: Path) -> TextIO:
-    """The lock file of `workdir`, which is made; the lock ends with the file or the process."""
+def lock_folder(folder: Path, doing: str) -> TextIO:
+    """The lock file of `folder`, which is made; the lock ends with the file or the process.
+
+    Raises:
+        InputError: the folder cannot be written to, or another process is `doing` something in it.
+    """
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        lock = (workdir / '.lock').open('a')
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / '.lock').open('a')
     except OSError as error:
         raise InputError(
-            f'work directory {workdir} cannot be written to: {error.strerror}; use another one'
+            f'work directory {folder} cannot be written to: {error.strerror}; use another one'
         ) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         lock.close()
         raise InputError(
-            f'another process is training in {workdir}; wait for it or use another --workdir'
+            f'another process is {doing} {folder}; wait for it or use another --workdir'
         ) from None
     return lock
 

@@ -83,7 +83,7 @@ def test_two_grids_in_one_folder(planned, started, tmp_path, monkeypatch):
     run = module.run
 
     def meanwhile(*arguments):
-        with pytest.raises(InputError, match='another process reproduces in'):
+        with pytest.raises(InputError, match='another process is reproducing in'):
             execute(planned, tmp_path, Console(file=io.StringIO()))
         return run(*arguments)
 

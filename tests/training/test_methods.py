@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from metriclt_jax.config import paper_config
+from metriclt_jax.errors import InputError
 from metriclt_jax.methods import METHODS
 from metriclt_jax.training import loop
 from metriclt_jax.training.run import run
@@ -108,3 +109,21 @@ def test_the_two_branches_of_bbn(data_dir, tmp_path, schedules):
     reverse = 1 / np.array(counts)
     np.testing.assert_allclose(first, np.array(counts) / sum(counts), atol=0.01)
     np.testing.assert_allclose(second, reverse / reverse.sum(), atol=0.03)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_the_images_that_it_began_with_or_not_at_all(data_dir, tmp_path):
+    config = make_config('ce', data_dir)
+    config.stage1.epochs = 2
+    workdir = tmp_path / 'run'
+    run(config, workdir, Console(file=io.StringIO()))
+    (workdir / 'results.json').unlink()
+    before = {path.name: path.read_bytes() for path in workdir.glob('*.json*')}
+    other = before['data.json'].replace(b'"sha256": "', b'"sha256": "0')
+    (workdir / 'data.json').write_bytes(other)
+    with pytest.raises(InputError, match=r'digits_lt in .* are not those that the run in .* began'):
+        run(config, workdir, Console(file=io.StringIO()))
+    after = {path.name: path.read_bytes() for path in workdir.glob('*.json*')}
+    assert after == before | {'data.json': other}
+    (workdir / 'data.json').write_bytes(before['data.json'])
+    run(config, workdir, Console(file=io.StringIO()))
