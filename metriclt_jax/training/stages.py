@@ -126,30 +126,25 @@ def make_geometry(config: ConfigDict) -> Geometry:
 
 
 def make_stages(config: ConfigDict) -> tuple[Stage, ...]:
-    """The stages of the config's method: one or two (paper figure 1)."""
-    method = get_method(config.method)
-    geometry = make_geometry(config)
-    _check_row(config.method, method)
-    metric = make_metric_loss(method.metric, config.metric)
-    weights = {
-        'uniform': 'uniform',
-        'balanced': config.weighting.balanced,
-        'effective_number': 'effective_number',
-    }
-    classification = make_classification_loss(method.classification, config.classification)
-    mixing = None
-    if method.mixing:
-        try:
-            mixing = Mixing(method.mixing, **config.mixing[method.mixing])
-        except InputError as error:
-            raise InputError(f'config field mixing.{method.mixing}: {error}') from None
-    if mixing and (metric is not None or classification is None):
-        raise InputError(
-            f'method {config.method} mixes images, which then have no class of their own for a '
-            'metric loss; allowed: mixing with a classification loss alone'
-        )
+    """The stages of the config's method: one or two (paper figure 1).
 
+    Raises:
+        InputError: the method is unknown, or it does not go together with a field of the config.
+    """
+    method = get_method(config.method)
+    _check_row(config.method, method)
+    first = _first_stage(config, method)
+    if method.second_stage is None:
+        return (first,)
+    return first, _second_stage(config, method.second_stage, first)
+
+
+def _first_stage(config: ConfigDict, method: Method) -> Stage:
+    """Features and, where there is a classification loss, a classifier (paper section 2.2)."""
+    metric = make_metric_loss(method.metric, config.metric)
+    classification = make_classification_loss(method.classification, config.classification)
     objective = Objective(classification, metric, method.normalize_weights)
+    mixing = _mixing(config, method.mixing)
     second_sampler, branches = None, 1
     if mixing and 'second' in mixing.needs:
         second_sampler = 'class_balanced'
@@ -159,65 +154,76 @@ def make_stages(config: ConfigDict) -> tuple[Stage, ...]:
 
     projection = ('projection',) if metric is not None and metric.projection else ()
     classifies = classification is not None
-    stages = [
-        Stage(
-            name='stage1',
-            objective=objective,
-            trainable=('backbone', *(('head',) if classifies else ()), *projection),
-            frozen=() if classifies else ('head',),
-            backbone_train=True,
-            head=classification.head if classifies else 'linear',
-            fresh_head=True,
-            sampler=method.sampler,
-            second_sampler=second_sampler,
-            class_weights=weights[method.weighting],
-            weights_from=config.weighting.deferred if method.deferred else 0.0,
-            mixing=mixing,
-            branches=branches,
-            geometry=geometry,
-            optimizer=_optimizer(config.stage1),
-            epochs=config.stage1.epochs,
-            batch_size=config.stage1.batch_size,
-        )
-    ]
-    second = method.second_stage
-    if second is not None:
-        rule = make_head_rule(second.head, config.second_heads)
-        rescaled = second.head == 'rescaled'
-        takes_over = rescaled or (rule and rule.needs_classifier)
-        if takes_over and not (classifies and stages[0].head == 'linear'):
-            raise InputError(
-                f'second_stage.head of method {config.method} is {second.head}, which needs a '
-                'linear head that stage 1 trained; allowed: retrained, nearest_class_mean'
-            )
-        stages.append(
-            Stage(
-                name='stage2',
-                objective=Objective(
-                    make_classification_loss('cross_entropy', config.classification)
-                ),
-                trainable=('scales',) if rescaled else ('head',),
-                frozen=('backbone', *projection, *(('head',) if rescaled else ())),
-                backbone_train=config.stage2.batch_statistics == 'drift',
-                head='rescaled' if rescaled else rule.head if rule else 'linear',
-                fresh_head=second.head == 'retrained' and config.stage2.head == 'fresh',
-                head_rule=rule,
-                branches=branches,
-                sampler=second.sampler,
-                class_weights=weights[second.weighting],
-                geometry=geometry,
-                optimizer=_optimizer(config.stage2),
-                epochs=0 if rule else config.stage2.epochs,
-                batch_size=config.stage2.batch_size,
-            )
-        )
-    retrained = second is not None and second.head == 'retrained'
-    if retrained and stages[0].head != 'linear' and not stages[1].fresh_head:
+    return Stage(
+        name='stage1',
+        objective=objective,
+        trainable=('backbone', *(('head',) if classifies else ()), *projection),
+        frozen=() if classifies else ('head',),
+        backbone_train=True,
+        head=classification.head if classifies else 'linear',
+        fresh_head=True,
+        sampler=method.sampler,
+        second_sampler=second_sampler,
+        class_weights=_class_weights(config, method.weighting),
+        weights_from=config.weighting.deferred if method.deferred else 0.0,
+        mixing=mixing,
+        branches=branches,
+        geometry=make_geometry(config),
+        optimizer=_optimizer(config.stage1),
+        epochs=config.stage1.epochs,
+        batch_size=config.stage1.batch_size,
+    )
+
+
+def _second_stage(config: ConfigDict, second: SecondStage, first: Stage) -> Stage:
+    """The head once more, on the backbone that `first` leaves (paper section 2.1)."""
+    rule = make_head_rule(second.head, config.second_heads)
+    kind, trained = 'linear', 'head'
+    if rule is not None:
+        kind = rule.head
+    elif second.head == 'rescaled':
+        kind, trained = 'rescaled', 'scales'
+    fresh = second.head == 'retrained' and config.stage2.head == 'fresh'
+    takes_over = not fresh and (rule is None or rule.needs_classifier)
+    if takes_over and not (first.trains_classifier and first.head == 'linear'):
+        field = f'second_stage.head of method {config.method} is {second.head}'
+        if second.head == 'retrained':
+            field = f'config field stage2.head is {config.stage2.head}'
         raise InputError(
-            f'config field stage2.head is previous, but stage 1 of {config.method} has a head of '
-            f'kind {stages[0].head}; allowed: fresh'
+            f'{field}, which needs a linear head that stage 1 of {config.method} trained; allowed: '
+            'a fresh head (retrained, and stage2.head=fresh), or nearest_class_mean'
         )
-    return tuple(stages)
+    return Stage(
+        name='stage2',
+        objective=Objective(make_classification_loss('cross_entropy', config.classification)),
+        trainable=(trained,),
+        frozen=tuple(name for name in first.trainable + first.frozen if name != trained),
+        backbone_train=config.stage2.batch_statistics == 'drift',
+        head=kind,
+        fresh_head=fresh,
+        head_rule=rule,
+        branches=first.branches,
+        sampler=second.sampler,
+        class_weights=_class_weights(config, second.weighting),
+        geometry=first.geometry,
+        optimizer=_optimizer(config.stage2),
+        epochs=0 if rule else config.stage2.epochs,
+        batch_size=config.stage2.batch_size,
+    )
+
+
+def _class_weights(config: ConfigDict, weighting: str) -> str:
+    """The kind of weights that a row's word means, see `schedules.make_class_weights`."""
+    return config.weighting.balanced if weighting == 'balanced' else weighting
+
+
+def _mixing(config: ConfigDict, name: str | None) -> Mixing | None:
+    if name is None:
+        return None
+    try:
+        return Mixing(name, **config.mixing[name])
+    except InputError as error:
+        raise InputError(f'config field mixing.{name}: {error}') from None
 
 
 def _check_row(name: str, method: Method) -> None:
@@ -243,6 +249,11 @@ def _check_row(name: str, method: Method) -> None:
             raise InputError(
                 f'{field} of method {name} is {value!r}; allowed: {", ".join(map(str, allowed))}'
             )
+    if method.mixing and (method.metric is not None or method.classification is None):
+        raise InputError(
+            f'method {name} mixes images, which then have no class of their own for a metric loss; '
+            'allowed: mixing with a classification loss alone'
+        )
     if method.classification is None and method.metric is None:
         raise InputError(
             f'method {name} has neither classification nor metric; allowed: one or both'

@@ -169,10 +169,12 @@ def test_branches_go_on_into_a_second_stage(monkeypatch):
     assert shapes[0]['head']['kernel'].shape == (8, 3)
 
 
-def test_a_head_of_another_kind_cannot_be_taken_over():
-    config = make_config('ldam_crw')
+@pytest.mark.parametrize('method', ['ldam_crw', 'sc_crw'])
+def test_a_head_that_stage_1_did_not_train_or_of_another_kind_cannot_be_taken_over(method):
+    config = make_config(method)
     config.stage2.head = 'previous'
-    with pytest.raises(InputError, match=r'stage2\.head is previous.*cosine; allowed: fresh'):
+    message = r'config field stage2\.head is previous, which needs a linear head that stage 1 of'
+    with pytest.raises(InputError, match=message):
         make_stages(config)
 
 
