@@ -115,9 +115,9 @@ def _escape_markdown(text: str) -> str:
 
 
 def latex(report: Report) -> str:
-    """The tables of the report in LaTeX, for a document that uses booktabs."""
+    """The tables of the report in LaTeX, for a document that uses booktabs and amssymb."""
     parts = [
-        r'% \usepackage{booktabs}; best values bold, second best underlined.',
+        r'% \usepackage{booktabs,amssymb}; best values bold, second best underlined.',
         *(
             f'% {" ".join(chapter.title.split())}\n{latex_table(item)}'
             for chapter in report.chapters
@@ -171,7 +171,8 @@ _LATEX = {
 
 
 def _escape_latex(text: str) -> str:
-    return ''.join(_LATEX.get(character, character) for character in text)
+    escaped = ''.join(_LATEX.get(character, character) for character in text)
+    return re.sub('"([^"]*)"', r"``\1''", escaped)
 
 
 def html_table(table: Table) -> str:

@@ -1,5 +1,8 @@
 """Markdown, LaTeX and HTML of a report: marks, spans, and texts that try to break out."""
 
+import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -150,6 +153,33 @@ def test_latex_escapes(report):
             bare = line.replace(r'\{', '').replace(r'\}', '')
             assert bare.count('{') == bare.count('}')
     assert r'\& \% \$ \# \_ \{ \} \textasciitilde{} \textasciicircum{} \textbackslash{}' in text
+
+
+def test_latex_quotation_marks():
+    table = Table('The "first" and the "last".', ('A',), (('5"',),))
+    assert "The ``first'' and the ``last''." in latex_table(table)
+    assert '5"' in latex_table(table)
+
+
+@pytest.mark.skipif(shutil.which('pdflatex') is None, reason='there is no pdflatex')
+def test_latex_compiles(report, tmp_path):
+    names = [*r'\→±−✓×τ~^<>&%$#_{}', '"a"', '5"']
+    every = Chapter('All', (Table(NASTY, ('A',) * len(names), (tuple(names),)),))
+    (tmp_path / 'tables.tex').write_text(latex(Report('R', (*report.chapters, every))))
+    (packages,) = re.findall(r'^% (\\usepackage\S*);', (tmp_path / 'tables.tex').read_text())
+    document = '\n'.join(
+        [
+            r'\documentclass{article}',
+            packages,
+            r'\begin{document}',
+            r'\input{tables}',
+            r'\end{document}',
+        ]
+    )
+    (tmp_path / 'paper.tex').write_text(document)
+    subprocess.run(
+        ['pdflatex', '-halt-on-error', 'paper.tex'], cwd=tmp_path, check=True, capture_output=True
+    )
 
 
 def test_tables_of_words_go_to_the_left():
