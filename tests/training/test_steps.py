@@ -107,6 +107,41 @@ def test_eight_devices_equal_one(method):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(('method', 'num_devices'), [('ce_ct_crw', 1), ('ce_sc_crw', 2)])
+def test_several_seeds_in_one_program_equal_each_alone(method, num_devices):
+    config = make_config(method)
+    stages = make_stages(config)
+    stage, devices = stages[0], jax.devices()[:num_devices]
+    model = make_models(config, stages, CLASSES)[stage.name]
+    step = make_train_step(model, stage, 10, devices)
+    schedule = place(Schedule(jnp.ones(CLASSES), COUNTS, jnp.asarray(1.0)), devices)
+
+    def start(seed):
+        key = jax.random.key(seed)
+        state = create_state(stage, initialize(model, seed), key, 10, CLASSES)
+        batch = jax.tree.map(
+            lambda x: x.reshape(num_devices, -1, *x.shape[1:]), make_batch(100 + seed)
+        )
+        return place(state, devices), batch
+
+    def stacked(trees):
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+
+    states, batches = zip(*map(start, range(3)), strict=True)
+    together, losses = jax.jit(jax.vmap(step, in_axes=(0, 0, None)))(
+        stacked(jax.device_get(states)), stacked(batches), schedule
+    )
+    for seed, (state, batch) in enumerate(zip(states, batches, strict=True)):
+        alone, loss = step(state, batch, schedule)
+        np.testing.assert_allclose(losses[seed], loss, rtol=1e-6)
+        of_seed = jax.tree.map(lambda leaf, seed=seed: leaf[seed], jax.device_get(together))
+        for name in ('params', 'batch_stats', 'opt_state', 'metric'):
+            differences = relative_differences(getattr(alone, name), getattr(of_seed, name))
+            assert all(value <= 1e-5 for value in differences.values()), (name, differences)
+    assert len(set(map(float, losses))) == 3
+
+
+@pytest.mark.slow
 def test_eight_devices_equal_one_in_stage_2():
     _, one, _ = update('ce_crw', 1, 1)
     _, eight, _ = update('ce_crw', 1, 8)
