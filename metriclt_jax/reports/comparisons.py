@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from metriclt_jax.reports.sections import Row, Section
+from metriclt_jax.reports.sections import Row, Section, unlike_default
 from metriclt_jax.reports.statistics import Interval, images_interval, seeds_interval
 
 
@@ -17,7 +17,8 @@ class Comparison:
         metric: 'mcr_all' or that of a group.
         seeds: those that both rows have; all of each row's where there is none in common.
         difference: of the means over these seeds.
-        over_seeds: see `statistics.seeds_interval`; None below two common seeds.
+        over_seeds: see `statistics.seeds_interval`; None below two common seeds, or where they do
+            not vary.
         over_images: see `statistics.images_interval`; None where a run kept no predictions.
     """
 
@@ -40,7 +41,9 @@ class Comparison:
         sign = 'higher' if self.difference > 0 else 'lower'
         if self.over_seeds is None:
             return f'{sign}, for these trained networks'
-        return sign if self.over_images else f'{sign}, on these images'
+        if self.over_images is None:
+            return f'{sign}, on these images'
+        return sign if len(self.seeds) > 2 else f'{sign}, two seeds only'
 
 
 def compare(first: Row, second: Row, metric: str, classes: Sequence[int]) -> Comparison:
@@ -95,11 +98,14 @@ def mcr_classes(section: Section) -> dict[str, list[int]]:
 
 
 def reference_row(rows: Sequence[Row], wanted: str | None = None) -> Row | None:
-    """What the other rows are compared with: `wanted`, else `ce_crw`, `ce`, or none of these."""
+    """What the other rows are compared with: `wanted`, else `ce_crw`, `ce`, or none of these.
+
+    Of several rows of that method, the one that is most like the default config.
+    """
     for name in (wanted,) if wanted else ('ce_crw', 'ce'):
-        for row in rows:
-            if row.method == name:
-                return row
+        likes = [row for row in rows if row.method == name]
+        if likes:
+            return min(likes, key=lambda row: len(unlike_default(row.settings)))
     return None
 
 

@@ -25,7 +25,7 @@ class Table:
         rows: as many texts or cells as columns, each.
         groups: (text, columns) from left to right over all columns; empty if there are none.
         label: name for references, unique in a report.
-        numeric: whether the columns but the first hold numbers, which go to the right.
+        words: the columns that hold words, which go to the left; numbers go to the right.
     """
 
     caption: str
@@ -33,7 +33,12 @@ class Table:
     rows: tuple[tuple[Cell | str, ...], ...]
     groups: tuple[tuple[str, int], ...] = ()
     label: str = ''
-    numeric: bool = True
+    words: tuple[int, ...] = (0,)
+
+    @property
+    def alignments(self) -> list[str]:
+        """'l' or 'r' for each column."""
+        return ['l' if column in self.words else 'r' for column in range(len(self.header))]
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ def markdown_table(table: Table) -> str:
     lines = [
         f'{_escape_markdown(table.caption)}\n',
         _markdown_row([_escape_markdown(text) for text in header]),
-        _markdown_row(['---', *['---:' if table.numeric else '---'] * (len(header) - 1)]),
+        _markdown_row(['---' if side == 'l' else '---:' for side in table.alignments]),
     ]
     tags = {'bold': '**{}**', 'underline': '<ins>{}</ins>', '': '{}'}
     for row in table.rows:
@@ -136,7 +141,7 @@ def latex_table(table: Table) -> str:
         r'\centering',
         rf'\caption{{{_escape_latex(table.caption)}}}',
         *([rf'\label{{tab:{table.label}}}'] if table.label else []),
-        rf'\begin{{tabular}}{{l{("r" if table.numeric else "l") * (len(table.header) - 1)}}}',
+        rf'\begin{{tabular}}{{{"".join(table.alignments)}}}',
         r'\toprule',
     ]
     if table.groups:
@@ -178,11 +183,10 @@ def _escape_latex(text: str) -> str:
 def html_table(table: Table) -> str:
     """A caption and a `table` element; their texts are escaped."""
     tags = {'bold': '<b>{}</b>', 'underline': '<u>{}</u>', '': '{}'}
-    kind = '' if table.numeric else ' class="words"'
     # Not a <caption>, which would be as narrow as the table.
     lines = [
         f'<p class="caption">{html.escape(table.caption)}</p>',
-        f'<div class="wide"><table{kind}><thead>',
+        '<div class="wide"><table><thead>',
     ]
     if table.groups:
         spans = (
@@ -190,12 +194,17 @@ def html_table(table: Table) -> str:
             for text, columns in table.groups
         )
         lines.append(f'<tr>{"".join(spans)}</tr>')
-    headings = ''.join(f'<th scope="col">{html.escape(text)}</th>' for text in table.header)
+    kinds = [' class="words"' if side == 'l' else '' for side in table.alignments]
+    headings = ''.join(
+        f'<th scope="col"{kind}>{html.escape(text)}</th>'
+        for kind, text in zip(kinds, table.header, strict=True)
+    )
     lines.append(f'<tr>{headings}</tr></thead><tbody>')
     for row in table.rows:
         first, *others = (tags[c.mark].format(html.escape(c.text)) for c in map(_cell, row))
-        cells = ''.join(f'<td>{text}</td>' for text in others)
-        lines.append(f'<tr><th scope="row">{first}</th>{cells}</tr>')
+        pairs = zip(kinds[1:], others, strict=True)
+        cells = ''.join(f'<td{kind}>{text}</td>' for kind, text in pairs)
+        lines.append(f'<tr><th scope="row"{kinds[0]}>{first}</th>{cells}</tr>')
     return '\n'.join([*lines, '</tbody></table></div>'])
 
 

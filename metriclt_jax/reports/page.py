@@ -34,15 +34,16 @@ h2 { border-bottom: 2px solid #0072b2; padding-bottom: .3rem; margin-top: 3rem; 
 p { max-width: 52rem; overflow-wrap: anywhere; }
 nav ul { columns: 20rem; padding-left: 1.2rem; }
 nav a { color: #00558a; }
+nav .sub { margin-left: 1.2rem; font-size: .9rem; }
 .wide { overflow-x: auto; margin: 0 0 1.2rem; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums;
   border-top: 2px solid #333; border-bottom: 2px solid #333; }
 p.caption { font-size: .9rem; margin-bottom: .5rem; }
 th, td { padding: .2rem .65rem; text-align: right; white-space: nowrap; }
-.words th, .words td { text-align: left; white-space: normal; vertical-align: top; }
+th.words, td.words { text-align: left; }
+td.words { white-space: normal; min-width: 7rem; vertical-align: top; }
 thead tr:last-child th { border-bottom: 1px solid #333; vertical-align: bottom; }
 .group:not(:empty) { text-align: center; border-bottom: 1px solid #999; }
-th:first-child { text-align: left; }
 tbody th { font-weight: normal; position: sticky; left: 0; background: #fff; }
 tbody tr:nth-child(even) > * { background: #f4f7fa; }
 u { text-underline-offset: .2em; }
@@ -54,15 +55,15 @@ figcaption { max-width: 52rem; font-size: .9rem; color: #333; }
 
 def html_page(report: Report) -> str:
     """The page; every text is escaped, every picture is a data URI."""
-    links, body = [], []
+    links, body, parts = [], [], sum(chapter.level == 1 for chapter in report.chapters)
     for number, chapter in enumerate(report.chapters, start=1):
         title = html.escape(chapter.title)
         tag = f'h{chapter.level + 1}'
         body.append(f'<{tag} id="part{number}">{title}</{tag}>')
         body += map(_item, chapter.items)
-        if chapter.level == 1:
-            links.append(f'<li><a href="#part{number}">{title}</a></li>')
-    contents = f'<nav><ul>{"".join(links)}</ul></nav>' if len(links) > 1 else ''
+        kind = ' class="sub"' if chapter.level > 1 else ''
+        links.append(f'<li{kind}><a href="#part{number}">{title}</a></li>')
+    contents = f'<nav><ul>{"".join(links)}</ul></nav>' if parts > 1 else ''
     return _PAGE.format(
         title=html.escape(report.title), style=_STYLE, contents=contents, body='\n'.join(body)
     )

@@ -36,7 +36,7 @@ from metriclt_jax.reports.published import (
 )
 from metriclt_jax.reports.run_tables import (
     confusion,
-    differences_table,
+    differences_tables,
     files_table,
     further_table,
     head_to_tail,
@@ -239,7 +239,7 @@ def _about(parts: Sequence[_Part], problems: Sequence[Problem]) -> Chapter:
                 'Work directories that are not in this report, or only in part.',
                 ('Directory', 'Why'),
                 body,
-                numeric=False,
+                words=(0, 1),
             )
         )
     return Chapter('About this report', tuple(items))
@@ -269,6 +269,11 @@ def _as_in_paper(table: int, parts: Sequence[_Part]) -> Chapter:
             f'table{table}',
         )
     ]
+    read_off = {method_title(m) for (_, m), r in rows.items() if len(r) == 1 and r[0].stage != -1}
+    if read_off:
+        items.append(
+            f'Not run by itself, but the first stage of another row: {", ".join(sorted(read_off))}.'
+        )
     several = [f'{column}, {method_title(m)}' for (column, m), r in rows.items() if len(r) > 1]
     if several:
         items.append(f'Run with several settings, so not in this table: {"; ".join(several)}.')
@@ -295,7 +300,7 @@ def _chapters(part: _Part, stem: Path, progress: Progress) -> list[Chapter]:
     if stages is not None:
         chapters.append(Chapter('Stage 1 and stage 2', (stages,), 2))
     if part.compared:
-        items = (differences_table(part.compared), *_difference_figures(part, file))
+        items = (*differences_tables(part.compared), *_difference_figures(part, file))
         chapters.append(Chapter('Differences and what can be said for them', items, 2))
     progress('drawing recalls, calibration and curves')
     chapters += [
@@ -355,6 +360,11 @@ def _shown(value: Any) -> str:
 def _recall_items(part: _Part) -> tuple:
     section, methods = part.section, part.methods or [row.method for row in part.rows]
     items = [results_table(section, part.rows, part.methods)]
+    if len({frozenset(row.summaries()) for row in part.rows}) > 1:
+        items.append(
+            'Not all rows have the same seeds, so their means do not differ by the methods alone; '
+            'the differences below are over the seeds that both methods have.'
+        )
     if not any(find_published(section.dataset, section.model, m, 'mcr_all') for m in methods):
         items.append('The paper has no numbers for this data set with this backbone.')
     return tuple(items)
@@ -399,7 +409,8 @@ def _calibration_items(rows: Sequence[Row], file) -> tuple:
         items.append(
             Figure(
                 'Reliability of the test predictions of all runs together: accuracy by confidence '
-                '(the highest probability) in 15 bins. Bars below the line are overconfident.',
+                '(the highest probability) in 15 bins. Bars below the line are overconfident. The '
+                'ECE in a panel is that of all runs together, in the table the mean over runs.',
                 file('reliability'),
             )
         )
@@ -416,7 +427,8 @@ def _curve_items(rows: Sequence[Row], file) -> tuple:
         items.append(
             Figure(
                 'Mean class recall on the validation part after each epoch. Curves are means over '
-                'the runs, bands their range; the vertical line parts stage 1 from stage 2.',
+                'the runs, bands their range; the vertical line parts stage 1 from stage 2. The '
+                'rarest classes have few validation images, so their curve moves in large steps.',
                 file('recall_curves'),
             )
         )
@@ -424,7 +436,8 @@ def _curve_items(rows: Sequence[Row], file) -> tuple:
         items.append(
             Figure(
                 'Training losses, mean over the runs and their range. The axes differ, since the '
-                'methods minimise different things.',
+                'methods minimise different things; and where classes are re-weighted (stage 2, '
+                'and the end of DRW) the loss is another one, so it jumps.',
                 file('loss_curves'),
             )
         )
@@ -533,7 +546,7 @@ def _difference_line(section: Section, one: Comparison) -> dict[str, str]:
         return (None, None) if interval is None else (100 * interval.low, 100 * interval.high)
 
     numbers = (100 * one.difference, *ends(one.over_seeds), *ends(one.over_images))
-    words = (section.title, one.first.title, one.second.title, one.metric)
+    words = (section.title, row_title(one.first), row_title(one.second), one.metric)
     seeds = ' '.join(map(str, one.seeds))
     cells = (*words, seeds, *map(plain, numbers), one.verdict)
     return dict(zip(_DIFFERENCE_FIELDS, cells, strict=True))

@@ -229,36 +229,60 @@ def recall_table(section: Section, rows: Sequence[Row]) -> Table:
     return Table(caption, ('Method', *(names[c] for c in order)), tuple(body))
 
 
-def differences_table(compared: Sequence[Comparison]) -> Table:
-    """Differences in mean class recall with their intervals, and what they allow to say."""
-    body = [
-        (
-            row_title(c.first),
-            row_title(c.second),
-            metric_title(c.metric),
-            signed(100 * c.difference),
-            str(len(c.seeds)) if c.seeds else 'none in common',
-            interval_text(c.over_seeds),
-            interval_text(c.over_images),
-            c.verdict,
+def differences_tables(compared: Sequence[Comparison]) -> list[Table]:
+    """Differences in mean class recall with their intervals, and what they allow to say.
+
+    A table for each metric, the first of which says how to read them.
+    """
+    tables = []
+    for metric in dict.fromkeys(c.metric for c in compared):
+        body = [
+            (
+                row_title(c.first),
+                row_title(c.second),
+                signed(100 * c.difference),
+                _common_seeds(c),
+                interval_text(c.over_seeds),
+                interval_text(c.over_images),
+                c.verdict,
+            )
+            for c in compared
+            if c.metric == metric
+        ]
+        table = Table(
+            f'MCR {metric_title(metric).lower()}: differences in points.'
+            + ('' if tables else f' {_how_to_read_differences(len(compared))}'),
+            ('A', 'B', 'A − B', 'seeds in common', 'seeds', 'images', 'verdict on A'),
+            tuple(body),
+            (('', 4), ('95 % interval over', 2), ('', 1)),
+            words=(0, 1, 6),
         )
-        for c in compared
-    ]
-    pairs = len({(c.first, c.second) for c in compared})
-    return Table(
-        'Differences in MCR on the test part, points, over the seeds that both methods have, with '
+        tables.append(table)
+    return tables
+
+
+def _common_seeds(compared: Comparison) -> str:
+    """How many seeds both rows have, and the most that one has where that is more."""
+    most = max(len(row.summaries()) for row in (compared.first, compared.second))
+    count = len(compared.seeds)
+    return f'{count}' if count == most else f'{count} of {most}'
+
+
+def _how_to_read_differences(count: int) -> str:
+    return (
+        'Differences in MCR on the test part, over the seeds that both methods have, with '
         '95 % intervals: "seeds" is Student\'s, paired over seeds (what training leaves to chance; '
-        f'it needs two), "images" a bootstrap of {RESAMPLES:,} draws of the test images within '
+        'needs two, and differences that vary), "images" a bootstrap of '
+        f'{RESAMPLES:,} draws of the test images within '
         'each class, paired between the methods (what the choice of test images leaves to chance, '
         'for the networks as trained). A difference is called higher or lower only if every '
         'interval that there is excludes zero; "for these trained networks" where there is none '
-        'over seeds, "on these images" where there is none over images; else no difference is '
+        'over seeds, "on these images" where there is none over images, "two seeds only" where '
+        'there are no more; else no difference is '
         'shown. No interval: one seed, and no predictions to draw from. Each interval stands for '
-        f'itself, without a correction for the number of comparisons ({pairs}), and the best and '
-        'the second best row were chosen on these images.',
-        ('Method', 'minus', 'MCR', 'points', 'runs', 'seeds', 'images', 'verdict'),
-        tuple(body),
-        (('', 3), ('difference', 1), ('', 1), ('95 % interval over', 2), ('', 1)),
+        'itself and holds one source of chance, the other taken as given, without a correction for '
+        f'the number of comparisons ({count}); and the best and the second best row were chosen on '
+        'these images.'
     )
 
 
@@ -296,7 +320,7 @@ def files_table(rows: Sequence[Row]) -> Table:
         'The files behind the numbers of this chapter.',
         ('File', 'Method', 'Variant', 'Seed', 'MCR all', 'Predictions kept'),
         tuple(body),
-        numeric=False,
+        words=(0, 1, 2),
     )
 
 

@@ -12,6 +12,7 @@ from metriclt_jax.errors import InputError
 CONFIDENCE = 0.95
 BINS = 15  # of the calibration error, as in Guo et al. 2017
 RESAMPLES = 10_000
+_ROUNDING = 1e-9  # differences of recalls that differ by less are the same
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def seeds_interval(first: Sequence[float], second: Sequence[float]) -> Interval 
     from scipy.special import stdtrit
 
     differences = np.subtract(first, second)
-    if len(differences) < 2 or np.ptp(differences) == 0:
+    if len(differences) < 2 or np.ptp(differences) < _ROUNDING:
         return None
     error = np.std(differences, ddof=1) / math.sqrt(len(differences))
     half = float(stdtrit(len(differences) - 1, (1 + CONFIDENCE) / 2) * error)

@@ -92,8 +92,22 @@ UP, DOWN, BOTH = Interval(0.1, 0.05, 0.2), Interval(-0.1, -0.2, -0.05), Interval
     ],
 )
 def test_nothing_is_claimed_against_an_interval(difference, over_seeds, over_images, verdict):
-    found = Comparison(None, None, 'mcr_all', (0, 1), difference, over_seeds, over_images)
+    found = Comparison(None, None, 'mcr_all', (0, 1, 2), difference, over_seeds, over_images)
     assert found.verdict == verdict
+
+
+def test_two_seeds_are_said():
+    assert (
+        Comparison(None, None, 'mcr_all', (0, 1), 0.1, UP, UP).verdict == 'higher, two seeds only'
+    )
+
+
+def test_of_several_references_the_one_most_like_the_default_counts(section, make_run):
+    make_run('a', 'ce_crw', weighting__beta=0.9)
+    make_run('b', 'ce_crw', weighting__beta=0.9999)
+    here = section()
+    for rows in (here.rows, here.rows[::-1]):
+        assert reference_row(rows).settings['weighting.beta'] == 0.9999
 
 
 def pairs(found):

@@ -127,7 +127,7 @@ def test_a_page_needs_nothing_else_and_shows_texts_as_they_are(report):
     assert image['src'].startswith('data:image/png;base64,iVBORw0KGgo')
     assert NASTY in image['alt']
     links = [a['href'] for tag, a in tags.elements if tag == 'a']
-    assert links == ['#part1', '#part3']
+    assert links == ['#part1', '#part2', '#part3']
     assert {a['id'] for tag, a in tags.elements if 'id' in a} == {'part1', 'part2', 'part3'}
     for _, attributes in tags.elements:
         assert not {'onclick', 'onerror', 'style'} & set(attributes)
@@ -183,7 +183,7 @@ def test_latex_compiles(report, tmp_path):
 
 
 def test_tables_of_words_go_to_the_left():
-    table = Table('Files.', ('File', 'Why'), (('a', 'b'),), numeric=False)
+    table = Table('Files.', ('File', 'Why'), (('a', 'b'),), words=(0, 1))
     assert '| --- | --- |' in markdown_table(table)
     assert '{ll}' in latex_table(table)
     assert 'class="words"' in html_table(table)

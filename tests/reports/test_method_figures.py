@@ -110,7 +110,7 @@ def test_loss_curves_show_the_metric_loss_as_it_counts(tmp_path, drawn):
     assert method_figures.loss_curves(runs, tmp_path / 'a.png')
     first, second = drawn[0].axes
     heights = [line.get_ydata()[0] for line in first.lines if len(line.get_ydata()) == 3]
-    assert heights == [3.0, 1.0, 2.0, 1.0, 1.0]  # stage 1: objective, classification, rest
+    assert heights == [3.0, 1.0, 2.0, 1.0]  # stage 1: sum, classification, rest; then one loss
     assert [text.get_text() for text in second.texts] == ['no curve was kept']
 
 
@@ -199,6 +199,8 @@ def test_differences(tmp_path, drawn, count):
     (axes,) = figure.axes
     assert [label.get_text() for label in axes.get_yticklabels()] == [*TITLES[:count], 'without']
     ends = sorted({round(float(x), 6) for line in axes.lines for x in line.get_xdata()})
-    assert ends == [-10, 0, 5, 10, 15, 20, 30]
+    # The seeds' interval leaves the picture on both sides, where there are arrows.
+    assert ends == [-10, -1.6, 0, 5, 10, 15, 20, 21.6, 30]
+    assert axes.get_xlim() == pytest.approx((-1.6, 21.6))
     labels = {text.get_text() for text in figure.legends[0].get_texts()}
     assert 'no interval' in labels

@@ -12,7 +12,7 @@ from metriclt_jax.reports.document import Cell
 from metriclt_jax.reports.run_tables import (
     calibration_errors,
     confusion,
-    differences_table,
+    differences_tables,
     files_table,
     further_table,
     pooled_calibration,
@@ -142,16 +142,31 @@ def test_differences(section, make_run):
         make_run(f'b{seed}', 'ce_tp_crw', seed, right=0.9)
     here = section()
     compared = comparisons(here, here.rows)
-    table = differences_table(compared)
-    first = texts(table)[0]
-    assert first[:3] == ['CE+TP → cRW', 'CE → cRW', 'All']
-    assert first[3] == signed(100 * compared[0].difference)
-    assert first[4] == '2'
-    ends = [float(word.replace('−', '-')) for word in re.findall(r'[+−][\d.]+', first[6])]
+    table, *others = differences_tables(compared)
+    assert [one.caption for one in others] == [
+        'MCR major: differences in points.',
+        'MCR minor: differences in points.',
+    ]
+    assert table.caption.startswith('MCR all: differences in points. ')
+    assert table.alignments == ['l', 'l', 'r', 'r', 'r', 'r', 'l']
+    (first,) = texts(table)
+    assert first[:2] == ['CE+TP → cRW', 'CE → cRW']
+    assert first[2] == signed(100 * compared[0].difference)
+    assert first[3] == '2'
+    ends = [float(word.replace('−', '-')) for word in re.findall(r'[+−][\d.]+', first[5])]
     assert ends == pytest.approx(
         [100 * compared[0].over_images.low, 100 * compared[0].over_images.high], abs=0.005
     )
-    assert 'number of comparisons (1)' in table.caption
+    assert 'number of comparisons (3)' in table.caption
+
+
+def test_differences_say_that_a_row_has_more_seeds(section, make_run):
+    for seed in range(3):
+        make_run(f'a{seed}', 'ce_crw', seed, right=0.5)
+    make_run('b1', 'ce_tp_crw', 1, right=0.9)
+    here = section()
+    (row,) = texts(differences_tables(comparisons(here, here.rows))[0])
+    assert row[3] == '1 of 3'
 
 
 def test_studies(section, make_run):

@@ -75,6 +75,8 @@ def test_seeds_interval_is_that_of_a_paired_t_test(count):
 def test_one_seed_or_no_variation_allow_no_interval():
     assert seeds_interval([0.9], [0.5]) is None
     assert seeds_interval([0.75, 0.5], [0.5, 0.25]) is None
+    bases = [3 / 23, 11 / 23, 7 / 23]  # one image more of 23 each time: equal but for rounding
+    assert seeds_interval([base + 1 / 23 for base in bases], bases) is None
 
 
 # Over test images
