@@ -1,4 +1,4 @@
-"""`evaluate.py --workdir=DIR [--part=PART] [--dataset=NAME]`: metrics of a finished run.
+"""`evaluate.py --workdir=DIR [--part=PART] [--dataset=NAME [--split=SPLIT]]`: metrics of a run.
 
 On any part of the run's own data set, or on another prepared data set with the same classes.
 """
@@ -29,6 +29,9 @@ _PART = flags.DEFINE_enum(
 )
 _DATASET = flags.DEFINE_string(
     'dataset', None, "another prepared data set with the same classes; the run's own if not given"
+)
+_SPLIT = flags.DEFINE_string(
+    'split', None, 'how --dataset is divided: paper, grouped or official; its default if not given'
 )
 _DATA_DIR = flags.DEFINE_string('data_dir', None, 'prepared data; as in training if not given')
 _STAGE = flags.DEFINE_string('stage', None, 'stage1 or stage2; the last stage if not given')
@@ -69,7 +72,12 @@ def evaluate() -> None:
     classifier = load(workdir, stage=name, checkpoint=_CHECKPOINT.value, devices=devices)
     other = _DATASET.value not in (None, config.data.name)
     part = _PART.value or ('all' if other else 'test')
-    dataset = hosts.together(lambda: _load(config.data, part, results['class_names']))
+    if _SPLIT.value and (not other or part == 'all'):
+        raise InputError(
+            f'--split is {_SPLIT.value}; allowed: with --dataset=NAME of another data set and a '
+            "--part of it, for the run's own data set is divided as in training"
+        )
+    dataset = hosts.together(lambda: _load(config.data, part, results['class_names'], workdir))
     this = Run(
         config=config,
         workdir=workdir,
@@ -99,20 +107,30 @@ def evaluate() -> None:
     this.console.print(summary_table(result.summary, dataset.class_names, this.groups, title))
 
 
-def _load(own: ConfigDict, part: str, class_names: Sequence[str]) -> 'Dataset':
+def _load(own: ConfigDict, part: str, class_names: Sequence[str], workdir: Path) -> 'Dataset':
     """The data set that the flags name, with the run's classes."""
     from metriclt_jax.data import load_dataset
     from metriclt_jax.data.defaults import DEFAULTS, data_config
+    from metriclt_jax.training.workdir import read_json
 
     name = _DATASET.value or own.name
     default = data_config(name if name in DEFAULTS else 'folder')
     data = ConfigDict(own if name == own.name else default).unlock()
     data.name, data.resize = name, own.resize
     data.data_dir = _DATA_DIR.value or own.data_dir
+    data.split = _SPLIT.value or data.split
     if part == 'all':  # divided such that every image is in one part
         data.split, data.fractions = 'paper', (1.0, 0.0, 0.0)
         data.multiple_of, data.imbalance_ratio = 1, 0.0
     dataset = load_dataset(data)
+    known = workdir / 'data.json'  # which runs of earlier versions do not have
+    own_parts = name == own.name and part != 'all' and known.exists()
+    if own_parts and read_json(known)['sha256'] != dataset.fingerprint:
+        raise InputError(
+            f'the images or parts of {name} in {data.data_dir} are not those that the run in '
+            f'{workdir} was trained with, so its {part} part may hold training images; use the '
+            'data that it was trained with, or --part=all'
+        )
     if part == 'all':
         dataset = dataclasses.replace(dataset, parts={'all': dataset.parts['train']})
     return with_classes(dataset, class_names)

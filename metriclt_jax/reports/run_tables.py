@@ -270,7 +270,7 @@ def _common_seeds(compared: Comparison) -> str:
 
 def _how_to_read_differences(count: int) -> str:
     return (
-        'Differences in MCR on the test part, over the seeds that both methods have, with '
+        'They are over the seeds that both methods have, with '
         '95 % intervals: "seeds" is Student\'s, paired over seeds (what training leaves to chance; '
         'needs two, and differences that vary), "images" a bootstrap of '
         f'{RESAMPLES:,} draws of the test images within '

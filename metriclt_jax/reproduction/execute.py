@@ -20,6 +20,7 @@ from metriclt_jax.training.workdir import config_as_json, is_made_by, lock_folde
 
 # Of stage 2's epochs to stage 1's in time: its backward pass is left out.
 _SECOND_STAGE_COST = 0.5
+_LOGS = ('metrics.jsonl', 'timing.jsonl')
 
 
 class Failure(NamedTuple):
@@ -84,9 +85,10 @@ def _execute(planned: Sequence[PlannedRun], root: Path, console: Console) -> lis
         # Programs of earlier runs would stay in memory: 45 MiB a run of digits_lt.
         jax.clear_caches()
         shared = '' if source is None else f', stage 1 of {source.name}'
-        left = clock.tick()
+        seconds = time.monotonic() - started
+        left = clock.tick(seconds, counts=outcome != 'failed')
         console.print(
-            f'{outcome} ({time.monotonic() - started:.0f} s{shared}); {left}',
+            f'{outcome} ({seconds:.0f} s{shared}); {left}',
             highlight=False,
             soft_wrap=True,
         )
@@ -100,8 +102,9 @@ def first_stage_of(one: PlannedRun, planned: Sequence[PlannedRun], root: Path) -
     for other in planned:
         same = other is not one and other.first_stage == one.first_stage
         workdir = root / other.name
-        # Checkpoints may have been removed to save space.
-        if same and _is_finished(workdir) and (workdir / 'checkpoints' / 'stage1').is_dir():
+        # Checkpoints, or logs, may have been removed to save space.
+        needed = ('checkpoints/stage1', *_LOGS)
+        if same and _is_finished(workdir) and all((workdir / name).exists() for name in needed):
             return other
     return None
 
@@ -114,7 +117,7 @@ def adopt_first_stage(source: Path, workdir: Path, one: PlannedRun) -> None:
     aside = workdir.with_name(f'{workdir.name}.incomplete')
     shutil.rmtree(aside, ignore_errors=True)
     shutil.copytree(source / 'checkpoints' / 'stage1', aside / 'checkpoints' / 'stage1')
-    for name in ('metrics.jsonl', 'timing.jsonl'):
+    for name in _LOGS:
         lines = (source / name).read_text().splitlines(keepends=True)
         kept = [line for line in lines if json.loads(line)['stage'] == 'stage1']
         (aside / name).write_text(''.join(kept))
@@ -136,20 +139,37 @@ def _cost(one: PlannedRun, planned: Sequence[PlannedRun], root: Path) -> float:
     shares = any(one.first_stage == other.first_stage for other in earlier)
     first = 0 if shares or first_stage_of(one, planned, root) else one.config.stage1.epochs
     second = sum(stage.epochs for stage in make_stages(one.config)[1:])
-    return first + _SECOND_STAGE_COST * second + 1  # compiling and evaluating
+    first_done, second_done = _epochs_done(root / one.name)
+    left = max(first - first_done, 0) + _SECOND_STAGE_COST * max(second - second_done, 0)
+    return left + 1  # compiling and evaluating
+
+
+def _epochs_done(workdir: Path) -> tuple[int, int]:
+    """The epochs of the first and of later stages that a run that was stopped has behind it."""
+    path = workdir / 'metrics.jsonl'
+    if not path.exists():
+        return 0, 0
+    lines = path.read_text().splitlines()
+    first = sum('"stage": "stage1"' in line for line in lines)
+    return first, len(lines) - first
 
 
 class _Clock:
     """The time left, from what the runs so far took for their cost."""
 
     def __init__(self, costs: Sequence[float]) -> None:
-        self._costs, self._done, self._started = costs, 0, time.monotonic()
+        self._costs, self._spent, self._seconds = list(costs), 0.0, 0.0
 
-    def tick(self) -> str:
-        self._done += 1
-        spent, left = sum(self._costs[: self._done]), sum(self._costs[self._done :])
-        minutes = (time.monotonic() - self._started) / spent * left / 60
-        return f'about {minutes:.0f} min left' if left else 'all done'
+    def tick(self, seconds: float, *, counts: bool) -> str:
+        """Takes note of a run that took `seconds`, which say nothing unless it `counts`."""
+        cost, left = self._costs.pop(0), sum(self._costs)
+        if counts:
+            self._spent, self._seconds = self._spent + cost, self._seconds + seconds
+        if not left:
+            return 'all done'
+        if not self._spent:
+            return 'time left unknown'
+        return f'about {self._seconds / self._spent * left / 60:.0f} min left'
 
 
 def check(planned: Sequence[PlannedRun], root: Path) -> None:

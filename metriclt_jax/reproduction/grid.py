@@ -210,11 +210,14 @@ def refuse_impossible(planned: Sequence[PlannedRun]) -> None:
             validate(one.config)
             make_models(one.config, make_stages(one.config), num_classes=2)
         except InputError as error:
-            reasons.setdefault(one.config.method, str(error))
+            reasons.setdefault((one.config.model.name, one.config.method), str(error))
     if not reasons:
         return
-    rest = dict.fromkeys(one.config.method for one in planned if one.config.method not in reasons)
-    text = f'{", ".join(reasons)} cannot be trained here: {next(iter(reasons.values()))}'
+    refused = dict.fromkeys(method for _, method in reasons)
+    rest = dict.fromkeys(one.config.method for one in planned if one.config.method not in refused)
+    models = ' and '.join(dict.fromkeys(model for model, _ in reasons))
+    reason = next(iter(reasons.values()))
+    text = f'{", ".join(refused)} cannot be trained here with {models}: {reason}'
     raise InputError(text + (f'; allowed: --methods={",".join(rest)}' if rest else ''))
 
 

@@ -237,6 +237,28 @@ def test_evaluate_on_another_data_set_with_the_same_classes(folder, elsewhere, t
     assert_refused(call('evaluate', *flags, missing), '--predictions is', 'a folder that exists')
 
 
+def test_evaluate_on_a_part_of_another_data_set_as_it_is_divided(folder, elsewhere):
+    flags = [f'--workdir={folder}/run', f'--data_dir={elsewhere}', '--dataset=mine']
+    process = call('evaluate', *flags, '--part=test', '--split=paper')
+    assert process.returncode == 0, process.stderr
+    assert 'mine test, stage2 last' in process.stdout
+    refused = call('evaluate', *flags, '--part=test', '--split=grouped')
+    assert_refused(refused, 'grouped', 'mine has no groups')
+    for own in ([flags[0]], [*flags, '--part=all']):
+        assert_refused(call('evaluate', *own, '--split=grouped'), '--split is grouped', '--part')
+
+
+def test_evaluate_refuses_other_images_under_the_name_of_the_run_s_own(folder, tmp_path):
+    run = tmp_path / 'run'
+    shutil.copytree(folder / 'run', run)
+    known = json.loads((run / 'data.json').read_text())
+    (run / 'data.json').write_text(json.dumps({'sha256': known['sha256'][::-1]}))
+    refused = call('evaluate', f'--workdir={run}', f'--output={tmp_path}/out.json')
+    assert_refused(refused, 'digits_lt', 'not those', 'may hold training images', '--part=all')
+    assert not (tmp_path / 'out.json').exists()
+    assert call('evaluate', f'--workdir={run}', '--part=all').returncode == 0
+
+
 def test_a_method_that_a_config_file_adds(folder, tmp_path):
     run = tmp_path / 'run'
     shutil.copytree(folder / 'run', run)

@@ -62,9 +62,10 @@ def test_a_first_stage_is_taken_over_without_its_second(planned, started, tmp_pa
     assert started == {}
 
 
-def test_a_run_without_checkpoints_shares_nothing(planned, started, tmp_path):
+@pytest.mark.parametrize('name', ['checkpoints/stage1', 'metrics.jsonl', 'timing.jsonl'])
+def test_a_run_without_all_that_is_needed_shares_nothing(planned, started, tmp_path, name):
     call(planned[:1], tmp_path)
-    (tmp_path / 'ce' / '0' / 'checkpoints' / 'stage1').rmdir()
+    (tmp_path / 'ce' / '0' / name).rename(tmp_path / 'elsewhere')
     started.clear()
     assert call(planned, tmp_path)[0] == []
     assert started == {'ce_crw': [], 'rw': []}
@@ -72,11 +73,23 @@ def test_a_run_without_checkpoints_shares_nothing(planned, started, tmp_path):
 
 def test_what_goes_wrong_in_taking_over_is_a_failure_of_that_run(planned, started, tmp_path):
     call(planned[:1], tmp_path)
-    (tmp_path / 'ce' / '0' / 'metrics.jsonl').unlink()
-    failures, _ = call(planned, tmp_path)
+    (tmp_path / 'ce' / '0' / 'metrics.jsonl').write_text('half a li')
+    failures, text = call(planned, tmp_path)
     assert [failure.name for failure in failures] == ['ce_crw/0']
-    assert 'metrics.jsonl' in failures[0].reason
+    assert 'Expecting value' in failures[0].reason
+    assert 'failed' in text
+    assert 'time left unknown' in text
     assert (tmp_path / 'rw' / '0' / 'results.json').exists()
+
+
+def test_the_time_left_counts_what_a_stopped_run_has_behind_it(planned, tmp_path):
+    alone = planned[-1]  # 40 epochs of one stage
+    assert alone.config.stage1.epochs == 40
+    assert module._cost(alone, planned, tmp_path) == 41
+    (tmp_path / alone.name).mkdir(parents=True)
+    line = json.dumps({'stage': 'stage1', 'epoch': 1}) + '\n'
+    (tmp_path / alone.name / 'metrics.jsonl').write_text(30 * line)
+    assert module._cost(alone, planned, tmp_path) == 11
 
 
 def test_two_grids_in_one_folder(planned, started, tmp_path, monkeypatch):
