@@ -61,6 +61,7 @@ def run(config: ConfigDict, workdir: str | Path, console: Console | None = None)
         return results
     used = versions()
     this = hosts.together(lambda: _prepare(config, workdir, console))
+    _require_one_dataset(this)
     # A run that goes on has its parameters; the file of the weights may be gone.
     is_new = not this.latest_step(this.stages[0])
     pretrained = hosts.together(lambda: load_pretrained(this)) if is_new else None
@@ -101,6 +102,21 @@ def _prepare(config: ConfigDict, workdir: Path, console: Console) -> Run:
     this = make_run(config, workdir, console)
     check_batches(this)
     return this
+
+
+def _require_one_dataset(this: Run) -> None:
+    """Checks that all processes have the images and parts of the first, wherever these lie."""
+    own = this.dataset.fingerprint
+    first = hosts.of_first(lambda: own)
+
+    def check() -> None:
+        if own != first:
+            raise InputError(
+                f'the images or parts of {this.dataset.name} in {this.config.data.data_dir} are '
+                'not those of the first process; use the same prepared data on all hosts'
+            )
+
+    hosts.together(check)
 
 
 def _require_same_data(this: Run) -> None:

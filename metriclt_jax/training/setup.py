@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -95,7 +95,7 @@ def make_run(config: ConfigDict, workdir: Path, console: Console) -> Run:
     make_models(config, stages, num_classes=2)  # what it refuses, it refuses before decoding
     dataset = load_dataset(config.data)
     if not len(dataset.parts['test']):
-        raise InputError('config field data.fractions leaves no test part; allowed: more than 0')
+        _refuse_no_test_part(config.data)
     for part in ('validation', 'test'):
         _require_every_class(dataset, part)
     groups = class_groups(config.data, dataset.train_counts)
@@ -149,6 +149,18 @@ def check_batches(this: Run) -> None:
                 f'{len(this.devices)} (or set num_devices)'
             )
         this.steps_per_epoch(stage)  # raises if there is not even one
+
+
+def _refuse_no_test_part(data: ConfigDict) -> NoReturn:
+    if data.split == 'official':
+        raise InputError(
+            f'config field data.test_parts is {tuple(data.test_parts)}, where {data.name} has no '
+            'image of the classes that are kept; allowed: parts with an image of each'
+        )
+    raise InputError(
+        f'config field data.fractions is {tuple(data.fractions)}, which leaves no test part; '
+        'allowed: a third number above 0'
+    )
 
 
 def _require_every_class(dataset: Dataset, part: str) -> None:

@@ -1,5 +1,6 @@
 """One of several processes of a test: `python host_worker.py WHAT FOLDER ID NUM PORT [FLAGS]`."""
 
+import importlib
 import json
 import os
 import runpy
@@ -92,6 +93,23 @@ def agreements(process):
     }
 
 
+def run_on(data_dir, workdir):
+    """How a run with the records in `data_dir` ends, and whether it has written anything."""
+    from rich.console import Console
+
+    from metriclt_jax.errors import InputError
+    from metriclt_jax.training.run import run
+
+    config = runpy.run_path(CONFIG)['get_config']('ce')
+    config.update_from_flattened_dict(SMALL | {'data.data_dir': str(data_dir)})
+    end = 'finished'
+    try:
+        run(config, workdir, Console(quiet=True))
+    except InputError as error:
+        end = str(error)
+    return end, workdir.exists()
+
+
 def report_writes(folder, process):
     """Notes every file below `folder` that Python writes, moves or makes, but checkpoints."""
     log = os.open(folder.parent / f'writes{process}', os.O_CREAT | os.O_WRONLY | os.O_APPEND)
@@ -117,13 +135,12 @@ def main():
     what, folder, process, num_processes, port, *rest = sys.argv[1:]
     folder, process = Path(folder), int(process)
     address = f'127.0.0.1:{port}'
-    if what == 'train':
-        from metriclt_jax.cli.train import main as train
-
+    if what in ('train', 'evaluate'):
+        command = importlib.import_module(f'metriclt_jax.cli.{what}')
         report_writes(folder, process)
         meeting = [f'--coordinator={address}', f'--num_processes={num_processes}']
-        sys.argv = ['train', *meeting, f'--process_id={process}', f'--workdir={folder}', *rest]
-        train()
+        sys.argv = [what, *meeting, f'--process_id={process}', f'--workdir={folder}', *rest]
+        command.main()
         return
     from metriclt_jax import hosts
 
@@ -131,7 +148,9 @@ def main():
     batches, update = one_update(rest[0])
     np.savez(folder / f'batches{process}.npz', **batches)
     np.savez(folder / f'update{process}.npz', **update)
-    (folder / f'report{process}.json').write_text(json.dumps(agreements(process)))
+    report = agreements(process)
+    report['with other data'] = run_on(rest[process], folder / 'run')
+    (folder / f'report{process}.json').write_text(json.dumps(report))
 
 
 if __name__ == '__main__':

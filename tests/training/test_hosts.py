@@ -1,9 +1,11 @@
 """Two processes with four devices each do what one process with eight devices does."""
 
+import dataclasses
 import functools
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,11 +17,17 @@ import jax
 import numpy as np
 import pytest
 from host_worker import CONFIG, SMALL, one_update
+from rich.console import Console
 
 from metriclt_jax import hosts
 from metriclt_jax.cli.hosts import check
+from metriclt_jax.data import preparation
+from metriclt_jax.data.builders import digits_lt
 from metriclt_jax.devices import choose_devices, local_rows
 from metriclt_jax.errors import InputError
+from metriclt_jax.training.results import trained_states
+from metriclt_jax.training.setup import make_run
+from metriclt_jax.training.workdir import read_config
 
 WORKER = Path(__file__).with_name('host_worker.py')
 
@@ -72,10 +80,22 @@ def train(start, data_dir):
 
 
 def finish(processes, code=0):
-    """What the processes printed, without Gloo's own lines."""
+    """What the processes printed."""
     printed = [process.communicate(timeout=240)[0] for process in processes]
     assert [process.returncode for process in processes] == [code] * len(processes), printed
-    return [re.sub(r'\[Gloo\][^\n]*\n', '', text) for text in printed]
+    return printed
+
+
+def without_gloo(text):
+    """A text without what Gloo's threads print, whose lines may be torn into each other."""
+    pieces = (
+        r'\[Gloo\] Rank ',
+        'is connected to ',
+        r'peer ranks\. ',
+        'Expected number of connected peer ranks is : ',
+    )
+    words = re.sub('|'.join(pieces), ' ', text).split()
+    return ' '.join(word for word in words if not word.isdecimal())
 
 
 def wait_for_lines(workdir, stage, count, processes):
@@ -87,11 +107,23 @@ def wait_for_lines(workdir, stage, count, processes):
         time.sleep(0.002)
 
 
+def prepare_other(data_dir):
+    """Prepares digits_lt with another first image; returns `data_dir`."""
+    source = digits_lt.read_source()
+    first, second, *others = source.examples
+    examples = [first._replace(image=second.image), second, *others]
+    reader = lambda source_: dataclasses.replace(source, examples=examples)  # noqa: E731
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(preparation, 'READERS', {'digits_lt': reader})
+        preparation.prepare('digits_lt', None, data_dir)
+    return data_dir
+
+
 @pytest.fixture(scope='module')
 def pair(start, data_dir, tmp_path_factory):
     """What two processes wrote about an update and about each other."""
     folder = tmp_path_factory.mktemp('pair')
-    processes = start('update', folder, 2, data_dir)
+    processes = start('update', folder, 2, data_dir, prepare_other(folder / 'other'))
     alone = one_update(data_dir)
     finish(processes)
     read = lambda name: [dict(np.load(folder / f'{name}{i}.npz')) for i in range(2)]  # noqa: E731
@@ -124,7 +156,8 @@ def test_the_update_is_that_of_one_host(pair):
 
 @pytest.mark.slow
 def test_what_the_processes_tell_each_other(pair):
-    first, second = pair[-1]
+    first, second = (dict(report) for report in pair[-1])
+    del first['with other data'], second['with other data']
     assert (first.pop('own'), second.pop('own')) == (0, 1)
     assert second.pop('failure in 1') == 'InputError: the disk is full'
     assert first.pop('failure in 1') == 'InputError: process 1: the disk is full'
@@ -139,20 +172,29 @@ def test_what_the_processes_tell_each_other(pair):
     assert 3 < first['votes'].index(True) < 15
 
 
-def outcome(workdir):
-    results = json.loads((workdir / 'results.json').read_text())
-    results.pop('seconds')
-    files = [(workdir / name).read_bytes() for name in ('metrics.jsonl', 'predictions.npz')]
-    return results, *files
-
-
 @pytest.mark.slow
-def test_two_processes_end_where_one_ends_after_sigkill_to_both_and_sigterm_to_one(train, tmp_path):
-    """Bit for bit: one process that adds up with Gloo, as two do, adds up in the same order."""
-    workdir, alone = tmp_path / 'two' / 'run', tmp_path / 'one' / 'run'
-    for folder in (workdir, alone):
-        folder.parent.mkdir()
+def test_other_images_in_one_process_end_all_before_anything_is_written(pair):
+    (first, first_wrote), (second, second_wrote) = (
+        report['with other data'] for report in pair[-1]
+    )
+    assert re.fullmatch(
+        r'the images or parts of digits_lt in \S+/other are not those of the first process; use .*',
+        second,
+    )
+    assert first == f'process 1: {second}'
+    assert not first_wrote
+    assert not second_wrote
 
+
+@pytest.fixture(scope='module')
+def runs(train, tmp_path_factory):
+    """Work directories of one run: of two processes, of one after two, and of one alone.
+
+    The two are killed, started again, stopped by a signal to the second, and started again.
+    """
+    workdir, taken_over, alone = (
+        tmp_path_factory.mktemp(name) / 'run' for name in ('two', 'taken_over', 'one')
+    )
     processes = train(workdir, 2)
     wait_for_lines(workdir, 'stage1', 1, processes)
     for process in processes:
@@ -165,14 +207,31 @@ def test_two_processes_end_where_one_ends_after_sigkill_to_both_and_sigterm_to_o
     first, second = finish(processes, code=75)
     saved = re.search(r'saved (stage\d) at step (\d+)', first)
     assert saved, first
-    assert second.strip() == 'SIGTERM: stopping after the step under way'
+    assert without_gloo(second) == 'SIGTERM: stopping after the step under way'
     assert not (workdir / 'results.json').exists()
 
+    shutil.copytree(workdir, taken_over)
     first, second = finish(train(workdir, 2))
     assert f'{saved[1]} goes on from step {saved[2]}' in first
-    assert second.strip() == ''  # Gloo's lines are left out; torn ones leave their ends
+    assert without_gloo(second) == ''
 
+    (first,) = finish(train(taken_over, 1))
+    assert f'{saved[1]} goes on from step {saved[2]}' in first
     finish(train(alone, 1))
+    return workdir, taken_over, alone
+
+
+def outcome(workdir):
+    results = json.loads((workdir / 'results.json').read_text())
+    results.pop('seconds')
+    files = [(workdir / name).read_bytes() for name in ('metrics.jsonl', 'predictions.npz')]
+    return results, *files
+
+
+@pytest.mark.slow
+def test_two_processes_end_where_one_ends_after_sigkill_to_both_and_sigterm_to_one(runs):
+    """Bit for bit: one process that adds up with Gloo, as two do, adds up in the same order."""
+    workdir, _, alone = runs
     assert outcome(workdir) == outcome(alone)
     assert {path.name for path in workdir.iterdir()} == {path.name for path in alone.iterdir()}
     # Only the first process has written, apart from the checkpoints.
@@ -180,6 +239,51 @@ def test_two_processes_end_where_one_ends_after_sigkill_to_both_and_sigterm_to_o
     for name in ('config.json', 'metrics.jsonl', 'timing.jsonl', 'predictions.npz', 'results.json'):
         assert name in writes[0]
     assert writes[1] == ''
+
+
+@pytest.mark.slow
+def test_one_process_goes_on_where_two_stopped(runs):
+    _, taken_over, alone = runs
+    assert outcome(taken_over) == outcome(alone)
+
+
+def saved_arrays(workdir):
+    """All arrays of a run's checkpoints, restored in this process with its eight devices."""
+    this = make_run(read_config(workdir), workdir, Console(quiet=True))
+    states = {stage.name: trained_states(this, stage) for stage in this.stages}
+    return {
+        jax.tree_util.keystr(path): np.asarray(leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(states)
+    }
+
+
+@pytest.mark.slow
+def test_the_checkpoints_of_two_processes_hold_what_those_of_one_hold(runs):
+    both, taken_over, alone = (saved_arrays(workdir) for workdir in runs)
+    for which in (r"\['stage1'\]\['last'\]", r"\['stage2'\]\['best'\]"):
+        for field in ('key', 'params', 'batch_stats', 'opt_state', 'report'):
+            assert any(re.match(rf'{which}\.{field}', name) for name in alone), (which, field)
+    assert sum('.metric[' in name for name in alone) > 0
+    assert both.keys() == taken_over.keys() == alone.keys()
+    for name, array in alone.items():
+        for other in (both[name], taken_over[name]):
+            assert other.dtype == array.dtype, name
+            np.testing.assert_array_equal(other, array, name)
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_what_one_trained_and_one_what_two_trained(runs, start, tmp_path):
+    both, _, alone = runs
+    for number, workdir in ((2, alone), (1, both)):
+        files = {'output': tmp_path / f'{number}.json', 'predictions': tmp_path / f'{number}.npz'}
+        flags = [f'--{name}={path}' for name, path in files.items()]
+        printed = finish(start('evaluate', workdir, number, *flags))
+        assert 'digits_lt test, stage2 last' in printed[0]
+        assert [without_gloo(text) for text in printed[1:]] == [''] * (number - 1)
+        expected = json.loads((workdir / 'results.json').read_text())['final']
+        assert json.loads(files['output'].read_text()) == expected
+        written = (workdir / 'predictions.npz').read_bytes()
+        assert files['predictions'].read_bytes() == written
 
 
 @pytest.mark.parametrize(
