@@ -61,8 +61,10 @@ def prepare_data() -> None:
     config.name, config.data_dir = name, data_dir
     try:
         _describe(config, dataset)
-    except (InputError, OSError) as error:
+    except InputError as error:
         print(f'It cannot be shown as the config divides it by default: {error}')
+    except OSError as error:
+        print(f'Its table and picture cannot be kept, so the next call makes them again: {error}')
 
 
 def _describe(config: ConfigDict, dataset: str) -> None:
@@ -73,8 +75,10 @@ def _describe(config: ConfigDict, dataset: str) -> None:
     folder = Path(records.folder(config.name, remote.local_folder(config.data_dir)))
     picture, text = folder / 'classes.png', folder / 'classes.txt'
     if text.exists():
-        print(text.read_text(), end='')
+        print(text.read_text(encoding='utf-8'), end='')
     else:
+        from metriclt_jax.training.workdir import write_atomically  # which imports JAX
+
         source = records.open_records(config.name, config.data_dir)
         columns = records.read_columns(source)
         console = Console(record=True)
@@ -88,7 +92,7 @@ def _describe(config: ConfigDict, dataset: str) -> None:
         except InputError as error:
             works = _other_splits(config, source.class_names, columns)
             raise InputError(f'{error} ({works})') from error
-        text.write_text(console.export_text())
+        write_atomically(text, console.export_text())
     print(f'its classes and some of their images: {picture}')
 
 

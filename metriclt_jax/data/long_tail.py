@@ -39,7 +39,8 @@ def head_to_tail(order: str, available: np.ndarray, class_names: Sequence[str]) 
     """Returns the classes in the order in which the curve thins them out, int64 `[C]`.
 
     Args:
-        order: 'index', 'size' (ties by index), or all names from head to tail with commas between.
+        order: 'index', 'size' (ties by index), or all names from head to tail with commas between
+            (names may have commas, too).
         available: images of each class, int `[C]`.
         class_names: `[C]`.
 
@@ -50,13 +51,18 @@ def head_to_tail(order: str, available: np.ndarray, class_names: Sequence[str]) 
     [1, 0, 2]
     >>> head_to_tail('c,a,b', np.array([20, 30, 20]), ['a', 'b', 'c']).tolist()
     [2, 0, 1]
+    >>> head_to_tail('normal, benign,cancer', np.ones(2), ['cancer', 'normal, benign']).tolist()
+    [1, 0]
     """
     if order == 'index':
         return np.arange(len(class_names))
     if order == 'size':
         return np.argsort(-available, kind='stable')
-    names = order.split(',')
-    if sorted(names) != sorted(class_names):
+    names, rest = [], f'{order},'
+    while there := [name for name in class_names if rest.startswith(f'{name},')]:
+        names.append(max(there, key=len))
+        rest = rest[len(names[-1]) + 1 :]
+    if rest or sorted(names) != sorted(class_names):
         raise InputError(
             f'data.long_tail_order is {order!r}; allowed: index, size, or each class once, with '
             f'commas between: {",".join(class_names)}'

@@ -45,6 +45,7 @@ _log = logging.getLogger(__name__)
 
 # What array_record adds to an image and to a file, at most.
 _OVERHEAD, _FILE_OVERHEAD = 512, 2**20
+_SHOWN = 300  # characters of a path in a message
 
 
 def prepare(
@@ -92,7 +93,14 @@ def prepare(
     if records.are_complete(path):
         _require_same(name, path, dataset, origin)
         return path
-    original = READERS[dataset](source, **options)
+    try:
+        original = READERS[dataset](source, **options)
+    except OSError as error:
+        file = str(error.filename or source)
+        raise InputError(
+            f'{file[:_SHOWN]}{"..." * (len(file) > _SHOWN)} cannot be read: '
+            f'{error.strerror or error}'
+        ) from error
     if not original.count:
         raise InputError(f'the source {source} of {name} has no images; it needs at least one')
     local = Path(records.folder(name, remote.local_folder(data_dir)))

@@ -2,6 +2,7 @@
 
 import collections
 import csv
+import itertools
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ def read_csv(
 ) -> list[dict[str, str]]:
     """Reads a CSV file that has (at least) some columns, a row an image, no image twice.
 
-    A byte order mark is skipped.
+    A byte order mark is skipped, and so are commas at the end of a line with nothing behind them.
 
     Args:
         path: of the file.
@@ -23,29 +24,40 @@ def read_csv(
         optional: further columns that it may have; a row has '' for those that are not there.
 
     Raises:
-        InputError: the file is no such table.
+        InputError: the file is no such table, or a row has more fields than the header.
     """
     try:
         with path.open(newline='', encoding='utf-8-sig') as file:
-            reader = csv.DictReader(file)
-            header, rows = reader.fieldnames or (), list(reader)
+            header, *lines = [line for line in csv.reader(file) if line] or [[]]
     except FileNotFoundError as error:
         raise InputError(f'there is no file {path}') from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise InputError(f'{path} cannot be read as a CSV file: {error}') from error
+    while header and not header[-1].strip():
+        header.pop()
     for column in columns:
         if column not in header:
             raise InputError(
                 f'{path} has no column {column!r}; it needs the columns {", ".join(columns)}, '
                 f'separated by commas, and has {", ".join(header) or "none"}'
             )
-    if not rows:
+    for column in (*columns, *optional):
+        if header.count(column) > 1:
+            raise InputError(f'{path} has {header.count(column)} columns {column!r}; allowed: one')
+    if not lines:
         raise InputError(f'{path} has no rows; it needs one an image')
+    rows = []
     key = columns[0]
-    for row in rows:
+    for line in lines:
+        row = dict(itertools.zip_longest(header, line[: len(header)], fillvalue=''))
+        if any(field.strip() for field in line[len(header) :]):
+            raise InputError(
+                f'{path} has more fields than columns in the row of image {row[key]!r}; allowed: '
+                f'the {len(header)} of its first line, with "" around a field that has a comma'
+            )
         if any(not row[column] for column in columns):
             raise InputError(f'{path} has an empty field in the row of image {row[key]!r}')
-        row.update({column: row.get(column) or '' for column in optional})
+        rows.append(dict.fromkeys(optional, '') | row)
     for image_id, count in collections.Counter(row[key] for row in rows).items():
         if count > 1:
             raise InputError(f'{path} lists image {image_id} {count} times; allowed: once')

@@ -9,9 +9,29 @@ from PIL import Image
 SCRIPT = Path(__file__).parents[2] / 'scripts' / 'prepare_data.py'
 
 
-def command(*arguments):
+# The command on a disk that has no space for a text, however it is written.
+FULL_DISK = """
+import errno, os, pathlib
+from metriclt_jax.cli import prepare_data
+
+open_file = pathlib.Path.open
+
+def full(path, mode='r', *args, **kwargs):
+    file = open_file(path, mode, *args, **kwargs)
+    if 'w' in mode and 'classes.txt' in path.name:
+        file.close()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return file
+
+pathlib.Path.open = full
+prepare_data.main()
+"""
+
+
+def command(*arguments, program=None):
+    start = ['-c', program] if program else [str(SCRIPT)]
     result = subprocess.run(
-        [sys.executable, '-W', 'error', str(SCRIPT), *arguments],
+        [sys.executable, '-W', 'error', *start, *arguments],
         capture_output=True,
         text=True,
         timeout=120,
@@ -49,6 +69,19 @@ def test_a_set_that_the_default_cannot_divide_is_prepared_all_the_same(tmp_path)
     assert f'few is prepared in {tmp_path}/few/2.0.0' in lines
     assert lines[-1].startswith('It cannot be shown as the config divides it by default: class a')
     assert lines[-1].endswith('(no other data.split would work)')
+
+
+def test_a_table_that_cannot_be_kept_is_shown_again_by_the_next_call(tmp_path):
+    folder = tmp_path / 'digits_lt' / '2.0.0'
+    full = command('--dataset=digits_lt', f'--data_dir={tmp_path}', program=FULL_DISK)
+    assert full[-1] == (
+        'Its table and picture cannot be kept, so the next call makes them again: [Errno 28] '
+        'No space left on device'
+    )
+    assert not (folder / 'classes.txt').exists()
+    _, *shown = command('--dataset=digits_lt', f'--data_dir={tmp_path}')
+    assert shown[0] == 'digits_lt: N min 5, N max 104, ratio 20.80 (training part)'
+    assert (folder / 'classes.txt').read_text().splitlines() == shown[:-1]
 
 
 def own(tmp_path, rows, header):

@@ -347,7 +347,8 @@ def assert_only_the_cache_is_left(folder):
     assert left == ['fake_8x8', 'fake_8x8.lock']
 
 
-# Builds the cache of 400 images of noise, 64 in a line of the index, in a process of its own.
+# Builds the cache of 400 images of noise, 64 in a line of the index, in a process of its own; the
+# third argument may be a file without which no image is read.
 PROGRAM = """
 import io, sys, time
 import numpy as np
@@ -356,7 +357,7 @@ from PIL import Image
 from metriclt_jax.data import cache
 from metriclt_jax.data.records import Records
 
-folder, slow = Path(sys.argv[1]), float(sys.argv[2])
+folder, slow, start = Path(sys.argv[1]), float(sys.argv[2]), Path(sys.argv[3])
 
 class Source:
     def __len__(self):
@@ -364,6 +365,8 @@ class Source:
     def __getitems__(self, keys):
         return [self.record(key) for key in keys]
     def record(self, key):
+        while not start.exists():
+            time.sleep(0.01)
         time.sleep(slow)
         print(key, flush=True)
         pixels = np.random.default_rng(key).integers(0, 256, (8, 8, 3), np.uint8)
@@ -376,8 +379,8 @@ opened = cache.open_cache(Records('fake', folder, ('a',), 'fingerprint', Source(
 """
 
 
-def start(folder, slow=0.0):
-    command = [sys.executable, '-c', PROGRAM, str(folder), str(slow)]
+def start(folder, slow=0.0, after='/'):
+    command = [sys.executable, '-c', PROGRAM, str(folder), str(slow), str(after)]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
     )
@@ -415,13 +418,21 @@ def test_a_killed_process_is_continued_by_another(tmp_path):
 
 @pytest.mark.slow
 def test_of_two_processes_one_decodes_and_the_other_waits(tmp_path):
-    processes = [start(tmp_path, slow=0.003) for _ in range(2)]
-    outputs = [process.communicate() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
-    reads = sorted(len(read.split()) for read, _ in outputs)
-    assert reads == [0, 400]
-    waiting = [said for read, said in outputs if not read]
-    assert 'Waiting for another process' in waiting[0]
+    the_second_waits = tmp_path / 'the second waits'
+    index = tmp_path / 'cache' / 'fake_8x8.incomplete' / 'index.jsonl'
+    first = start(tmp_path, after=the_second_waits)
+    try:
+        while not index.exists():
+            assert first.poll() is None, first.communicate()
+            time.sleep(0.01)
+        second = start(tmp_path)
+        said = next((line for line in second.stderr if 'Waiting for another' in line), 'no word')
+    finally:
+        the_second_waits.touch()  # even if the test fails, so that no process is left
+    outputs = [process.communicate() for process in (first, second)]
+    assert 'Waiting for another process that prepares the same data' in said, outputs
+    assert [first.returncode, second.returncode] == [0, 0], outputs
+    assert [len(read.split()) for read, _ in outputs] == [400, 0]
     np.testing.assert_array_equal(built_pixels(tmp_path), noise(400))
 
 

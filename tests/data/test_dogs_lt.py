@@ -5,8 +5,9 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from metriclt_jax.data import prepare, records
+from metriclt_jax.data import load_dataset, prepare, records
 from metriclt_jax.data.builders import dogs_lt
+from metriclt_jax.data.defaults import data_config
 from metriclt_jax.errors import InputError
 
 BREEDS = ('n02085620-Chihuahua', 'n02099267-flat-coated_retriever', 'n02116738-African_hunting_dog')
@@ -83,6 +84,26 @@ def test_official_files_are_prepared(original, tmp_path):
     assert [(e.image_id, e.label, e.part) for e in examples] == expected
     assert {example.group for example in examples} == {''}
     assert examples[0].image == (original / 'Images' / files('train')[0]).read_bytes()
+
+
+def test_from_the_official_files_to_the_parts(original, tmp_path):
+    prepare('dogs_lt', str(original), str(tmp_path))
+    config = data_config('dogs_lt')
+    config.update({'data_dir': str(tmp_path), 'resize': 8, 'imbalance_ratio': 4.0})
+    dataset = load_dataset(config.lock())
+    assert dataset.class_names == ('Chihuahua', 'flat-coated_retriever', 'African_hunting_dog')
+    assert dataset.train_counts.tolist() == [4, 2, 1]
+    assert len(dataset.parts['validation']) == 0
+    assert dataset.groups is None
+    test = dataset.parts['test']
+    expected = [
+        (path.split('/')[1].removesuffix('.jpg'), label - 1)
+        for path, label in zip(files('test'), labels('test'), strict=True)
+    ]
+    found = zip(dataset.ids[test].tolist(), dataset.labels[test].tolist(), strict=True)
+    assert list(found) == expected
+    (png,) = dataset.images.read(test[:1])
+    assert np.all(png == 9)
 
 
 def test_lists_may_lie_beside_the_images(folder):

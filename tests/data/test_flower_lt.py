@@ -6,8 +6,9 @@ from PIL import Image
 from scipy.io import savemat
 from tensorflow_datasets.datasets.oxford_flowers102 import oxford_flowers102_dataset_builder
 
-from metriclt_jax.data import prepare, records
+from metriclt_jax.data import load_dataset, prepare, records
 from metriclt_jax.data.builders import flower_lt
+from metriclt_jax.data.defaults import data_config
 from metriclt_jax.errors import InputError
 
 COUNT = 306  # three of each class
@@ -57,6 +58,30 @@ def test_official_files_are_prepared(original, tmp_path):
     ):
         assert {examples[number - 1].part for number in members} == {part}
     assert examples[4].image == (original / 'jpg' / 'image_00005.jpg').read_bytes()
+
+
+def test_from_the_official_files_to_the_parts(folder, tmp_path):
+    save_parts(folder, trnid=ALL[:51], valid=ALL[51:102], tstid=ALL[102:])  # the last: two a class
+    prepare('flower_lt', str(folder), str(tmp_path / 'data'))
+    config = data_config('flower_lt')
+    config.update({'data_dir': str(tmp_path / 'data'), 'resize': 8, 'imbalance_ratio': 2.0})
+    dataset = load_dataset(config.lock())
+    assert dataset.class_names == flower_lt.CLASS_NAMES
+    # 2 * 2^(-i / 101) is 1.5 or more up to i = 41; classes of one size stay in their order.
+    assert dataset.train_counts.tolist() == [2] * 42 + [1] * 60
+    assert len(dataset.parts['validation']) == 0
+    numbers = {
+        part: [int(dataset.ids[index][-5:]) for index in indices]
+        for part, indices in dataset.parts.items()
+    }
+    assert numbers['test'] == list(ALL[:102])
+    assert set(numbers['train']) < set(ALL[102:])
+    for part in ('train', 'test'):
+        images = dataset.images.read(dataset.parts[part]).astype(int)
+        reds = np.array(numbers[part])[:, None, None] % 256
+        assert np.abs(images[..., 0] - reds).max() <= 3
+        labels = [76 if number == 1 else number % 102 for number in numbers[part]]
+        assert dataset.labels[dataset.parts[part]].tolist() == labels
 
 
 def test_class_names_are_those_of_tfds():

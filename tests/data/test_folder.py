@@ -1,3 +1,4 @@
+import errno
 import io
 import os
 import shutil
@@ -83,6 +84,15 @@ def test_group_and_split_may_be_left_out_and_a_byte_order_mark_does_no_harm(fold
     assert example[:3] + example[4:] == ('wart/d.tif', 0, '', '')
 
 
+@pytest.mark.parametrize('end', [',', ',,', ', '])
+@pytest.mark.parametrize('header', ['path,label', 'path,label,', ',path,label'])
+def test_commas_with_nothing_behind_them_do_no_harm(header, end, folder):
+    row = 'wart/d.tif,odd' if header[0] == 'p' else '0,wart/d.tif,odd'
+    labels = write_table(folder, row, row.replace('d.tif', '../naevus/c.webp') + end, header=header)
+    source = folder_reader.read_source(str(folder), labels=labels)
+    assert [example[:2] for example in source.examples] == [('naevus/c.webp', 0), ('wart/d.tif', 0)]
+
+
 @pytest.mark.parametrize(
     ('header', 'note'),
     [
@@ -161,6 +171,10 @@ BAD_FOLDERS = {
         lambda f: (f / 'wart' / 'x').symlink_to(f / 'naevus'),
         'wart/x is a link to a folder; allowed: folders',
     ),
+    'link to nothing': (
+        lambda f: (f / 'wart' / 'x.png').symlink_to(f / 'nothing.png'),
+        'wart/x.png cannot be read: No such file or directory$',
+    ),
     'class is a link': (lambda f: (f / 'x').symlink_to(elsewhere(f)), '/x leaves the source'),
     'zero bytes': (
         lambda f: (f / 'wart' / 'e.jpg').write_bytes(b''),
@@ -215,6 +229,41 @@ BAD_TABLES = {
         'labels.csv has the path /etc/passwd; allowed: paths from the source folder',
     ),
     'by a link': (('link/x.png,a',), 'path,label', 'link/x.png leaves the source folder'),
+    'a comma without quotation marks': (
+        ('wart/d.tif,even, or not',),
+        'path,label',
+        "more fields than columns in the row of image 'wart/d.tif'; allowed: the 2 of its first",
+    ),
+    'a comma and a column without a name': (
+        ('wart/d.tif,even, or not',),
+        'path,label,',
+        "more fields than columns in the row of image 'wart/d.tif'",
+    ),
+    'two labels': (
+        ('wart/d.tif,even,odd',),
+        'path,label,label',
+        "labels.csv has 2 columns 'label'; allowed: one",
+    ),
+    'two groups': (
+        ('wart/d.tif,even,p1,p2',),
+        'path,label,group,group',
+        "labels.csv has 2 columns 'group'; allowed: one",
+    ),
+    'groups that look alike': (
+        ('wart/d.tif,a,p1', 'naevus/a.jpg,a,p1 '),
+        'path,label,group',
+        "the name of one group is 'p1 '; allowed: characters that can be printed, no blanks",
+    ),
+    'a path with a zero': (
+        ('wart/d.tif\0,a',),
+        'path,label',
+        r"the name of one image is 'wart/d.tif\\x00'; allowed",
+    ),
+    'a path of 5,000 characters': (
+        ('wart/' + 'd' * 5000 + ',a',),
+        'path,label',
+        r'/images/wart/d{100,300}\.\.\. cannot be read: File name too long$',
+    ),
     'other split': (
         ('wart/d.tif,a,val',),
         'path,label,split',
@@ -237,6 +286,35 @@ def test_bad_tables_are_refused_before_anything_is_written(case, folder, tmp_pat
         prepare('folder', str(folder), str(tmp_path / 'data'), 'moles', labels=labels)
     assert '\n' not in str(raised.value)
     assert not (tmp_path / 'data').exists()
+
+
+@pytest.mark.parametrize('name', ['.', 'melanoma/2021'])
+def test_a_folder_that_cannot_be_listed_is_not_passed_over(name, folder, monkeypatch):
+    refuse(monkeypatch, folder / name)
+    with pytest.raises(InputError, match=f'{folder / name} cannot be read: Permission denied$'):
+        prepare('folder', str(folder), str(folder.parent / 'data'), 'moles')
+
+
+def test_a_hidden_folder_is_not_looked_into(folder, monkeypatch):
+    refuse(monkeypatch, folder / 'wart' / '.cache')
+    assert folder_reader.read_source(str(folder)).count == len(FILES)
+
+
+def refuse(monkeypatch, refused):
+    """Has the system refuse to list a folder, as it does to others than root."""
+
+    def scandir(path):
+        if Path(path) == refused:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return original_scandir(path)
+
+    def listdir(path):
+        scandir(path).close()
+        return original_listdir(path)
+
+    original_scandir, original_listdir = os.scandir, os.listdir
+    monkeypatch.setattr(os, 'scandir', scandir)
+    monkeypatch.setattr(os, 'listdir', listdir)
 
 
 def test_a_label_outside_the_classes(folder, tmp_path):

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from metriclt_jax.data.builders.medmnist import SETS
 from metriclt_jax.data.long_tail import (
     exponential_counts,
     head_to_tail,
@@ -76,7 +77,23 @@ def test_orders_from_head_to_tail():
     assert head_to_tail('d,a,c,b', available, [*'abcd']).tolist() == [3, 0, 2, 1]
 
 
-@pytest.mark.parametrize('order', ['a,b', 'a,b,c,c', 'a,b,c,e', 'sizes', ''])
+@pytest.mark.parametrize('name', ['breastmnist', 'bloodmnist', 'tissuemnist'])
+def test_an_order_of_names_with_commas(name):
+    names = SETS[name].class_names
+    assert any(',' in name for name in names)
+    order = np.random.default_rng(0).permutation(len(names))
+    text = ','.join(names[label] for label in order)
+    assert head_to_tail(text, np.ones(len(names)), names).tolist() == order.tolist()
+    with pytest.raises(InputError, match='long_tail_order is'):
+        head_to_tail(text + ',normal', np.ones(len(names)), names)
+
+
+def test_of_names_that_begin_alike_the_longest_is_taken():
+    names = ['nevus', 'nevus, blue', 'nev']
+    assert head_to_tail('nevus, blue,nev,nevus', np.ones(3), names).tolist() == [1, 2, 0]
+
+
+@pytest.mark.parametrize('order', ['a,b', 'a,b,c,c', 'a,b,c,e', 'a,b,c,d,', 'sizes', ''])
 def test_an_order_that_is_none_of_the_classes_is_refused(order):
     with pytest.raises(InputError, match=r'long_tail_order is .*with commas between: a,b,c,d'):
         head_to_tail(order, np.ones(4, int), [*'abcd'])

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from metriclt_jax.data import prepare, records
+from metriclt_jax.data import load_dataset, prepare, records
 from metriclt_jax.data.builders import medmnist
+from metriclt_jax.data.defaults import data_config
 from metriclt_jax.errors import InputError
 
 COUNTS = {'train': 27, 'val': 9, 'test': 18}
@@ -69,6 +70,27 @@ def test_pathmnist_of_each_size(size, tmp_path, published):
             assert example.label == index % 9
             pixels = np.asarray(Image.open(io.BytesIO(example.image)))
             np.testing.assert_array_equal(pixels, content[f'{part}_images'][index])
+
+
+def test_from_the_official_file_to_the_parts(tmp_path, published):
+    content = arrays()
+    published('pathmnist', 28, save(tmp_path / 'pathmnist.npz', **content))
+    prepare('pathmnist_lt', str(tmp_path), str(tmp_path / 'data'))
+    config = data_config('pathmnist_lt')
+    config.update({'data_dir': str(tmp_path / 'data'), 'resize': 28, 'imbalance_ratio': 3.0})
+    dataset = load_dataset(config.lock())
+    counts = dict(zip(dataset.class_names, dataset.train_counts.tolist(), strict=True))
+    # 3 * 3^(-i / 8), rounded: 3, 2.6, 2.3, 2.0, 1.7, 1.5, 1.3, 1.1, 1
+    order = ('ADI', 'BACK', 'DEB', 'TUM', 'MUC', 'NORM', 'STR', 'MUS', 'LYM')
+    assert [counts[name] for name in order] == [3, 3, 2, 2, 2, 2, 1, 1, 1]
+    assert [len(dataset.parts[part]) for part in ('validation', 'test')] == [9, 18]
+    for part, name in {'train': 'train', 'validation': 'val', 'test': 'test'}.items():
+        indices = dataset.parts[part]
+        for index, image in zip(indices, dataset.images.read(indices), strict=True):
+            in_file, number = str(dataset.ids[index]).split('_')
+            assert in_file == name
+            assert dataset.labels[index] == content[f'{name}_labels'][int(number), 0]
+            np.testing.assert_array_equal(image, content[f'{name}_images'][int(number)])
 
 
 def test_a_grey_set_by_its_own_name(tmp_path, published):
@@ -191,6 +213,10 @@ BAD = {
     'several labels': (
         changed(train_labels=np.zeros((27, 14), np.uint8)),
         r'has train_labels of the kind uint8 \[27, 14\]; allowed: whole numbers \[N, 1\]',
+    ),
+    'one label without an axis': (
+        changed(train_labels=np.uint8(3)),
+        r'has train_labels of the kind uint8 \[\]; allowed: whole numbers \[N, 1\]',
     ),
     'objects': (
         changed(train_labels=np.array([object()] * 27)),

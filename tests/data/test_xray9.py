@@ -1,4 +1,5 @@
 import csv
+import errno
 import io
 import os
 import shutil
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from metriclt_jax.data import prepare, records
+from metriclt_jax.data import load_dataset, prepare, records
 from metriclt_jax.data.builders import xray9
+from metriclt_jax.data.defaults import data_config
 from metriclt_jax.errors import InputError
 
 # The first line of the official file, with its unquoted commas and the one at its end.
@@ -87,6 +89,48 @@ def test_one_folder_and_the_later_table(folder):
     assert [example.image_id for example in source.examples] == SINGLE
 
 
+def test_a_finding_that_is_said_twice_is_one_finding(folder):
+    edit('Hernia,', 'Hernia|Hernia,')(folder)
+    examples = xray9.read_source(str(folder)).examples
+    assert [xray9.CLASS_NAMES[example.label] for example in examples][1] == 'Hernia'
+    assert [example.image_id for example in examples] == SINGLE
+
+
+def test_from_the_official_files_to_the_parts(tmp_path):
+    """Nine classes of 21 images, of which one is too many, and five further classes."""
+    random = np.random.default_rng(0)
+    pixels, findings, table = {}, {}, [HEADER + '\n']
+    for number in range(14 * 21):
+        name = f'{number:08d}_000'
+        pixels[name] = random.integers(0, 256, (8, 8), np.uint8)
+        findings[name] = xray9.CLASS_NAMES[number % 14]
+        path = tmp_path / 'nih' / f'images_{1 + number % 12:03d}' / 'images' / f'{name}.png'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture = Image.fromarray(pixels[name])
+        (picture.convert('RGBA') if number % 5 == 0 else picture).save(path)
+        table.append(row(path.name, findings[name], number // 2))
+    (tmp_path / 'nih' / 'Data_Entry_2017.csv').write_text(''.join(table))
+    prepare('xray9', str(tmp_path / 'nih'), str(tmp_path))
+    config = data_config('xray9')
+    config.update({'data_dir': str(tmp_path), 'resize': 8})
+    dataset = load_dataset(config.lock())
+
+    assert dataset.class_names == config.classes
+    assert {part: len(indices) for part, indices in dataset.parts.items()} == {
+        'train': 9 * 15, 'validation': 9, 'test': 9 * 4,
+    }  # fmt: skip
+    assert dataset.train_counts.tolist() == [15] * 9
+    used = np.concatenate([*dataset.parts.values()])
+    opaque = 0
+    for index, image in zip(used, dataset.images.read(used), strict=True):
+        name = str(dataset.ids[index])
+        assert dataset.class_names[dataset.labels[index]] == findings[name]
+        assert dataset.groups[index] == str(int(name[:8]) // 2)
+        np.testing.assert_array_equal(image, np.stack([pixels[name]] * 3, axis=-1))
+        opaque += int(name[:8]) % 5 == 0
+    assert opaque > 20
+
+
 def test_a_byte_order_mark_does_no_harm(folder):
     table = folder / 'Data_Entry_2017.csv'
     table.write_text(table.read_text(), encoding='utf-8-sig')
@@ -122,6 +166,18 @@ SPOILED = {
         "has the finding 'Mess' for image 00000005_000.png; allowed: No Finding, or some of Atel",
     ),
     'other label in a list': (edit('Hernia|Inf', 'Hernia|inf'), "has the finding 'infiltration'"),
+    'patients that look alike': (
+        edit('Hernia,0,3', 'Hernia,0,3 '),
+        "the name of one group is '3 '; allowed: characters that can be printed, no blanks",
+    ),
+    'another format': (
+        lambda f: edit('_001.png,Hernia,', '_000.jpg,Hernia,')(f),
+        '2017.csv has the image 00000003_000.jpg; allowed: names of files that end with .png',
+    ),
+    'in a folder': (
+        edit('00000005_000.png', 'images_003/00000005_000.png'),
+        'has the image images_003/00000005_000.png; allowed: names of files',
+    ),
     'no single finding': (
         lambda f: (f / 'Data_Entry_2017.csv').write_text(
             f'{HEADER}\n' + row('00000002_000.png', 'No Finding', 2)
@@ -164,6 +220,20 @@ def test_bad_folders_are_refused(case, folder, tmp_path):
         prepare('xray9', str(folder), str(tmp_path / 'data'))
     assert '\n' not in str(raised.value)
     assert not list((tmp_path / 'data').glob('xray9/*/*'))
+
+
+def test_images_that_cannot_be_listed(folder, tmp_path, monkeypatch):
+    images = folder / 'images_002' / 'images'
+
+    def iterdir(path):
+        if path == images:
+            raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+        return original(path)
+
+    original = Path.iterdir
+    monkeypatch.setattr(Path, 'iterdir', iterdir)
+    with pytest.raises(InputError, match=f'{images} cannot be read: Permission denied$'):
+        prepare('xray9', str(folder), str(tmp_path / 'data'))
 
 
 def test_real_xrays(tmp_path):

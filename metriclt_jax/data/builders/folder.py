@@ -15,6 +15,7 @@ known, `group` (images of one patient) and `split` (train, validation or test):
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from metriclt_jax.data.builders.source import (
     SUFFIXES,
@@ -23,6 +24,7 @@ from metriclt_jax.data.builders.source import (
     hidden,
     open_folder,
     require_inside,
+    require_name,
 )
 from metriclt_jax.data.records import Example
 from metriclt_jax.data.splits import PARTS
@@ -103,11 +105,11 @@ def _sorted_into_folders(root: Path) -> list[tuple[str, str, str, str]]:
 
 def _everything_in(folder: Path, root: Path) -> list[Path]:
     """Returns a folder and what is in it and below, but for what is hidden, sorted."""
-    paths = [
-        path
-        for path in (folder, *sorted(folder.rglob('*')))
-        if not any(hidden(Path(part)) for part in path.relative_to(root).parts)
-    ]
+    paths = [folder]
+    for parent, folders, files in os.walk(folder, onerror=_refuse):
+        folders[:] = [name for name in folders if not hidden(Path(name))]
+        paths += [Path(parent, name) for name in (*folders, *files) if not hidden(Path(name))]
+    paths.sort()
     for path in paths:
         if path.is_symlink():
             require_inside(path, root)
@@ -116,12 +118,17 @@ def _everything_in(folder: Path, root: Path) -> list[Path]:
     return paths
 
 
+def _refuse(error: OSError) -> NoReturn:
+    raise InputError(f'{error.filename} cannot be read: {error.strerror}') from error
+
+
 def _listed(root: Path, table: Path) -> tuple[list[tuple[str, str, str, str]], str]:
     """Returns path, label, group and part of the images that a table lists, and what it has."""
     rows = []
     columns = ('path', 'label', 'group', 'split')
     listed = read_csv(table, columns[:2], optional=columns[2:])
     for row in listed:
+        require_name('image', row['path'])
         path = root / os.path.normpath(row['path'])
         if Path(row['path']).is_absolute():
             raise InputError(

@@ -208,7 +208,7 @@ def _shape(archive: zipfile.ZipFile, part: str, path: Path) -> tuple[int, ...]:
 def _labels(archive: zipfile.ZipFile, part: str, path: Path) -> np.ndarray:
     with _member(archive, f'{part}_labels') as file:
         labels = np.lib.format.read_array(file, allow_pickle=False)
-    if labels.dtype.kind not in 'iu' or labels.shape not in ((len(labels), 1), (len(labels),)):
+    if labels.dtype.kind not in 'iu' or not labels.ndim or labels.shape[1:] not in ((), (1,)):
         raise InputError(
             f'{path} has {part}_labels of the kind {labels.dtype} {list(labels.shape)}; allowed: '
             'whole numbers [N, 1], as this is for sets with one label an image'

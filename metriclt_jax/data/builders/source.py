@@ -43,11 +43,14 @@ def from_examples(
     """Returns the source of examples that are all there, in any order.
 
     Raises:
-        InputError: two classes or two examples have one name, or a name cannot be printed.
+        InputError: two classes or two examples have one name, or a name (also of a group) cannot
+            be printed or has blanks at its ends.
     """
     examples = sorted(examples, key=lambda example: example.image_id)
     _require_names('class', sorted(class_names))
     _require_names('image', [example.image_id for example in examples])
+    for group in sorted({example.group for example in examples} - {''}):
+        require_name('group', group)
     files = [example.image for example in examples if isinstance(example.image, Path)]
     made = sum(len(example.image) for example in examples if isinstance(example.image, bytes))
     return Source(
@@ -63,14 +66,19 @@ def from_examples(
 def _require_names(kind: str, names: Sequence[str]) -> None:
     """Checks names, which are sorted."""
     for name in names:
-        if not name.isprintable() or name != name.strip() or not name:
-            raise InputError(
-                f'the name of one {kind} is {name!r}; allowed: characters that can be printed, no '
-                'blanks at the ends'
-            )
+        require_name(kind, name)
     for first, second in itertools.pairwise(names):
         if first == second:
             raise InputError(f'{kind} {first} is listed twice; allowed: once')
+
+
+def require_name(kind: str, name: str) -> None:
+    """Raises `InputError` if a name may look like another one, as 'a ' and 'a' do."""
+    if not name.isprintable() or name != name.strip() or not name:
+        raise InputError(
+            f'the name of one {kind} is {name!r}; allowed: characters that can be printed, no '
+            'blanks at the ends'
+        )
 
 
 def open_folder(
@@ -125,8 +133,12 @@ def require_inside(path: Path, root: Path) -> Path:
     """Returns `path` unless it leaves the folder `root`, by '..', as a link or from its start.
 
     Raises:
-        InputError: it does.
+        InputError: it does, or has a character that no path has.
     """
-    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
+    try:
+        real = Path(os.path.realpath(path))
+    except ValueError as error:
+        raise InputError(f'{str(path)!r} cannot be the path of a file: {error}') from error
+    if not real.is_relative_to(os.path.realpath(root)):
         raise InputError(f'{path} leaves the source folder; allowed: files inside {root}')
     return path

@@ -26,7 +26,7 @@ SINGLE_FINDINGS = [[name] for name in CLASS_NAMES]
 
 NO_FINDING = 'No Finding'
 TABLES = ('Data_Entry_2017.csv', 'Data_Entry_2017_v2020.csv')
-IMAGES = 'images'
+IMAGES, SUFFIX = 'images', '.png'
 
 
 def read_source(source: str | None) -> Source:
@@ -39,19 +39,16 @@ def read_source(source: str | None) -> Source:
     """
     folder = open_folder(source, 'xray9', f'{TABLES[0]} and images_001/images to images_012/images')
     table = _table(folder)
-    rows = {
-        Path(row['Image Index']).stem: row
-        for row in read_csv(table, ('Image Index', 'Finding Labels', 'Patient ID'))
-        if _findings(row, table) in SINGLE_FINDINGS
-    }
+    rows: dict[str, tuple[int, str]] = {}  # from the name without .png to label and patient
+    for row in read_csv(table, ('Image Index', 'Finding Labels', 'Patient ID')):
+        findings = _findings(row, table)
+        if findings in SINGLE_FINDINGS:
+            rows[_name(row, table)] = CLASS_NAMES.index(findings[0]), row['Patient ID']
     files = _files(folder)
     require_all(rows, table, files, folder)
     return from_examples(
         CLASS_NAMES,
-        (
-            Example(name, CLASS_NAMES.index(row['Finding Labels']), row['Patient ID'], files[name])
-            for name, row in rows.items()
-        ),
+        (Example(name, label, patient, files[name]) for name, (label, patient) in rows.items()),
     )
 
 
@@ -64,8 +61,18 @@ def _table(folder: Path) -> Path:
     return tables[0]
 
 
+def _name(row: dict[str, str], table: Path) -> str:
+    name = Path(row['Image Index']).stem
+    if row['Image Index'] != name + SUFFIX:
+        raise InputError(
+            f'{table} has the image {row["Image Index"]}; allowed: names of files that end with '
+            f'{SUFFIX}'
+        )
+    return name
+
+
 def _findings(row: dict[str, str], table: Path) -> list[str]:
-    """Returns the findings of an image; none for 'No Finding'."""
+    """Returns the findings of an image, each once, sorted; 'No Finding' is one of them."""
     findings = sorted(set(row['Finding Labels'].split('|')))
     for finding in findings:
         if finding not in (*CLASS_NAMES, NO_FINDING):
@@ -86,7 +93,7 @@ def _files(folder: Path) -> dict[str, Path]:
         )
     files: dict[str, Path] = {}
     for images in folders:
-        found = find_images(images, '.png', folder)
+        found = find_images(images, SUFFIX, folder)
         for name in sorted(files.keys() & found.keys()):
             raise InputError(f'{files[name]} is there again as {found[name]}; allowed: once')
         files |= found

@@ -1,0 +1,27 @@
+import os
+import select
+import sys
+
+from metriclt_jax.data.progress import progress
+
+
+def test_a_bar_shows_in_a_terminal(monkeypatch):
+    for name in ('FORCE_COLOR', 'NO_COLOR', 'TTY_COMPATIBLE', 'TTY_INTERACTIVE'):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv('TERM', 'xterm')
+    monkeypatch.setenv('COLUMNS', '80')
+    reader, writer = os.openpty()
+    with os.fdopen(writer, 'w') as terminal, monkeypatch.context() as patch:
+        patch.setattr(sys, 'stderr', terminal)
+        assert list(progress(iter('abc'), 'Checking images', total=4, done=1)) == [*'abc']
+        shown = b''
+        while b' 25%' not in shown and select.select([reader], [], [], 5)[0]:
+            shown += os.read(reader, 2**16)
+    os.close(reader)
+    assert b'Checking images' in shown
+    assert b' 25%' in shown  # what was done before
+
+
+def test_nothing_shows_elsewhere(capfd):
+    assert list(progress(iter('abc'), 'Checking images', total=3)) == [*'abc']
+    assert capfd.readouterr() == ('', '')
