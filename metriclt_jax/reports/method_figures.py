@@ -346,12 +346,7 @@ def differences(
         ('test images (bootstrap)', BLUE, -0.13 * both, 'o', 2),
         ('seeds (Student)', ORANGE, 0.13 * both, 's', 1),
     )
-    ends = [100 * difference for difference, *_ in compared.values()]
-    ends += [100 * end for _, _, i in compared.values() if i is not None for end in (i.low, i.high)]
-    if not any(i for _, _, i in compared.values()):
-        ends += [100 * end for _, i, _ in compared.values() if i for end in (i.low, i.high)]
-    margin = 0.08 * (max(*ends, 0) - min(*ends, 0)) or 1.0
-    left, right = min(*ends, 0) - margin, max(*ends, 0) + margin
+    left, right = _differences_shown(compared)
     for label, colour, shift, marker, which in kinds:
         rows = [
             (place + shift, 100 * values[which].difference, values[which])
@@ -396,6 +391,21 @@ def differences(
     axes.set_xlabel(title, size=MEDIUM)
     _legend_above(figure, _handles([axes]))
     drawing.save(figure, path)
+
+
+def _differences_shown(
+    compared: Mapping[str, tuple[float, Interval | None, Interval | None]],
+) -> tuple[float, float]:
+    """The part of the axis, in points, that holds zero, the differences and their intervals.
+
+    Those over images, that is, which are narrower; those over seeds where there are no others.
+    """
+    intervals = [over_images for *_, over_images in compared.values() if over_images]
+    intervals = intervals or [over_seeds for _, over_seeds, _ in compared.values() if over_seeds]
+    ends = [0.0, *(difference for difference, *_ in compared.values())]
+    ends += [end for interval in intervals for end in (interval.low, interval.high)]
+    margin = 0.08 * (max(ends) - min(ends)) or 0.01
+    return 100 * (min(ends) - margin), 100 * (max(ends) + margin)
 
 
 def _panels(

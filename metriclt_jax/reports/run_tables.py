@@ -270,19 +270,17 @@ def _common_seeds(compared: Comparison) -> str:
 
 def _how_to_read_differences(count: int) -> str:
     return (
-        'They are over the seeds that both methods have, with '
-        '95 % intervals: "seeds" is Student\'s, paired over seeds (what training leaves to chance; '
-        'needs two, and differences that vary), "images" a bootstrap of '
-        f'{RESAMPLES:,} draws of the test images within '
-        'each class, paired between the methods (what the choice of test images leaves to chance, '
-        'for the networks as trained). A difference is called higher or lower only if every '
-        'interval that there is excludes zero; "for these trained networks" where there is none '
-        'over seeds, "on these images" where there is none over images, "two seeds only" where '
-        'there are no more; else no difference is '
-        'shown. No interval: one seed, and no predictions to draw from. Each interval stands for '
-        'itself and holds one source of chance, the other taken as given, without a correction for '
-        f'the number of comparisons ({count}); and the best and the second best row were chosen on '
-        'these images.'
+        'They are over the seeds that both methods have, with 95 % intervals: "seeds" is '
+        "Student's, paired over seeds (what training leaves to chance; it needs two, and "
+        f'differences that vary), "images" a bootstrap of {RESAMPLES:,} draws of the test images '
+        'within each class, paired between the methods (what the choice of test images leaves to '
+        'chance, for the networks as trained). A difference is called higher or lower only if '
+        'every interval that there is excludes zero; "for these trained networks" where there is '
+        'none over seeds, "on these images" where there is none over images, "two seeds only" '
+        'where there are no more; else no difference is shown. No interval: one seed, and no '
+        'predictions to draw from. Each interval stands for itself and holds one source of chance, '
+        'the other taken as given, without a correction for the number of comparisons '
+        f'({count}); and the best and the second best row were chosen on these images.'
     )
 
 
