@@ -186,7 +186,8 @@ def test_tables_of_words_go_to_the_left():
     table = Table('Files.', ('File', 'Why'), (('a', 'b'),), words=(0, 1))
     assert '| --- | --- |' in markdown_table(table)
     assert '{ll}' in latex_table(table)
-    assert 'class="words"' in html_table(table)
+    assert '<td class="words">b</td>' in html_table(table)
+    assert '<td>82.67</td>' in html_table(TABLE)
 
 
 def test_alternative_text_is_the_first_sentence():

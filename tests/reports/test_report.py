@@ -43,6 +43,22 @@ def few_runs(make_run):
 
 
 @pytest.mark.slow
+def test_a_report_says_what_is_uneven(tmp_path, make_run):
+    uneven = 'Not all rows have the same seeds'
+    read_off = 'Not run by itself, but the first stage of another row: CE.'
+    make_run('crw/0', 'ce_crw', 0, right=0.6)
+    make_run('rs/0', 'rs', 0)
+    text = report(tmp_path, table=2)['report.md'].decode()
+    assert uneven not in text
+    assert read_off in text
+    make_run('rs/1', 'rs', 1)
+    make_run('ce/0', 'ce', 0)
+    text = report(tmp_path, table=2)['report.md'].decode()
+    assert uneven in text
+    assert read_off not in text
+
+
+@pytest.mark.slow
 def test_a_report_has_every_part(tmp_path, few_runs):
     (tmp_path / 'runs/unfinished/results.json').unlink()
     files = report(tmp_path)
