@@ -1,9 +1,20 @@
-"""The one error that a user is meant to read."""
+"""The errors that end a command with one sentence instead of a traceback."""
 
 
 class InputError(ValueError):
     """Bad input: a config field, a file or an argument that cannot be used.
 
-    The message is one sentence that says what is wrong, where, and what is allowed. The commands
-    print it without a traceback and exit with code 2.
+    The message is one sentence: what is wrong, where, and what to do.
     """
+
+
+class TrainingDiverged(ArithmeticError):
+    """The loss is no longer finite."""
+
+
+class HostFailed(RuntimeError):
+    """Another process of a multi-host run failed; the message names it and its error."""
+
+
+class Interrupted(Exception):
+    """SIGTERM or Ctrl-C arrived; the state is saved and the same command resumes from it."""

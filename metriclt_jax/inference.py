@@ -14,15 +14,16 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from metriclt_jax.augment.geometry import Geometry, center
+from metriclt_jax.augment.geometry import AugmentConfig, center
 from metriclt_jax.devices import AXIS, place, split
 from metriclt_jax.errors import InputError
+from metriclt_jax.files import read_json
 from metriclt_jax.methods import METHODS
 from metriclt_jax.models import initialize
 from metriclt_jax.training.checkpoints import StageCheckpoints
 from metriclt_jax.training.stages import make_models, make_stages
 from metriclt_jax.training.state import create_state
-from metriclt_jax.training.workdir import read_config, read_json
+from metriclt_jax.training.workdir import read_config
 
 K = TypeVar('K')
 
@@ -39,7 +40,7 @@ class TrainedClassifier:
 
     model: nn.Module
     variables: Any
-    geometry: Geometry
+    augment: AugmentConfig
     class_names: tuple[str, ...]
     devices: tuple[jax.Device, ...]
     batch_size: int = 64
@@ -82,7 +83,7 @@ class TrainedClassifier:
 
     def fingerprint(self) -> str:
         """SHA-256 of all that decides over the probabilities: model, geometry, parameters."""
-        digest = hashlib.sha256(repr((self.model, self.geometry, self.class_names)).encode())
+        digest = hashlib.sha256(repr((self.model, self.augment, self.class_names)).encode())
         for path, leaf in jax.tree_util.tree_leaves_with_path(self.variables):
             digest.update(jax.tree_util.keystr(path).encode())
             digest.update(np.asarray(leaf).tobytes())
@@ -98,12 +99,12 @@ class TrainedClassifier:
         return tuple(np.concatenate(output) for output in zip(*results, strict=True))
 
     def _batches(self, images, size=0):
-        step = _make_step(self.model, self.geometry, self.devices)
+        step = _make_step(self.model, self.augment, self.devices)
         images = iter(images)
         under_way = None
         while some := list(itertools.islice(images, self.batch_size)):
             keys, chosen = zip(*some, strict=True)
-            pixels = np.stack([_storage_image(image, self.geometry.resize) for image in chosen])
+            pixels = np.stack([_storage_image(image, self.augment.resize) for image in chosen])
             # A short last batch is filled up, so that one compiled function serves all.
             size = size or -(-len(keys) // len(self.devices)) * len(self.devices)
             filled = np.concatenate([pixels, np.repeat(pixels[:1], size - len(keys), axis=0)])
@@ -150,7 +151,7 @@ def load(
     like = create_state(chosen, initialize(model, 0), jax.random.key(0), 1, len(class_names))
     devices = tuple(devices or jax.local_devices()[:1])
     state = _restore(workdir / 'checkpoints' / name, checkpoint, place(like, devices))
-    return TrainedClassifier(model, state.variables, chosen.geometry, class_names, devices)
+    return TrainedClassifier(model, state.variables, chosen.augment, class_names, devices)
 
 
 def finished_run(workdir: Path) -> tuple[ConfigDict, dict[str, Any]]:

@@ -23,10 +23,10 @@ import numpy as np
 from rich.console import Console
 
 from metriclt_jax.data.decoding import in_order
-from metriclt_jax.data.progress import progress
 from metriclt_jax.errors import InputError
+from metriclt_jax.files import read_json, write_atomically
 from metriclt_jax.inference import TrainedClassifier, read_image
-from metriclt_jax.training.workdir import read_json, write_atomically
+from metriclt_jax.progress import track
 
 
 class Predicted(NamedTuple):
@@ -226,13 +226,13 @@ def _decoded(
         try:
             if not path.is_file():  # reading a pipe would wait for ever
                 raise InputError(f'image {path} cannot be read: it is no file')
-            return name, read_image(path, classifier.geometry.resize)
+            return name, read_image(path, classifier.augment.resize)
         except InputError as error:
             return name, error
 
     with ThreadPoolExecutor() as pool:
         window = 2 * classifier.batch_size
-        yield from progress(in_order(pool, decoded, names, window), what, len(names))
+        yield from track(in_order(pool, decoded, names, window), what, len(names))
 
 
 def _require_good(folder: Path, names: Sequence[str], classifier: TrainedClassifier) -> None:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import metriclt_jax
-from metriclt_jax.augment.geometry import Geometry
+from metriclt_jax.augment.geometry import AugmentConfig
 from metriclt_jax.config import paper_config
 from metriclt_jax.devices import place
 from metriclt_jax.errors import InputError
@@ -29,7 +29,7 @@ def make_classifier(num_devices=1, seed=0, **changes):
     classifier = TrainedClassifier(
         model,
         place(variables, devices),
-        Geometry(resize=SIZE, crop=CROP),
+        AugmentConfig(resize=SIZE, crop=CROP),
         tuple('abc'),
         devices,
     )
@@ -95,7 +95,7 @@ def test_the_fingerprint_is_that_of_the_classifier():
     assert first.fingerprint() == make_classifier(num_devices=2, batch_size=1).fingerprint()
     others = [
         make_classifier(seed=1),
-        make_classifier(geometry=Geometry(resize=SIZE, crop=CROP - 1)),
+        make_classifier(augment=AugmentConfig(resize=SIZE, crop=CROP - 1)),
         make_classifier(class_names=tuple('acb')),
     ]
     assert len({first.fingerprint(), *(other.fingerprint() for other in others)}) == 4

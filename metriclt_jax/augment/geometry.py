@@ -26,8 +26,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclasses.dataclass(frozen=True)
-class Geometry:
-    """The geometry of training and evaluation images; the defaults are the paper's (section 3.1).
+class AugmentConfig:
+    """How images are augmented and evaluated; the defaults are the paper's (section 3.1).
 
     Attributes:
         resize: side R of the cached square images, in pixels.
@@ -74,7 +74,7 @@ class Geometry:
 
 
 def augment(
-    keys: jax.Array, images: jax.Array, aspects: jax.Array, geometry: Geometry
+    keys: jax.Array, images: jax.Array, aspects: jax.Array, config: AugmentConfig
 ) -> jax.Array:
     """Rotates, resizes, crops, flips and normalises images, each by its own key.
 
@@ -86,7 +86,7 @@ def augment(
         images: cached images `[B, R, R, 3]`, uint8.
         aspects: width / height of the original images `[B]`. The rotation takes place in the
             original geometry, before the image is squeezed to a square.
-        geometry: what to draw, and the sizes R and S.
+        config: what to draw, and the sizes R and S.
 
     Returns:
         Normalised images `[B, S, S, 3]`, float32.
@@ -94,17 +94,17 @@ def augment(
     Raises:
         InputError: the images are not uint8 `[B, R, R, 3]`.
     """
-    _check(images, geometry)
+    _check(images, config)
 
     def one(key, image, aspect):
-        angle, left, top, flipped = draw(key, geometry)
-        matrix = output_to_cache(angle, left, top, flipped, aspect, geometry)
-        return sample(image, matrix, geometry)
+        angle, left, top, flipped = draw(key, config)
+        matrix = output_to_cache(angle, left, top, flipped, aspect, config)
+        return sample(image, matrix, config)
 
-    return normalize(jax.vmap(one)(keys, images, aspects), geometry)
+    return normalize(jax.vmap(one)(keys, images, aspects), config)
 
 
-def center(images: jax.Array, geometry: Geometry) -> jax.Array:
+def center(images: jax.Array, config: AugmentConfig) -> jax.Array:
     """The crop in the centre, normalised: how every image is seen in evaluation.
 
     This is `augment` without its random part (no rotation, no flip, torchvision's centre offset);
@@ -112,7 +112,7 @@ def center(images: jax.Array, geometry: Geometry) -> jax.Array:
 
     Args:
         images: cached images `[B, R, R, 3]`, uint8.
-        geometry: the sizes R and S, mean and standard deviation.
+        config: the sizes R and S, mean and standard deviation.
 
     Returns:
         Normalised images `[B, S, S, 3]`, float32.
@@ -120,35 +120,37 @@ def center(images: jax.Array, geometry: Geometry) -> jax.Array:
     Raises:
         InputError: the images are not uint8 `[B, R, R, 3]`.
     """
-    _check(images, geometry)
-    start = center_offset(geometry)
-    seen = slice(start, start + geometry.crop)
-    return normalize(images[:, seen, seen], geometry)
+    _check(images, config)
+    start = center_offset(config)
+    seen = slice(start, start + config.crop)
+    return normalize(images[:, seen, seen], config)
 
 
-def _check(images: jax.Array, geometry: Geometry):
-    expected = (geometry.resize, geometry.resize, 3)
+def _check(images: jax.Array, config: AugmentConfig):
+    expected = (config.resize, config.resize, 3)
     if images.ndim != 4 or images.shape[1:] != expected or images.dtype != jnp.uint8:
         raise InputError(
             f'images are {images.dtype} {list(images.shape)}; allowed: uint8 [B, '
-            f'{geometry.resize}, {geometry.resize}, 3], since resize is {geometry.resize}'
+            f'{config.resize}, {config.resize}, 3], since resize is {config.resize}'
         )
 
 
-def draw(key: jax.Array, geometry: Geometry) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+def draw(
+    key: jax.Array, config: AugmentConfig
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Draws one example's random numbers: angle in degrees, left, top in pixels, flipped (bool).
 
     The offsets are whole pixels, uniform over 0 .. R - S with both ends, as torchvision's.
     """
     angle_key, offset_key, flip_key = jax.random.split(key, 3)
-    angle = jax.random.uniform(angle_key, minval=-geometry.rotation, maxval=geometry.rotation)
-    left, top = jax.random.randint(offset_key, (2,), 0, geometry.resize - geometry.crop + 1)
-    return angle, left, top, jax.random.bernoulli(flip_key, geometry.flip)
+    angle = jax.random.uniform(angle_key, minval=-config.rotation, maxval=config.rotation)
+    left, top = jax.random.randint(offset_key, (2,), 0, config.resize - config.crop + 1)
+    return angle, left, top, jax.random.bernoulli(flip_key, config.flip)
 
 
-def center_offset(geometry: Geometry) -> int:
+def center_offset(config: AugmentConfig) -> int:
     """First row and column of the centre crop; halves are rounded to even, as torchvision does."""
-    return round((geometry.resize - geometry.crop) / 2)
+    return round((config.resize - config.crop) / 2)
 
 
 def output_to_cache(
@@ -157,12 +159,12 @@ def output_to_cache(
     top: jax.Array,
     flipped: jax.Array,
     aspect: jax.Array,
-    geometry: Geometry,
+    config: AugmentConfig,
 ) -> jax.Array:
     """The map `[3, 3]` from a point of the output to the point of the cached image seen there."""
-    squeezed = rotation(angle, aspect, geometry.resize)
+    squeezed = rotation(angle, aspect, config.resize)
     cropped = crop(left, top)
-    mirrored = flip(flipped, geometry.crop)
+    mirrored = flip(flipped, config.crop)
     # The default precision of a matrix product on GPU and TPU would cost a good part of a pixel.
     product = functools.partial(jnp.matmul, precision='highest')
     return product(squeezed, product(cropped, mirrored))
@@ -204,7 +206,7 @@ def _matrix(first: tuple, second: tuple) -> jax.Array:
     return jnp.stack([jnp.stack([jnp.asarray(v, jnp.float32) for v in row]) for row in rows])
 
 
-def sample(image: jax.Array, matrix: jax.Array, geometry: Geometry) -> jax.Array:
+def sample(image: jax.Array, matrix: jax.Array, config: AugmentConfig) -> jax.Array:
     """Interpolates an image at the points that the output pixels' centres are mapped to.
 
     A point is inside the image if 0 <= x < R and 0 <= y < R, in which case its neighbours are
@@ -214,19 +216,19 @@ def sample(image: jax.Array, matrix: jax.Array, geometry: Geometry) -> jax.Array
     Args:
         image: `[R, R, 3]`, uint8.
         matrix: map from output points to image points `[3, 3]`.
-        geometry: the side S of the output, `fill` and `interpolation`.
+        config: the side S of the output, `fill` and `interpolation`.
 
     Returns:
         Pixels `[S, S, 3]` between 0 and 255, float32.
     """
     height, width = image.shape[:2]
-    centers = jnp.arange(geometry.crop, dtype=jnp.float32) + 0.5
+    centers = jnp.arange(config.crop, dtype=jnp.float32) + 0.5
     u, v = centers[None, :], centers[:, None]
     x = matrix[0, 0] * u + matrix[0, 1] * v + matrix[0, 2]
     y = matrix[1, 0] * u + matrix[1, 1] * v + matrix[1, 2]
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-    pixels = INTERPOLATIONS[geometry.interpolation](image, x, y)
-    return jnp.where(inside[..., None], pixels, jnp.asarray(geometry.fill, jnp.float32))
+    pixels = INTERPOLATIONS[config.interpolation](image, x, y)
+    return jnp.where(inside[..., None], pixels, jnp.asarray(config.fill, jnp.float32))
 
 
 def nearest(image: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
@@ -255,8 +257,8 @@ def _gather(image: jax.Array, column: jax.Array, row: jax.Array) -> jax.Array:
     return image[row, column].astype(jnp.float32)
 
 
-def normalize(pixels: jax.Array, geometry: Geometry) -> jax.Array:
-    """Pixels 0 to 255 `[..., 3]` to float32 with the geometry's mean and standard deviation."""
-    mean = jnp.asarray(geometry.mean, jnp.float32)
-    std = jnp.asarray(geometry.std, jnp.float32)
+def normalize(pixels: jax.Array, config: AugmentConfig) -> jax.Array:
+    """Pixels 0 to 255 `[..., 3]` to float32 with the mean and standard deviation."""
+    mean = jnp.asarray(config.mean, jnp.float32)
+    std = jnp.asarray(config.std, jnp.float32)
     return (pixels.astype(jnp.float32) / 255 - mean) / std

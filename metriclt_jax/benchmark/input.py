@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from rich import box
 from rich.table import Table
 
-from metriclt_jax.augment.geometry import Geometry, augment
+from metriclt_jax.augment.geometry import AugmentConfig, augment
 from metriclt_jax.benchmark.timing import time_steps
 from metriclt_jax.benchmark.torch_process import DEVICES, Torch
 from metriclt_jax.data.cache import IMAGES, cache_path
@@ -223,7 +223,7 @@ def copied(
 
 def augmented(subject: Subject, size: int, batch: int, device: jax.Device, seconds: float) -> float:
     """Images a second of the augmentation alone, with batches that are on the device."""
-    geometry = Geometry(resize=subject.size, crop=size)
+    geometry = AugmentConfig(resize=subject.size, crop=size)
     indices = subject.cached.parts['train'][:batch]
     images = jax.device_put(subject.cached.images.read(indices), device)
     aspects = jax.device_put(subject.cached.aspects[indices], device)

@@ -124,7 +124,7 @@ def _model_and_stage(case: Case) -> tuple[Classifier, Stage]:
     config.augment.crop = case.size
     config.stage1.batch_size = case.batch
     (stage,) = make_stages(config)
-    return model, stage if case.augment else dataclasses.replace(stage, geometry=None)
+    return model, stage if case.augment else dataclasses.replace(stage, augment=None)
 
 
 def _train(case: Case, model: Classifier, stage: Stage, device: jax.Device) -> Program:
@@ -132,7 +132,7 @@ def _train(case: Case, model: Classifier, stage: Stage, device: jax.Device) -> P
     random = np.random.default_rng(0)
     batch = {'label': random.integers(0, NUM_CLASSES, case.batch, dtype=np.int32)}
     if case.augment:
-        shape = (case.batch, stage.geometry.resize, stage.geometry.resize, 3)
+        shape = (case.batch, stage.augment.resize, stage.augment.resize, 3)
         batch['image'] = random.integers(0, 256, shape, dtype=np.uint8)
         batch['aspect'] = np.full(case.batch, 4 / 3, np.float32)
     else:

@@ -16,7 +16,7 @@ from metriclt_jax.benchmark.programs import NUM_CLASSES, Case, count_work, make_
 from metriclt_jax.benchmark.tables import time_table, torch_table
 from metriclt_jax.benchmark.timing import compare, summarize, time_steps
 from metriclt_jax.benchmark.torch_process import DEVICES, OPTIONS, Torch
-from metriclt_jax.training.workdir import write_atomically
+from metriclt_jax.files import write_atomically
 from metriclt_jax.versions import versions
 
 # Seconds between two sides: threads that have just computed spin for some milliseconds.

@@ -52,12 +52,12 @@ def evaluate() -> None:
     hosts_flags.connect()
     from metriclt_jax import hosts
     from metriclt_jax.devices import choose_devices
+    from metriclt_jax.files import write_atomically
     from metriclt_jax.inference import finished_run, load
     from metriclt_jax.reports.tables import summary_table
     from metriclt_jax.training.results import evaluate_part, predictions
     from metriclt_jax.training.setup import Run
     from metriclt_jax.training.stages import make_stages
-    from metriclt_jax.training.workdir import write_atomically
 
     cli.keep_freed_memory()
     cli.keep_compiled_programs()
@@ -111,7 +111,7 @@ def _load(own: ConfigDict, part: str, class_names: Sequence[str], workdir: Path)
     """The data set that the flags name, with the run's classes."""
     from metriclt_jax.data import load_dataset
     from metriclt_jax.data.defaults import DEFAULTS, data_config
-    from metriclt_jax.training.workdir import read_json
+    from metriclt_jax.files import read_json
 
     name = _DATASET.value or own.name
     default = data_config(name if name in DEFAULTS else 'folder')

@@ -42,7 +42,7 @@ def connect() -> None:
 def leaving() -> Iterator[None]:
     """Ends this process on an error in the block, which others may not have; see `hosts.leave`."""
     from metriclt_jax import hosts
-    from metriclt_jax.training.loop import Interrupted
+    from metriclt_jax.errors import Interrupted
 
     try:
         yield

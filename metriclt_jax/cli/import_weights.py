@@ -56,8 +56,8 @@ def import_weights() -> None:
 
 def _download(file: str, folder: Path) -> Path:
     """Fetches a file of torchvision into `folder`."""
-    from metriclt_jax.data.progress import progress
     from metriclt_jax.models.weight_files import check_suffix
+    from metriclt_jax.progress import track
 
     path, url = folder / file, _URL + file
     check_suffix(path)  # before a hundred megabytes come for nothing
@@ -65,7 +65,7 @@ def _download(file: str, folder: Path) -> Path:
         with urllib.request.urlopen(url, timeout=30) as response, path.open('wb') as out:
             size = int(response.headers.get('Content-Length', 0))
             chunks = iter(lambda: response.read(_CHUNK), b'')
-            for chunk in progress(chunks, f'downloading {file}', -(-size // _CHUNK)):
+            for chunk in track(chunks, f'downloading {file}', -(-size // _CHUNK)):
                 out.write(chunk)
     except (OSError, http.client.HTTPException) as error:
         raise InputError(

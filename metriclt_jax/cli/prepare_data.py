@@ -13,9 +13,10 @@ from absl import flags
 from ml_collections import ConfigDict
 from rich.console import Console
 
+from metriclt_jax.class_groups import configured_groups
 from metriclt_jax.cli import main as cli
 from metriclt_jax.data import preparation, records, remote
-from metriclt_jax.data.dataset import class_groups, divide
+from metriclt_jax.data.dataset import divide
 from metriclt_jax.data.defaults import data_config
 from metriclt_jax.errors import InputError
 from metriclt_jax.reports.dataset import describe
@@ -77,7 +78,7 @@ def _describe(config: ConfigDict, dataset: str) -> None:
     if text.exists():
         print(text.read_text(encoding='utf-8'), end='')
     else:
-        from metriclt_jax.training.workdir import write_atomically  # which imports JAX
+        from metriclt_jax.files import write_atomically  # which imports JAX
 
         source = records.open_records(config.name, config.data_dir)
         columns = records.read_columns(source)
@@ -111,7 +112,8 @@ def _other_splits(
         other.update(fields)
         try:
             _, labels, parts = divide(other, class_names, *columns)
-            class_groups(other, np.bincount(labels[parts['train']], minlength=len(class_names)))
+            counts = np.bincount(labels[parts['train']], minlength=len(class_names))
+            configured_groups(other, counts)
         except InputError:
             continue
         if other.split != config.split:

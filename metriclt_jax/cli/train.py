@@ -22,8 +22,8 @@ def train() -> int | None:
     config = _config()
     hosts_flags.connect()
     from metriclt_jax import hosts
+    from metriclt_jax.errors import Interrupted
     from metriclt_jax.reports.tables import stage_table
-    from metriclt_jax.training.loop import Interrupted
     from metriclt_jax.training.run import run
 
     cli.keep_freed_memory()

@@ -28,10 +28,10 @@ import numpy as np
 
 from metriclt_jax.data import remote
 from metriclt_jax.data.decoding import decode, in_order
-from metriclt_jax.data.locking import exclusive
-from metriclt_jax.data.progress import progress, say
 from metriclt_jax.data.records import Example, Records
 from metriclt_jax.errors import InputError
+from metriclt_jax.files import locked
+from metriclt_jax.progress import say, track
 
 _FORMAT = 3  # of the files, and of what `decoding` makes of an image
 _COLUMNS = ('ids', 'labels', 'groups', 'parts', 'aspects', 'crc32')
@@ -135,7 +135,7 @@ def open_cache(source: Records, size: int, data_dir: str) -> Cache:
         columns = _read_complete(path, header)
         if columns is None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with exclusive(path.with_name(f'{path.name}.lock')):
+            with locked(path.with_name(f'{path.name}.lock')):
                 columns = _read_complete(path, header)  # someone may have built it meanwhile
                 if columns is None:
                     columns = _build(source, path, header)
@@ -195,7 +195,7 @@ def _build(source: Records, path: Path, header: dict[str, Any]) -> dict[str, lis
             ThreadPoolExecutor() as pool,
         ):
             decoded = in_order(pool, lambda it: _decode(it, size), _examples(source, done))
-            decoded = iter(progress(decoded, f'Decoding {source.name}', count, done))
+            decoded = iter(track(decoded, f'Decoding {source.name}', count, done))
             while some := list(itertools.islice(decoded, _CHUNK)):
                 for _, pixels, _ in some:
                     images.write(pixels)

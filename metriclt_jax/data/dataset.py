@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
+from metriclt_jax.class_groups import configured_groups
 from metriclt_jax.config import validate_data
 from metriclt_jax.data import long_tail, preparation, records, splits
 from metriclt_jax.data.cache import Images, cache_path, open_cache
 from metriclt_jax.errors import InputError
-from metriclt_jax.evaluation import metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +69,7 @@ def load_dataset(config: ConfigDict) -> Dataset:
     if not cache_path(config.name, config.resize, config.data_dir).exists():
         # What cannot be divided is refused before gigabytes are decoded.
         names, labels, parts = divide(config, source.class_names, *records.read_columns(source))
-        class_groups(config, np.bincount(labels[parts['train']], minlength=len(names)))
+        configured_groups(config, np.bincount(labels[parts['train']], minlength=len(names)))
     cache = open_cache(source, config.resize, config.data_dir)
     class_names, labels, parts = divide(
         config, source.class_names, cache.labels, cache.groups, cache.parts
@@ -141,21 +141,6 @@ def divide(
         train = parts['train']
         parts['train'] = train[long_tail.subset(labels[train], counts, config.split_seed)]
     return class_names, labels, parts
-
-
-def class_groups(config: ConfigDict, train_counts: np.ndarray) -> dict[str, list[int]]:
-    """Returns the groups of classes that have a mean recall of their own.
-
-    Args:
-        config: the fields `groups` ('counts' or 'thirds'), `major` and `minor`.
-        train_counts: images of each class in the training part, int `[C]`.
-
-    Raises:
-        InputError: there are not enough classes.
-    """
-    if config.groups == 'thirds':
-        return metrics.class_thirds(train_counts)
-    return metrics.class_groups(train_counts, config.major, config.minor)
 
 
 def _choose_classes(

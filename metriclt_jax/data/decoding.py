@@ -12,8 +12,8 @@ from typing import TypeVar
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from metriclt_jax.data.progress import progress
 from metriclt_jax.errors import InputError
+from metriclt_jax.progress import track
 
 FORMATS = ('BMP', 'GIF', 'JPEG', 'JPEG2000', 'PNG', 'PPM', 'TIFF', 'WEBP')
 """What is read. Pillow knows more, some of which start other programs or read other files."""
@@ -106,7 +106,7 @@ def check_images(
     """
     problems = []
     with ThreadPoolExecutor() as pool:
-        checked = progress(in_order(pool, _problem, paths), 'Checking images', len(paths))
+        checked = track(in_order(pool, _problem, paths), 'Checking images', len(paths))
         for path, problem in zip(paths, checked, strict=True):
             if problem:
                 problems.append(problem)

@@ -23,8 +23,8 @@ from metriclt_jax.data.builders import (
     xray9,
 )
 from metriclt_jax.data.builders.source import Source
-from metriclt_jax.data.locking import exclusive
 from metriclt_jax.errors import InputError
+from metriclt_jax.files import locked
 
 READERS: Mapping[str, Callable[..., Source]] = {
     'skin7': skin7.read_source,
@@ -106,7 +106,7 @@ def prepare(
     local = Path(records.folder(name, remote.local_folder(data_dir)))
     try:
         local.parent.mkdir(parents=True, exist_ok=True)
-        with exclusive(local.parent / '.lock'):
+        with locked(local.parent / '.lock'):
             if not records.are_complete(path):
                 if remote.is_remote(path):  # a copy here is of records that were removed there
                     shutil.rmtree(local, ignore_errors=True)

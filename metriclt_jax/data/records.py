@@ -27,9 +27,9 @@ import numpy as np
 from etils import epath
 
 from metriclt_jax.data import remote
-from metriclt_jax.data.locking import exclusive
-from metriclt_jax.data.progress import progress
 from metriclt_jax.errors import InputError
+from metriclt_jax.files import locked
+from metriclt_jax.progress import track
 
 SPLIT = 'images'
 """The one TFDS split, whose name does not suggest a part."""
@@ -132,7 +132,7 @@ def read_columns(source: Records) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
     columns = []
     chunks = range(0, len(source), 256)
-    for start in progress(chunks, f'Reading the labels of {source.name}', len(chunks)):
+    for start in track(chunks, f'Reading the labels of {source.name}', len(chunks)):
         examples = source.read(range(start, min(start + 256, len(source))))
         columns += [(example.label, example.group, example.part) for example in examples]
     labels, groups, parts = zip(*columns, strict=True)
@@ -171,7 +171,7 @@ def write(
     ends = [(file + 1) * count // num_files for file in range(num_files)]
     sizes = [end - start for start, end in zip([0, *ends], ends, strict=False)]
     digest = _new_digest(class_names)
-    rest = iter(progress(_in_order_of_ids(examples), f'Writing {name}', count))
+    rest = iter(track(_in_order_of_ids(examples), f'Writing {name}', count))
     for file, size in enumerate(sizes):
         file_name = f'{name}-{SPLIT}.array_record-{file:05d}-of-{num_files:05d}'
         with _array_record_writer(path / file_name) as writer:
@@ -244,7 +244,7 @@ def _local_copy(name: str, path: epath.Path, local_root: Path) -> Path:
         return local
     try:
         local.parent.mkdir(parents=True, exist_ok=True)
-        with exclusive(local.parent / '.lock'):
+        with locked(local.parent / '.lock'):
             if not is_there():
                 shutil.rmtree(local, ignore_errors=True)
                 with written_aside(local) as aside:
@@ -322,7 +322,7 @@ def _update(digest, example: Example) -> None:
 def _fingerprint(source: Records, chunk: int = 64) -> str:
     digest = _new_digest(source.class_names)
     starts = range(0, len(source), chunk)
-    for start in progress(starts, f'Checking {source.name}', len(starts)):
+    for start in track(starts, f'Checking {source.name}', len(starts)):
         for example in source.read(range(start, min(start + chunk, len(source)))):
             _update(digest, example)
     return digest.hexdigest()

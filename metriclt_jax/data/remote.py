@@ -15,8 +15,8 @@ from pathlib import Path
 from etils import epath
 
 from metriclt_jax.data.decoding import in_order
-from metriclt_jax.data.progress import progress
 from metriclt_jax.errors import InputError
+from metriclt_jax.progress import track
 
 LOCAL_ROOT = 'METRICLT_LOCAL_DATA'
 """Environment variable: where the local folders lie; without it ~/.cache/metriclt_jax/data."""
@@ -95,7 +95,7 @@ def _copy(files: list[epath.Path], target: epath.Path) -> None:
             shutil.copyfileobj(reader, writer, 2**24)
 
     with ThreadPoolExecutor() as pool:
-        for _ in progress(in_order(pool, copy, files), f'Copying to {target}', len(files)):
+        for _ in track(in_order(pool, copy, files), f'Copying to {target}', len(files)):
             pass
 
 

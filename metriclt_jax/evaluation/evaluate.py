@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metriclt_jax.augment.geometry import Geometry, center
+from metriclt_jax.augment.geometry import AugmentConfig, center
 from metriclt_jax.data import Dataset
 from metriclt_jax.data.pipeline import eval_batches, prefetch_to_devices
 from metriclt_jax.devices import AXIS, local_rows
@@ -32,7 +32,7 @@ class Evaluation(NamedTuple):
 
 
 def make_eval_step(
-    model: nn.Module, geometry: Geometry, devices: Sequence[jax.Device] | None = None
+    model: nn.Module, geometry: AugmentConfig, devices: Sequence[jax.Device] | None = None
 ) -> Callable[[Any, dict[str, jax.Array]], tuple[jax.Array, jax.Array, jax.Array]]:
     """`step(variables, batch) -> (confusion [C, C], probabilities, features)`, pmap-ed.
 

@@ -11,7 +11,18 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from metriclt_jax.class_groups import class_groups, class_thirds
 from metriclt_jax.errors import InputError
+
+__all__ = [
+    'accuracy',
+    'class_groups',
+    'class_thirds',
+    'macro_auroc',
+    'macro_f1',
+    'mean_class_recall',
+    'summarize',
+]
 
 
 def mean_class_recall(confusion: ArrayLike, classes: Sequence[int] | None = None) -> float:
@@ -97,44 +108,6 @@ def _auroc(scores: np.ndarray, positive: np.ndarray) -> float:
     return (ranks[positive].sum() - n * (n + 1) / 2) / (n * (len(scores) - n))
 
 
-def class_groups(train_counts: ArrayLike, major: int = 3, minor: int = 3) -> dict[str, list[int]]:
-    """The most and the least frequent classes of the training part, from head to tail.
-
-    Equally frequent classes are ordered by index, the smaller one counting as the more frequent.
-
-    Args:
-        train_counts: images of each class in the training part `[C]`.
-        major: how many of the most frequent classes to take.
-        minor: how many of the least frequent ones.
-
-    Raises:
-        InputError: a group is empty, or a class would be in both.
-
-    >>> class_groups([824, 86, 5029, 107, 835], major=2, minor=2)
-    {'major': [2, 4], 'minor': [3, 1]}
-    """
-    order = _head_to_tail(train_counts)
-    if major < 1 or minor < 1 or major + minor > len(order):
-        raise InputError(
-            f'data.major is {major} and data.minor is {minor}, for {len(order)} classes; allowed: '
-            '1 or more each, and together at most as many as there are classes'
-        )
-    return {'major': order[:major], 'minor': order[-minor:]}
-
-
-def class_thirds(train_counts: ArrayLike) -> dict[str, list[int]]:
-    """The classes in three groups by training count; the first ones are larger if 3 does not fit.
-
-    >>> class_thirds([5, 50, 10, 40, 20, 30])
-    {'major': [1, 3], 'medium': [5, 4], 'minor': [2, 0]}
-    """
-    order = _head_to_tail(train_counts)
-    if len(order) < 3:
-        raise InputError(f'number of classes is {len(order)}; allowed for thirds: 3 or more')
-    major, medium, minor = (third.tolist() for third in np.array_split(order, 3))
-    return {'major': major, 'medium': medium, 'minor': minor}
-
-
 def summarize(
     probabilities: ArrayLike,
     labels: ArrayLike,
@@ -183,7 +156,3 @@ def _require_examples(counts, classes=None, *, names=None, kind: str = 'examples
         if counts[c] == 0:
             name = f'class {c}' if names is None else f'class {c} ({names[c]})'
             raise InputError(f'{name} has no {kind} to evaluate, so its metrics are undefined')
-
-
-def _head_to_tail(train_counts: ArrayLike) -> list[int]:
-    return np.argsort(-np.asarray(train_counts, np.int64), kind='stable').tolist()

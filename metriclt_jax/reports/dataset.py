@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from metriclt_jax.class_groups import configured_groups
 from metriclt_jax.data import records
-from metriclt_jax.data.dataset import class_groups, divide
+from metriclt_jax.data.dataset import divide
 from metriclt_jax.data.decoding import decode
 from metriclt_jax.data.seeding import generator
 from metriclt_jax.data.splits import PARTS
@@ -53,7 +54,7 @@ def describe(
         config, source.class_names, labels, groups_of_images, official
     )
     counts = {part: np.bincount(labels[parts[part]], minlength=len(class_names)) for part in PARTS}
-    groups = class_groups(config, counts['train'])
+    groups = configured_groups(config, counts['train'])
     console.print(table(config.name, class_names, counts, groups))
     for remark in _remarks(config.split, groups_of_images, official, parts):
         console.print(remark)

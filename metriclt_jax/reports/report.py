@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from metriclt_jax.errors import InputError
+from metriclt_jax.files import write_atomically
 from metriclt_jax.reports import method_figures as figures
 from metriclt_jax.reports.comparisons import Comparison, comparisons, reference_row
 from metriclt_jax.reports.document import Chapter, Figure, Report, Table, latex, markdown
@@ -63,7 +64,6 @@ from metriclt_jax.reports.sections import (
     without_studies,
 )
 from metriclt_jax.reports.statistics import best_and_second
-from metriclt_jax.training.workdir import write_atomically
 
 Progress = Callable[[str], object]
 

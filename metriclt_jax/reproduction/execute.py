@@ -11,9 +11,8 @@ from typing import NamedTuple
 import jax
 from rich.console import Console
 
-from metriclt_jax.errors import InputError
+from metriclt_jax.errors import InputError, Interrupted
 from metriclt_jax.reproduction.grid import PlannedRun
-from metriclt_jax.training.loop import Interrupted
 from metriclt_jax.training.run import run
 from metriclt_jax.training.stages import make_stages
 from metriclt_jax.training.workdir import config_as_json, is_made_by, lock_folder, write_atomically

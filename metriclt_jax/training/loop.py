@@ -10,7 +10,7 @@ import numpy as np
 
 from metriclt_jax.data.pipeline import prefetch_to_devices, train_batches
 from metriclt_jax.devices import local_rows, place
-from metriclt_jax.errors import InputError
+from metriclt_jax.errors import InputError, Interrupted
 from metriclt_jax.evaluation.evaluate import evaluate, make_eval_step
 from metriclt_jax.hosts import Vote
 from metriclt_jax.training.checkpoints import Best
@@ -32,10 +32,6 @@ from metriclt_jax.training.workdir import EpochLog
 # Updates that may be under way at once. The host waits for an older one, so that it cannot run
 # ahead and fill the memory with batches; the devices never wait for the host.
 IN_FLIGHT = 8
-
-
-class Interrupted(Exception):
-    """SIGTERM or Ctrl-C came; the state was saved and the same command goes on from it."""
 
 
 def train_stage(
@@ -121,7 +117,7 @@ def with_computed_head(this: Run, stage: Stage, previous: Any) -> Any:
     def features() -> Features:
         # Any stage's model has the features; that of the stage before knows its head.
         model = this.models[this.stages[0].name]
-        step = make_eval_step(model, stage.geometry, this.devices)
+        step = make_eval_step(model, stage.augment, this.devices)
         batch_size = this.config.evaluation.batch_size
         variables = place(previous, this.devices)
         evaluation = evaluate(

@@ -102,7 +102,7 @@ def evaluate_part(
     """Evaluates a part; None where it is empty or the stage has trained no classifier."""
     if not stage.trains_classifier or len(this.dataset.parts[part]) == 0:
         return None
-    step = make_eval_step(this.models[stage.name], stage.geometry, this.devices)
+    step = make_eval_step(this.models[stage.name], stage.augment, this.devices)
     batch_size = this.config.evaluation.batch_size
     evaluation = evaluate(
         step, variables, this.dataset, part, batch_size, this.devices, features=features

@@ -18,10 +18,10 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from metriclt_jax import hosts
-from metriclt_jax.errors import InputError
+from metriclt_jax.errors import InputError, Interrupted
 from metriclt_jax.evaluation.evaluate import Evaluation
 from metriclt_jax.models.pretrained import Pretrained
-from metriclt_jax.training.loop import Interrupted, train_stage
+from metriclt_jax.training.loop import train_stage
 from metriclt_jax.training.results import evaluate_stages, predictions
 from metriclt_jax.training.setup import Run, check_batches, load_pretrained, make_run
 from metriclt_jax.training.workdir import (

@@ -10,9 +10,9 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from metriclt_jax import hosts
+from metriclt_jax.class_groups import configured_groups
 from metriclt_jax.config import validate
 from metriclt_jax.data import Dataset, load_dataset
-from metriclt_jax.data.dataset import class_groups
 from metriclt_jax.data.pipeline import steps_per_epoch
 from metriclt_jax.devices import choose_devices, place
 from metriclt_jax.errors import InputError
@@ -98,7 +98,7 @@ def make_run(config: ConfigDict, workdir: Path, console: Console) -> Run:
         _refuse_no_test_part(config.data)
     for part in ('validation', 'test'):
         _require_every_class(dataset, part)
-    groups = class_groups(config.data, dataset.train_counts)
+    groups = configured_groups(config.data, dataset.train_counts)
     models = make_models(config, stages, len(dataset.class_names))
     return Run(config, workdir, devices, stages, dataset, groups, models, console)
 

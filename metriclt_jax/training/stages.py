@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import jax
 from ml_collections import ConfigDict
 
-from metriclt_jax.augment.geometry import Geometry
+from metriclt_jax.augment.geometry import AugmentConfig
 from metriclt_jax.augment.mixing import MIXINGS, Mixing
 from metriclt_jax.data.sampling import SAMPLERS
 from metriclt_jax.devices import AXIS
@@ -63,7 +63,7 @@ class Stage:
         head_rule: by which it is computed when the stage begins, or None.
         sampler: order of an epoch, see `data.sampling`.
         class_weights: kind of weights, see `schedules.make_class_weights`.
-        geometry: the augmentation; None for batches of images that are ready, float32.
+        augment: the augmentation; None for batches of images that are ready, float32.
         optimizer: SGD and its learning rate.
         epochs: length; 0 where there is nothing to train.
         batch_size: images in a step, over all devices.
@@ -83,7 +83,7 @@ class Stage:
     fresh_head: bool
     sampler: str
     class_weights: str
-    geometry: Geometry | None
+    augment: AugmentConfig | None
     optimizer: Optimizer
     epochs: int
     batch_size: int
@@ -110,10 +110,10 @@ class Stage:
         )
 
 
-def make_geometry(config: ConfigDict) -> Geometry:
+def make_augment_config(config: ConfigDict) -> AugmentConfig:
     """The augmentation that the config describes; raises `InputError` if it cannot be."""
     augment = config.augment
-    return Geometry(
+    return AugmentConfig(
         resize=config.data.resize,
         crop=augment.crop,
         rotation=augment.rotation,
@@ -168,7 +168,7 @@ def _first_stage(config: ConfigDict, method: Method) -> Stage:
         weights_from=config.weighting.deferred if method.deferred else 0.0,
         mixing=mixing,
         branches=branches,
-        geometry=make_geometry(config),
+        augment=make_augment_config(config),
         optimizer=_optimizer(config.stage1),
         epochs=config.stage1.epochs,
         batch_size=config.stage1.batch_size,
@@ -205,7 +205,7 @@ def _second_stage(config: ConfigDict, second: SecondStage, first: Stage) -> Stag
         branches=first.branches,
         sampler=second.sampler,
         class_weights=_class_weights(config, second.weighting),
-        geometry=first.geometry,
+        augment=first.augment,
         optimizer=_optimizer(config.stage2),
         epochs=0 if rule else config.stage2.epochs,
         batch_size=config.stage2.batch_size,

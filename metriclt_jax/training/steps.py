@@ -37,10 +37,10 @@ def make_train_step(
     """
 
     def augmented(batch, key):
-        if stage.geometry is None:
+        if stage.augment is None:
             return batch['image']
         keys = example_keys(key, len(batch['label']), AXIS)
-        return augment(keys, batch['image'], batch['aspect'], stage.geometry)
+        return augment(keys, batch['image'], batch['aspect'], stage.augment)
 
     def step(state, batch, schedule):
         step_key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)

@@ -1,18 +1,18 @@
 """The work directory of a run: what is in it, and what a later run may trust."""
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from metriclt_jax import hosts
 from metriclt_jax.config import paper_config
 from metriclt_jax.errors import InputError
+from metriclt_jax.files import locked, read_json, write_atomically
 
 # Fields that may change when a run goes on: they have no influence on its results.
 WITHOUT_INFLUENCE = ('data.data_dir', 'figures', 'checkpoint_every')
@@ -20,13 +20,6 @@ WITHOUT_INFLUENCE = ('data.data_dir', 'figures', 'checkpoint_every')
 
 # A config file may add fields to these, for losses and mixings of its own.
 OPEN_GROUPS = ('classification', 'metric', 'mixing')
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes a file such that a reader sees the old content or the new one, never a part."""
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-    temporary.replace(path)
 
 
 def config_as_json(config: ConfigDict) -> dict[str, Any]:
@@ -100,27 +93,23 @@ def claim(workdir: Path, config: ConfigDict) -> Iterator[None]:
         yield
 
 
-def lock_folder(folder: Path, doing: str) -> TextIO:
-    """The lock file of `folder`, which is made; the lock ends with the file or the process.
+@contextmanager
+def lock_folder(folder: Path, doing: str) -> Iterator[None]:
+    """Makes `folder` and keeps other processes out of it.
 
     Raises:
         InputError: the folder cannot be written to, or another process is `doing` something in it.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / '.lock').open('a')
+        (folder / '.lock').touch()
     except OSError as error:
         raise InputError(
             f'work directory {folder} cannot be written to: {error.strerror}; use another one'
         ) from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        raise InputError(
-            f'another process is {doing} {folder}; wait for it or use another --workdir'
-        ) from None
-    return lock
+    busy = f'another process is {doing} {folder}; wait for it or use another --workdir'
+    with locked(folder / '.lock', busy=busy):
+        yield
 
 
 def _write_config(workdir: Path, config: ConfigDict) -> None:
@@ -217,16 +206,6 @@ def lists_to_tuples(value: Any) -> Any:
     if isinstance(value, list):
         return tuple(lists_to_tuples(inner) for inner in value)
     return value
-
-
-def read_json(path: Path) -> Any:
-    """What a JSON file of a work directory holds; raises InputError if it cannot be read."""
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        raise InputError(
-            f'{path} cannot be read as JSON; delete its folder or use another'
-        ) from None
 
 
 def _differences(found: Any, wanted: Any, prefix: str = '') -> list[tuple[str, str]]:

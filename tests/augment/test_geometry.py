@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from metriclt_jax.augment import Geometry, augment, center
+from metriclt_jax.augment import AugmentConfig, augment, center
 from metriclt_jax.augment import geometry as geometry_module
 from metriclt_jax.errors import InputError
 
-SMALL = Geometry(resize=64, crop=56)
+SMALL = AugmentConfig(resize=64, crop=56)
 FILL = (200, 30, 90)
 PILLOW = {'bilinear': Image.Resampling.BILINEAR, 'nearest': Image.Resampling.NEAREST}
 
@@ -57,7 +57,7 @@ def at_once(cache, angle, left, top, flipped, aspect, geometry) -> jax.Array:
     return geometry_module.sample(cache, matrix, geometry)
 
 
-augmented = jax.jit(augment, static_argnames='geometry')
+augmented = jax.jit(augment, static_argnames='config')
 
 
 def denormalized(images, geometry) -> np.ndarray:
@@ -68,7 +68,7 @@ def keys(count: int, seed: int = 0) -> jax.Array:
     return jax.random.split(jax.random.key(seed), count)
 
 
-def random_images(count: int, geometry: Geometry) -> np.ndarray:
+def random_images(count: int, geometry: AugmentConfig) -> np.ndarray:
     shape = (count, geometry.resize, geometry.resize, 3)
     return np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
 
@@ -148,7 +148,7 @@ def test_sampling_is_pillows_transform_of_the_cached_image(
 
 @pytest.mark.parametrize('angle', [10.0, -30.0, 100.0])
 def test_rotation_of_a_square_is_pillows_rotate(angle):
-    geometry = Geometry(resize=64, crop=64, fill=FILL)
+    geometry = AugmentConfig(resize=64, crop=64, fill=FILL)
     cache = natural_image(64, 64)
     pixels = at_once(cache, angle, 0, 0, False, 1.0, geometry)
     expected = Image.fromarray(cache).rotate(angle, PILLOW['bilinear'], fillcolor=FILL)
@@ -176,7 +176,7 @@ def test_rotation_is_the_conjugate_of_a_rotation_by_the_resize():
 
 @pytest.mark.parametrize('interpolation', ['bilinear', 'nearest'])
 def test_without_rotation_the_pixels_are_the_cached_ones_exactly(interpolation):
-    geometry = Geometry(resize=64, crop=55, interpolation=interpolation)
+    geometry = AugmentConfig(resize=64, crop=55, interpolation=interpolation)
     image = random_images(1, geometry)[0]
     for left, top in [(0, 0), (9, 9), (3, 7)]:
         crop = image[top : top + 55, left : left + 55]
@@ -189,7 +189,7 @@ def test_without_rotation_the_pixels_are_the_cached_ones_exactly(interpolation):
     ('resize', 'size', 'offset'), [(300, 224, 38), (64, 56, 4), (9, 4, 2), (11, 4, 4), (32, 32, 0)]
 )
 def test_evaluation_sees_the_cached_pixels_of_the_centre(resize, size, offset):
-    geometry = Geometry(resize=resize, crop=size)
+    geometry = AugmentConfig(resize=resize, crop=size)
     images = random_images(2, geometry)
     expected = images[:, offset : offset + size, offset : offset + size]
     seen = denormalized(center(images, geometry), geometry)
@@ -212,7 +212,7 @@ def test_normalisation_is_torchvisions():
 
 
 def test_fill_is_seen_outside_the_image_and_is_normalised():
-    geometry = Geometry(resize=64, crop=64, rotation=180, fill=FILL)
+    geometry = AugmentConfig(resize=64, crop=64, rotation=180, fill=FILL)
     images = np.full((32, 64, 64, 3), 255, np.uint8)
     seen = denormalized(augmented(keys(32), images, np.full(32, 1.5), geometry), geometry)
     outside = np.all(np.abs(seen - FILL) < 1e-3, axis=-1)
@@ -226,7 +226,7 @@ def test_fill_is_seen_outside_the_image_and_is_normalised():
 
 
 def test_angles_offsets_and_flips_are_uniform_over_their_ranges():
-    geometry = Geometry(resize=64, crop=60, rotation=30, flip=0.25)
+    geometry = AugmentConfig(resize=64, crop=60, rotation=30, flip=0.25)
     draw = jax.vmap(lambda key: geometry_module.draw(key, geometry))
     angle, left, top, flipped = draw(keys(4000))
     assert angle.dtype == jnp.float32
@@ -242,7 +242,7 @@ def test_angles_offsets_and_flips_are_uniform_over_their_ranges():
 
 @pytest.mark.parametrize(('flip', 'step'), [(0.0, 1), (1.0, -1)])
 def test_certain_flip_without_rotation_and_crop(flip, step):
-    geometry = Geometry(resize=32, crop=32, rotation=0, flip=flip)
+    geometry = AugmentConfig(resize=32, crop=32, rotation=0, flip=flip)
     images = random_images(4, geometry)
     seen = augmented(keys(4), images, np.ones(4), geometry)
     np.testing.assert_allclose(seen, center(images[:, :, ::step], geometry), atol=1e-6)
@@ -278,7 +278,7 @@ def test_jit_pmap_and_old_style_keys_give_the_same_images():
     def split(array):
         return array.reshape(4, 2, *array.shape[1:])
 
-    on_four = jax.pmap(functools.partial(augment, geometry=SMALL), devices=jax.devices()[:4])
+    on_four = jax.pmap(functools.partial(augment, config=SMALL), devices=jax.devices()[:4])
     seen = on_four(split(keys(8)), split(images), split(aspects))
     np.testing.assert_allclose(seen.reshape(expected.shape), expected, **tolerance)
 

@@ -71,8 +71,8 @@ def test_without_geometry_the_step_takes_images_that_are_ready():
 
     before = initialize(model, 0)['params']
     expected = update(stage, image=images, label=labels, aspect=np.ones(8, np.float32))
-    ready = normalize(jnp.asarray(images), stage.geometry)
-    actual = update(replace(stage, geometry=None), image=ready, label=labels)
+    ready = normalize(jnp.asarray(images), stage.augment)
+    actual = update(replace(stage, augment=None), image=ready, label=labels)
 
     def difference(a, b):
         return float(np.linalg.norm(a - b) / max(np.linalg.norm(a), 1e-30))

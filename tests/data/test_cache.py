@@ -430,7 +430,7 @@ def test_of_two_processes_one_decodes_and_the_other_waits(tmp_path):
     finally:
         the_second_waits.touch()  # even if the test fails, so that no process is left
     outputs = [process.communicate() for process in (first, second)]
-    assert 'Waiting for another process that prepares the same data' in said, outputs
+    assert 'Waiting for another process that is preparing the same data' in said, outputs
     assert [first.returncode, second.returncode] == [0, 0], outputs
     assert [len(read.split()) for read, _ in outputs] == [400, 0]
     np.testing.assert_array_equal(built_pixels(tmp_path), noise(400))

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from metriclt_jax.class_groups import configured_groups
 from metriclt_jax.data import dataset as dataset_module
 from metriclt_jax.data import prepare
-from metriclt_jax.data.dataset import class_groups, divide, load_dataset
+from metriclt_jax.data.dataset import divide, load_dataset
 from metriclt_jax.data.defaults import DEFAULTS, data_config
 from metriclt_jax.data.splits import PARTS
 from metriclt_jax.errors import InputError
@@ -163,7 +164,7 @@ def test_skin7_is_that_of_table_1():
     assert [train[n] for n in ('NV', 'MEL', 'BKL', 'BCC', 'AKIEC', 'VASC', 'DF')] == [
         5029, 835, 824, 386, 245, 107, 86,
     ]  # fmt: skip
-    groups = class_groups(config('skin7'), np.array([*train.values()]))
+    groups = configured_groups(config('skin7'), np.array([*train.values()]))
     assert {k: [names[c] for c in v] for k, v in groups.items()} == {
         'major': ['NV', 'MEL', 'BKL'],
         'minor': ['VASC', 'DF'],
@@ -195,7 +196,7 @@ def test_xray9_is_that_of_table_1():
     assert [names[c] for c in labels[used]] == [[*XRAY][c] for c in original[used]]
     other = np.isin(np.array([*XRAY])[original], names, invert=True)
     np.testing.assert_array_equal(labels == -1, other)
-    assert class_groups(config('xray9'), np.array(counts['train'])) == {
+    assert configured_groups(config('xray9'), np.array(counts['train'])) == {
         'major': [0, 1, 2],
         'minor': [6, 7, 8],
     }
@@ -236,7 +237,7 @@ def test_flower_lt_prints_the_ratio_that_its_pool_allows():
         wanted = min(pool[order[rank]], int(238 * 10 ** (-rank / 101) + 0.5))
         assert counts['train'][order[rank]] == wanted
     assert table_1(names, labels, parts) == (20, 238, 11.9)  # not 10: the rarest have but 20 images
-    groups = class_groups(config('flower_lt'), np.array(counts['train']))
+    groups = configured_groups(config('flower_lt'), np.array(counts['train']))
     assert {name: len(members) for name, members in groups.items()} == {
         'major': 34,
         'medium': 34,
@@ -256,7 +257,7 @@ def test_dogs_lt_has_the_published_number_of_images():
     assert np.all(np.diff(counts['train']) <= 0)  # in alphabetical order
     assert sum(counts['train']) == 4646
     assert counts['test'] == test
-    groups = class_groups(config('dogs_lt'), np.array(counts['train']))
+    groups = configured_groups(config('dogs_lt'), np.array(counts['train']))
     assert groups['medium'] == list(range(40, 80))
 
 
@@ -366,7 +367,7 @@ def test_default_classes_are_those_that_the_readers_give():
     assert tuple(PATHMNIST) == medmnist.SETS['pathmnist'].class_names
     for name, published in medmnist.SETS.items():
         if name != 'pathmnist':
-            groups = class_groups(data_config(name), np.ones(len(published.class_names)))
+            groups = configured_groups(data_config(name), np.ones(len(published.class_names)))
             assert set(groups) == {'major', 'minor'}
 
 

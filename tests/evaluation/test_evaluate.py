@@ -6,13 +6,13 @@ import jax
 import numpy as np
 import pytest
 
-from metriclt_jax.augment.geometry import Geometry, center
+from metriclt_jax.augment.geometry import AugmentConfig, center
 from metriclt_jax.data import Dataset
 from metriclt_jax.evaluation.evaluate import evaluate, make_eval_step
 from metriclt_jax.models import create_model, initialize
 
 COUNT, CLASSES, SIZE = 37, 4, 12
-GEOMETRY = Geometry(resize=SIZE, crop=10)
+GEOMETRY = AugmentConfig(resize=SIZE, crop=10)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,9 +20,9 @@ import numpy as np
 
 from metriclt_jax.data.builders.source import Source
 from metriclt_jax.data.decoding import in_order
-from metriclt_jax.data.progress import progress
 from metriclt_jax.data.records import Example
 from metriclt_jax.errors import InputError
+from metriclt_jax.progress import track
 
 PARTS = {'test': 'test', 'train': 'train', 'val': 'validation'}
 """From the names in the files, in the order of the image ids."""
@@ -263,7 +263,7 @@ def _check_md5(path: Path, side: int, published: Mapping[int, str]) -> None:
     size = path.stat().st_size
     with path.open('rb') as file:
         chunks = iter(lambda: file.read(2**24), b'')
-        for chunk in progress(chunks, f'Checking {path.name}', math.ceil(size / 2**24)):
+        for chunk in track(chunks, f'Checking {path.name}', math.ceil(size / 2**24)):
             digest.update(chunk)
     if digest.hexdigest() != published[side]:
         raise InputError(

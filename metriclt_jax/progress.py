@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from typing import TypeVar
 
+from rich import progress
 from rich.console import Console
-from rich.progress import track
 
 T = TypeVar('T')
 
@@ -14,7 +14,7 @@ def say(message: str) -> None:
     Console(stderr=True).print(message, highlight=False, markup=False, soft_wrap=True)
 
 
-def progress(items: Iterable[T], description: str, total: int, done: int = 0) -> Iterable[T]:
+def track(items: Iterable[T], description: str, total: int, done: int = 0) -> Iterable[T]:
     """Yields `items` and shows how many are done, on stderr and only in a terminal.
 
     Args:
@@ -24,7 +24,7 @@ def progress(items: Iterable[T], description: str, total: int, done: int = 0) ->
         done: how many are done already.
     """
     console = Console(stderr=True)
-    return track(
+    return progress.track(
         items,
         description,
         total=total,

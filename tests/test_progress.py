@@ -2,7 +2,7 @@ import os
 import select
 import sys
 
-from metriclt_jax.data.progress import progress
+from metriclt_jax.progress import track
 
 
 def test_a_bar_shows_in_a_terminal(monkeypatch):
@@ -13,7 +13,7 @@ def test_a_bar_shows_in_a_terminal(monkeypatch):
     reader, writer = os.openpty()
     with os.fdopen(writer, 'w') as terminal, monkeypatch.context() as patch:
         patch.setattr(sys, 'stderr', terminal)
-        assert list(progress(iter('abc'), 'Checking images', total=4, done=1)) == [*'abc']
+        assert list(track(iter('abc'), 'Checking images', total=4, done=1)) == [*'abc']
         shown = b''
         while b' 25%' not in shown and select.select([reader], [], [], 5)[0]:
             shown += os.read(reader, 2**16)
@@ -23,5 +23,5 @@ def test_a_bar_shows_in_a_terminal(monkeypatch):
 
 
 def test_nothing_shows_elsewhere(capfd):
-    assert list(progress(iter('abc'), 'Checking images', total=3)) == [*'abc']
+    assert list(track(iter('abc'), 'Checking images', total=3)) == [*'abc']
     assert capfd.readouterr() == ('', '')
