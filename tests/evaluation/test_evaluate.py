@@ -1,6 +1,7 @@
 """Evaluation counts every image once, whatever the batch size and the devices."""
 
 import dataclasses
+import io
 
 import jax
 import numpy as np
@@ -8,11 +9,11 @@ import pytest
 
 from metriclt_jax.augment.geometry import AugmentConfig, center
 from metriclt_jax.data import Dataset
-from metriclt_jax.evaluation.evaluate import evaluate, make_eval_step
+from metriclt_jax.evaluation.evaluate import evaluate
 from metriclt_jax.models import create_model, initialize
 
 COUNT, CLASSES, SIZE = 37, 4, 12
-GEOMETRY = AugmentConfig(resize=SIZE, crop=10)
+AUGMENT = AugmentConfig(resize=SIZE, crop=10)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +57,7 @@ def variables(model):
 def expected(dataset, model, variables):
     """The same numbers without batches, devices or masks."""
     test = dataset.parts['test']
-    outputs = model.apply(variables, center(dataset.images.pixels[test], GEOMETRY))
+    outputs = model.apply(variables, center(dataset.images.pixels[test], AUGMENT))
     predicted = np.argmax(outputs.logits, axis=1)
     confusion = np.zeros((CLASSES, CLASSES), int)
     np.add.at(confusion, (dataset.labels[test], predicted), 1)
@@ -68,8 +69,16 @@ def expected(dataset, model, variables):
 )
 def test_every_image_counts_once(dataset, model, variables, expected, num_devices, batch_size):
     devices = jax.devices()[:num_devices]
-    step = make_eval_step(model, GEOMETRY, devices)
-    result = evaluate(step, variables, dataset, 'test', batch_size, devices, features=True)
+    result = evaluate(
+        model,
+        variables,
+        AUGMENT,
+        dataset,
+        'test',
+        batch_size=batch_size,
+        devices=devices,
+        features=True,
+    )
     confusion, probabilities, features = expected
     assert len(np.unique(confusion.nonzero()[1])) > 1
     np.testing.assert_array_equal(result.confusion, confusion)
@@ -78,7 +87,11 @@ def test_every_image_counts_once(dataset, model, variables, expected, num_device
     np.testing.assert_allclose(result.features, features, rtol=1e-4, atol=1e-5)
 
 
-def test_features_stay_on_the_devices_unless_asked_for(dataset, model, variables):
-    devices = jax.devices()[:1]
-    step = make_eval_step(model, GEOMETRY, devices)
-    assert evaluate(step, variables, dataset, 'test', 64, devices).features is None
+def test_predictions_are_the_same_bytes_for_the_same_values(dataset, model, variables):
+    options = {'batch_size': 64, 'devices': jax.devices()[:1]}
+    plain = evaluate(model, variables, AUGMENT, dataset, 'test', **options)
+    assert plain.features is None
+    assert plain.to_npz() == plain.to_npz()
+    with np.load(io.BytesIO(plain.to_npz()), allow_pickle=False) as arrays:
+        assert set(arrays) == {'ids', 'labels', 'probabilities'}
+        np.testing.assert_array_equal(arrays['ids'], dataset.ids[dataset.parts['test']])

@@ -68,13 +68,13 @@ def test_absent_class_is_an_error_that_names_it():
 
 @pytest.mark.parametrize('classes', [[], [2], [-1]])
 def test_classes_that_do_not_exist_are_refused(classes):
-    with pytest.raises(InputError, match='allowed: one or more of 0 to 1'):
+    with pytest.raises(InputError, match='among 0 to 1'):
         mean_class_recall([[8, 2], [5, 5]], classes)
 
 
 @pytest.mark.parametrize('confusion', [[1, 2], [[1, 2, 3], [4, 5, 6]]])
 def test_confusion_must_be_square(confusion):
-    with pytest.raises(InputError, match=r'allowed: \[C, C\]'):
+    with pytest.raises(InputError, match=r'must be \[C, C\]'):
         mean_class_recall(confusion)
 
 
@@ -130,9 +130,7 @@ def test_ties_go_by_class_index():
 
 @pytest.mark.parametrize(('major', 'minor'), [(2, 2), (3, 1), (0, 1), (1, 0)])
 def test_groups_that_overlap_or_are_empty_are_refused(major, minor):
-    with pytest.raises(
-        InputError, match=f'data.major is {major} and data.minor is {minor}'
-    ):
+    with pytest.raises(InputError, match=f'data.major is {major} and data.minor is {minor}'):
         class_groups([3, 2, 1], major, minor)
 
 

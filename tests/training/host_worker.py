@@ -25,35 +25,35 @@ SMALL = {
 
 
 def one_update(data_dir):
-    """This process' rows of the first batches of each stage, and what the first update makes."""
+    """This process's rows of the first batches of each stage, and the result of the first update."""
     import jax
     from rich.console import Console
 
     from metriclt_jax.data.pipeline import eval_batches
     from metriclt_jax.devices import local_rows
-    from metriclt_jax.training.loop import make_batches, make_schedule
+    from metriclt_jax.training.loop import make_batches, make_loss_inputs
     from metriclt_jax.training.setup import make_run
-    from metriclt_jax.training.steps import make_train_step
+    from metriclt_jax.training.step import make_train_step
 
     config = runpy.run_path(CONFIG)['get_config']('ce_sc_crw')
     config.update_from_flattened_dict(SMALL | {'data.data_dir': str(data_dir)})
-    this = make_run(config, Path(data_dir) / 'unused', Console(quiet=True))
+    run = make_run(config, Path(data_dir) / 'unused', Console(quiet=True))
     batches, update = {}, {}
-    for stage in this.stages:
-        first = list(make_batches(this, stage, 0, 3))
+    for stage in run.stages:
+        first = list(make_batches(run, stage, 0, 3))
         for step, batch in enumerate(first):
             for name, array in batch.items():
                 batches[f'{stage.name} {step} {name}'] = np.asarray(array)
         if stage.name != 'stage1':
             continue
-        step = make_train_step(this.models[stage.name], stage, 5, this.devices)
-        state, loss = step(this.initial_state(stage), first[0], make_schedule(this, stage)(0))
+        step = make_train_step(run.models[stage.name], stage, 5, run.devices)
+        state, logs = step(run.initial_state(stage), first[0], make_loss_inputs(run, stage)(0))
         # After one step the momentum is the gradient (and the weight decay).
-        made = {'loss': loss, 'momentum': state.opt_state, 'batch_stats': state.batch_stats}
+        made = {'logs': logs, 'momentum': state.opt_state, 'batch_stats': state.batch_stats}
         for path, leaf in jax.tree_util.tree_leaves_with_path(made):
             update[f'{stage.name} {jax.tree_util.keystr(path)}'] = np.asarray(leaf)
-    rows = local_rows(40, this.devices)
-    for number, batch in enumerate(eval_batches(this.dataset, 'test', 40, rows)):
+    rows = local_rows(40, run.devices)
+    for number, batch in enumerate(eval_batches(run.dataset, 'test', 40, rows)):
         for name, array in batch.items():
             batches[f'test {number} {name}'] = array.reshape(-1, 5, *array.shape[1:])
     return batches, update
@@ -65,25 +65,21 @@ def agreements(process):
 
     from metriclt_jax import hosts
     from metriclt_jax.devices import choose_devices
-    from metriclt_jax.errors import InputError
+    from metriclt_jax.errors import HostFailed, InputError
 
     def fail_in(number, error):
-        def function():
-            if process == number:
-                raise error
-            return process
-
         try:
-            return hosts.together(function)
-        except (InputError, OSError) as raised:
+            with hosts.together():
+                if process == number:
+                    raise error
+        except (HostFailed, InputError, OSError) as raised:
             return f'{type(raised).__name__}: {raised}'
 
     long = 'ä' * 5000
-    vote = hosts.Vote(choose_devices())
-    votes = [vote(process == 1 and step == 3) for step in range(20)]
+    stop = hosts.StopConsensus(choose_devices())
+    votes = [stop(process == 1 and step == 3) for step in range(20)]
     return {
-        'own': hosts.together(lambda: process),
-        'of the first': hosts.of_first(lambda: [process, long]) == [0, long],
+        'from first': hosts.from_first(lambda: [process, long]) == [0, long],
         'failure in 1': fail_in(1, InputError('the disk is full')),
         'failure in 0': fail_in(0, OSError('gone')),
         'any': [hosts.any_of(process == 1), hosts.any_of(False)],
@@ -97,15 +93,15 @@ def run_on(data_dir, workdir):
     """How a run with the records in `data_dir` ends, and whether it has written anything."""
     from rich.console import Console
 
-    from metriclt_jax.errors import InputError
-    from metriclt_jax.training.run import run
+    from metriclt_jax.errors import HostFailed, InputError
+    from metriclt_jax.training import train
 
     config = runpy.run_path(CONFIG)['get_config']('ce')
     config.update_from_flattened_dict(SMALL | {'data.data_dir': str(data_dir)})
     end = 'finished'
     try:
-        run(config, workdir, Console(quiet=True))
-    except InputError as error:
+        train(config, workdir, Console(quiet=True))
+    except (HostFailed, InputError) as error:
         end = str(error)
     return end, workdir.exists()
 

@@ -5,7 +5,13 @@ import optax
 import pytest
 
 from metriclt_jax.devices import place
-from metriclt_jax.training.checkpoints import Best, StageCheckpoints
+from metriclt_jax.errors import InputError
+from metriclt_jax.training.checkpoints import (
+    Best,
+    StageCheckpoints,
+    latest_step,
+    restore_variables,
+)
 from metriclt_jax.training.state import TrainState
 
 
@@ -19,7 +25,7 @@ def make_state(step, size=1000):
             opt_state=(optax.EmptyState(), jnp.full(3, -1.0 * step)),
             metric={'centers': jnp.full((2, 2), step + 0.5)},
             metric_opt_state=optax.EmptyState(),
-            report={'loss': jnp.asarray(0.25)},
+            metric_sums={'loss': jnp.asarray(0.25)},
         ),
         jax.devices()[:2],
     )
@@ -36,65 +42,64 @@ def checkpoints(tmp_path):
     opened.close()
 
 
-def steps(checkpoints):
-    return sorted(int(path.name) for path in (checkpoints.directory / 'best').iterdir())
+def steps(directory):
+    return sorted(int(path.name) for path in directory.iterdir())
+
+
+def restored(directory, which):
+    variables = restore_variables(directory, which, jax.devices()[:1])
+    assert variables.keys() == {'params', 'batch_stats'}
+    return float(variables['params']['head']['kernel'][0, 0])
 
 
 def test_a_state_comes_back_bit_for_bit_and_in_its_place(checkpoints):
     state = make_state(7)
     checkpoints.save(7, state, None)
-    restored, best = checkpoints.restore(like=make_state(0))
+    again, best = checkpoints.restore(like=make_state(0))
     assert best is None
-    assert checkpoints.best_step() is None
-    same = jax.tree.map(
-        lambda a, b: a.dtype == b.dtype and a.sharding == b.sharding, state, restored
-    )
+    same = jax.tree.map(lambda a, b: a.dtype == b.dtype and a.sharding == b.sharding, state, again)
     assert all(jax.tree.leaves(same))
-    np.testing.assert_array_equal(state.key, restored.key)
-    for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(restored.params), strict=True):
+    for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(again), strict=True):
         np.testing.assert_array_equal(a, b)
-    np.testing.assert_array_equal(restored.metric['centers'], 7.5)
 
 
-def test_the_best_state_outlives_later_ones(checkpoints):
-    checkpoints.save(1, make_state(1), Best(1, 0.5))
-    checkpoints.save(2, make_state(2), Best(2, 0.7))
-    checkpoints.save(3, make_state(3), Best(2, 0.7))
-    checkpoints.save(4, make_state(4), Best(2, 0.7))
-    assert (checkpoints.latest_step(), checkpoints.best_step()) == (4, 2)
-    restored, best = checkpoints.restore(like=make_state(0))
-    assert (value(restored), best) == (4.0, Best(2, 0.7))
-    assert value(checkpoints.restore_best_state(like=make_state(0))) == 2.0
-    assert steps(checkpoints) == [2]
+def test_the_best_state_outlives_later_ones_also_after_a_restart(tmp_path):
+    checkpoints = StageCheckpoints(tmp_path)
+    for step, best in ((1, Best(1, 0.5)), (2, Best(2, 0.7)), (3, Best(2, 0.7))):
+        checkpoints.save(step, make_state(step), best)
+    checkpoints.close()
+    assert steps(tmp_path) == [2, 3]
+    checkpoints = StageCheckpoints(tmp_path)
+    state, best = checkpoints.restore(like=make_state(0))
+    assert (value(state), best) == (3.0, Best(2, 0.7))
+    for step in (4, 5):
+        checkpoints.save(step, make_state(step), best)
+    checkpoints.close()
+    assert steps(tmp_path) == [2, 5]
+    assert (restored(tmp_path, 'last'), restored(tmp_path, 'best')) == (5.0, 2.0)
 
 
-def test_a_best_state_after_the_latest_is_forgotten(checkpoints):
-    checkpoints.save(1, make_state(1), Best(1, 0.5))
-    checkpoints.wait()
-    # A kill after the best state of step 2 was complete and before the latest one was.
-    checkpoints._best.save(2, args=_standard(make_state(2)))
-    checkpoints.wait()
-    restored, best = checkpoints.restore(like=make_state(0))
-    assert (value(restored), best) == (1.0, Best(1, 0.5))
-    assert steps(checkpoints) == [1]
+def test_reading_creates_nothing(tmp_path):
+    assert latest_step(tmp_path / 'stage1') is None
+    with pytest.raises(InputError, match='no checkpoint'):
+        restore_variables(tmp_path / 'stage1', 'last', jax.devices()[:1])
+    assert not (tmp_path / 'stage1').exists()
 
 
-def test_a_best_state_that_is_missing_is_made_again_from_the_latest(checkpoints):
-    checkpoints.save(2, make_state(2), Best(2, 0.5))
-    checkpoints.wait()
-    checkpoints._best.delete(2)  # a kill after the latest was complete and before the best was
-    checkpoints.restore(like=make_state(0))
-    checkpoints.wait()
-    assert value(checkpoints.restore_best_state(like=make_state(0))) == 2.0
+def test_a_stage_that_was_never_validated_has_no_best_state(checkpoints, tmp_path):
+    checkpoints.save(1, make_state(1), None)
+    checkpoints.close()
+    assert restored(tmp_path, 'last') == 1.0
+    for which in ('best', 'first'):
+        with pytest.raises(InputError, match=which):
+            restore_variables(tmp_path, which, jax.devices()[:1])
 
 
-def test_the_previous_best_stays_until_the_latest_knows_the_new_one(checkpoints):
-    checkpoints.save(1, make_state(1), Best(1, 0.5))
-    checkpoints.save(2, make_state(2), Best(2, 0.7))
-    checkpoints._best.wait_until_finished()
-    assert steps(checkpoints) == [1, 2]
-    checkpoints.save(3, make_state(3), Best(2, 0.7))
-    assert steps(checkpoints) == [2]
+def test_a_half_written_step_does_not_count(checkpoints, tmp_path):
+    checkpoints.save(1, make_state(1), None)
+    checkpoints.close()
+    (tmp_path / '2.orbax-checkpoint-tmp').mkdir()
+    assert latest_step(tmp_path) == 1
 
 
 def test_a_state_that_is_donated_while_it_is_written_is_saved_as_it_was(checkpoints):
@@ -106,14 +111,5 @@ def test_a_state_that_is_donated_while_it_is_written_is_saved_as_it_was(checkpoi
     checkpoints.save(5, state, Best(5, 0.5))
     for _ in range(20):
         state = step(state)
-    checkpoints.wait()
-    restored, _ = checkpoints.restore(like=make_state(0, size=100_000))
-    np.testing.assert_array_equal(restored.params['head']['kernel'], 5.0)
-    best = checkpoints.restore_best_state(like=make_state(0, size=100_000))
-    np.testing.assert_array_equal(best.params['head']['kernel'], 5.0)
-
-
-def _standard(state):
-    import orbax.checkpoint as ocp
-
-    return ocp.args.StandardSave(state)
+    again, _ = checkpoints.restore(like=make_state(0, size=100_000))
+    np.testing.assert_array_equal(again.params['head']['kernel'], 5.0)

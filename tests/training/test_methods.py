@@ -11,8 +11,7 @@ from rich.console import Console
 from metriclt_jax.config import paper_config
 from metriclt_jax.errors import InputError
 from metriclt_jax.methods import METHODS
-from metriclt_jax.training import loop
-from metriclt_jax.training.run import run
+from metriclt_jax.training import loop, train
 
 EPOCHS = 5
 
@@ -48,7 +47,7 @@ def make_config(method, data_dir):
 @pytest.mark.slow
 @pytest.mark.parametrize('method', METHODS)
 def test_every_row_trains_all_its_stages(method, data_dir, tmp_path):
-    results = run(make_config(method, data_dir), tmp_path / 'run', Console(file=io.StringIO()))
+    results = train(make_config(method, data_dir), tmp_path / 'run', Console(file=io.StringIO()))
     stages = ['stage1'] if METHODS[method].second_stage is None else ['stage1', 'stage2']
     assert [stage['name'] for stage in results['stages']] == stages
     assert 0 < results['final']['mcr_all'] < 1
@@ -59,17 +58,17 @@ def test_every_row_trains_all_its_stages(method, data_dir, tmp_path):
 
 
 @pytest.fixture
-def schedules(monkeypatch):
-    """What each update of a run is told: (completed updates, schedule, batch)."""
+def updates(monkeypatch):
+    """What each update of a run gets: (completed updates, loss inputs, batch)."""
     seen = []
     original = loop.make_train_step
 
     def make_train_step(*arguments):
         step = original(*arguments)
 
-        def recorded(state, batch, schedule):
-            seen.append((int(state.step), schedule, batch))
-            return step(state, batch, schedule)
+        def recorded(state, batch, inputs):
+            seen.append((int(state.step), inputs, batch))
+            return step(state, batch, inputs)
 
         return recorded
 
@@ -78,34 +77,34 @@ def schedules(monkeypatch):
 
 
 @pytest.mark.slow
-def test_deferred_weights_set_in_at_the_exact_step(data_dir, tmp_path, schedules):
+def test_deferred_weights_set_in_at_the_exact_step(data_dir, tmp_path, updates):
     config = make_config('ce_drw', data_dir)
-    run(config, tmp_path / 'run', Console(file=io.StringIO()))
+    train(config, tmp_path / 'run', Console(file=io.StringIO()))
     counts = json.loads((tmp_path / 'run' / 'results.json').read_text())['train_counts']
     start = 4 * (sum(counts) // config.stage1.batch_size)  # 80 % of five epochs
-    assert [step for step, *_ in schedules] == list(range(start // 4 * 5))
+    assert [step for step, *_ in updates] == list(range(start // 4 * 5))
     effective = (1 - 0.9999) / (1 - 0.9999 ** np.array(counts, np.float64))
     effective *= len(counts) / effective.sum()
-    for step, schedule, _ in schedules:
+    for step, inputs, _ in updates:
         expected = effective if step >= start else 1.0
-        np.testing.assert_allclose(schedule.class_weights, expected, rtol=1e-5)
+        np.testing.assert_allclose(inputs.class_weights, expected, rtol=1e-5)
 
 
 @pytest.mark.slow
-def test_the_two_branches_of_bbn(data_dir, tmp_path, schedules):
+def test_the_two_branches_of_bbn(data_dir, tmp_path, updates):
     config = make_config('bbn', data_dir)
-    run(config, tmp_path / 'run', Console(file=io.StringIO()))
+    train(config, tmp_path / 'run', Console(file=io.StringIO()))
     counts = json.loads((tmp_path / 'run' / 'results.json').read_text())['train_counts']
     per_epoch = sum(counts) // config.stage1.batch_size
-    assert len(schedules) == EPOCHS * per_epoch
-    for step, schedule, _ in schedules:
-        np.testing.assert_allclose(schedule.alpha, 1 - (step // per_epoch / EPOCHS) ** 2, rtol=1e-6)
+    assert len(updates) == EPOCHS * per_epoch
+    for step, inputs, _ in updates:
+        np.testing.assert_allclose(inputs.alpha, 1 - (step // per_epoch / EPOCHS) ** 2, rtol=1e-6)
 
     def frequencies(labels):
         return np.bincount(np.concatenate(labels), minlength=10) / np.size(labels)
 
-    first = frequencies([np.ravel(batch['label']) for *_, batch in schedules])
-    second = frequencies([np.ravel(batch['second']['label']) for *_, batch in schedules])
+    first = frequencies([np.ravel(batch['label']) for *_, batch in updates])
+    second = frequencies([np.ravel(batch['second']['label']) for *_, batch in updates])
     reverse = 1 / np.array(counts)
     np.testing.assert_allclose(first, np.array(counts) / sum(counts), atol=0.01)
     np.testing.assert_allclose(second, reverse / reverse.sum(), atol=0.03)
@@ -116,14 +115,14 @@ def test_a_run_goes_on_with_the_images_that_it_began_with_or_not_at_all(data_dir
     config = make_config('ce', data_dir)
     config.stage1.epochs = 2
     workdir = tmp_path / 'run'
-    run(config, workdir, Console(file=io.StringIO()))
+    train(config, workdir, Console(file=io.StringIO()))
     (workdir / 'results.json').unlink()
     before = {path.name: path.read_bytes() for path in workdir.glob('*.json*')}
     other = before['data.json'].replace(b'"sha256": "', b'"sha256": "0')
     (workdir / 'data.json').write_bytes(other)
     with pytest.raises(InputError, match=r'digits_lt in .* are not those that the run in .* began'):
-        run(config, workdir, Console(file=io.StringIO()))
+        train(config, workdir, Console(file=io.StringIO()))
     after = {path.name: path.read_bytes() for path in workdir.glob('*.json*')}
     assert after == before | {'data.json': other}
     (workdir / 'data.json').write_bytes(before['data.json'])
-    run(config, workdir, Console(file=io.StringIO()))
+    train(config, workdir, Console(file=io.StringIO()))

@@ -16,7 +16,7 @@ from metriclt_jax.config import paper_config
 from metriclt_jax.errors import InputError
 from metriclt_jax.models import create_model, initialize
 from metriclt_jax.models.pretrained import Pretrained, load_torchvision, save, to_torchvision
-from metriclt_jax.training.run import run
+from metriclt_jax.training import train
 from metriclt_jax.training.setup import load_pretrained, make_run
 
 OPTIONS = {'stage_sizes': (1,), 'width': 8}
@@ -74,15 +74,15 @@ def config(data_dir, file):
 
 
 def test_step_0_has_the_backbone_of_the_file_and_all_else_random(config, arrays, tmp_path):
-    this = make_run(config, tmp_path / 'run', quiet())
-    stage = this.stages[0]
-    state = this.initial_state(stage, load_pretrained(this).variables)
+    run = make_run(config, tmp_path / 'run', quiet())
+    stage = run.stages[0]
+    state = run.initial_state(stage, load_pretrained(run).variables)
     expected = load_torchvision(arrays, 'resnet18', options=OPTIONS)
     jax.tree.map(
         np.testing.assert_array_equal, state.params['backbone'], expected['params']['backbone']
     )
     jax.tree.map(np.testing.assert_array_equal, state.batch_stats, expected['batch_stats'])
-    random = this.initial_state(stage)
+    random = run.initial_state(stage)
     assert state.params.keys() == {'backbone', 'head', 'projection'}
     for name in ('head', 'projection'):
         jax.tree.map(np.testing.assert_array_equal, state.params[name], random.params[name])
@@ -95,12 +95,12 @@ def test_step_0_has_the_backbone_of_the_file_and_all_else_random(config, arrays,
 def test_both_branches_start_from_the_last_block_of_the_file(config, arrays, tmp_path):
     with config.unlocked():
         config.method = 'bbn'
-    this = make_run(config, tmp_path / 'run', quiet())
-    variables = load_pretrained(this).variables
+    run = make_run(config, tmp_path / 'run', quiet())
+    variables = load_pretrained(run).variables
     expected = load_torchvision(arrays, 'resnet18', options=OPTIONS)
     images = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype(np.float32)
     one = create_model('resnet18', 1000, **OPTIONS).apply(expected, images).features
-    two = this.models['stage1'].apply(variables, images).features
+    two = run.models['stage1'].apply(variables, images).features
     np.testing.assert_array_equal(two, np.concatenate([one, one], axis=1))
 
 
@@ -108,10 +108,9 @@ def test_both_branches_start_from_the_last_block_of_the_file(config, arrays, tmp
 def test_a_run_trains_from_the_file_and_goes_on_without_it(config, arrays, file, tmp_path):
     workdir, console = tmp_path / 'run', quiet()
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-    results = run(config, workdir, console)
+    results = train(config, workdir, console)
     assert results['pretrained'] == {'file': file.name, 'sha256': sha256}
-    line = f'the backbone starts from the weights of {file.name} (SHA-256 {sha256[:8]}...)'
-    assert console.file.getvalue().startswith(line + '\n')
+    assert f'{file.name} (SHA-256 {sha256[:8]}' in console.file.getvalue()
 
     # At a learning rate of zero the parameters of the file are those of the trained classifier.
     file.unlink()
@@ -123,25 +122,25 @@ def test_a_run_trains_from_the_file_and_goes_on_without_it(config, arrays, file,
     # As if it had been killed after stage 1.
     (workdir / 'results.json').unlink()
     shutil.rmtree(workdir / 'checkpoints' / 'stage2')
-    again, console = run(config, workdir, quiet()), console
+    again, console = train(config, workdir, quiet()), console
     assert {**again, 'seconds': None} == {**results, 'seconds': None}
 
     # Nothing of stage 1 is left: the file is needed again.
     (workdir / 'results.json').unlink()
     shutil.rmtree(workdir / 'checkpoints')
     with pytest.raises(InputError, match=r'config field model.pretrained: there are no weights'):
-        run(config, workdir, quiet())
+        train(config, workdir, quiet())
     assert not (workdir / 'checkpoints').exists()
 
 
 @pytest.mark.slow
 def test_an_imported_directory_gives_the_same_run(config, arrays, tmp_path):
-    results = run(config, tmp_path / 'file', quiet())
+    results = train(config, tmp_path / 'file', quiet())
     variables = load_torchvision(arrays, 'resnet18', options=OPTIONS)
     record = results['pretrained']
     save(tmp_path / 'imported', 'resnet18', Pretrained(variables, **record))
     config.model.pretrained = str(tmp_path / 'imported')
-    again = run(config, tmp_path / 'directory', quiet())
+    again = train(config, tmp_path / 'directory', quiet())
     assert {**again, 'seconds': None} == {**results, 'seconds': None}
     metrics = [tmp_path / name / 'metrics.jsonl' for name in ('file', 'directory')]
     assert metrics[0].read_bytes() == metrics[1].read_bytes()
@@ -163,7 +162,7 @@ def test_weights_that_do_not_fit_are_refused_before_anything_is_written(
 ):
     config.model.update(change)
     with pytest.raises(InputError, match=f'config field model.pretrained: .*{words}'):
-        run(config, tmp_path / 'run', quiet())
+        train(config, tmp_path / 'run', quiet())
     assert not (tmp_path / 'run').exists()
 
 

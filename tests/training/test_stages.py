@@ -82,7 +82,7 @@ def make_config(method):
 
 @pytest.mark.parametrize('method', METHODS)
 def test_the_stages_of_each_row(method):
-    loss, coefficient, mixing, weights_from, *sampling = ROWS[method]
+    loss, coefficient, mixing, reweight_start, *sampling = ROWS[method]
     stages = make_stages(make_config(method))
     assert [(stage.sampler, stage.class_weights) for stage in stages] == sampling
     first = stages[0]
@@ -100,7 +100,7 @@ def test_the_stages_of_each_row(method):
     assert (first.mixing and first.mixing.name) == mixing
     assert first.second_sampler == SECOND_SAMPLERS.get(method)
     assert first.branches == (2 if method == 'bbn' else 1)
-    assert first.weights_from == weights_from
+    assert first.reweight_start == reweight_start
     assert first.backbone_train
     for second in stages[1:]:
         if (how := METHODS[method].second_stage.head) != 'retrained':
@@ -111,7 +111,7 @@ def test_the_stages_of_each_row(method):
             continue
         assert second.trainable == ('head',)
         assert value_of(second.objective.classification) == value_of(CE)
-        assert (second.head, second.mixing, second.weights_from) == ('linear', None, 0)
+        assert (second.head, second.mixing, second.reweight_start) == ('linear', None, 0)
         assert second.objective.metric is None
         assert not second.backbone_train
         assert second.fresh_head
@@ -156,7 +156,7 @@ def test_stage_2_begins_with_the_backbone_of_stage_1(head):
 def test_two_branches_need_a_backbone_that_has_them():
     config = make_config('bbn')
     config.model.name = 'densenet121'
-    with pytest.raises(InputError, match=r'densenet121, .*allowed: resnet18, resnet50'):
+    with pytest.raises(InputError, match=r'densenet121.*resnet18, resnet50'):
         make_stages(config)
 
 
@@ -173,7 +173,7 @@ def test_branches_go_on_into_a_second_stage(monkeypatch):
 def test_a_head_that_stage_1_did_not_train_or_of_another_kind_cannot_be_taken_over(method):
     config = make_config(method)
     config.stage2.head = 'previous'
-    message = r'config field stage2\.head is previous, which needs a linear head that stage 1 of'
+    message = r'config field stage2\.head is previous'
     with pytest.raises(InputError, match=message):
         make_stages(config)
 
@@ -189,41 +189,41 @@ def test_mixed_images_have_no_metric_loss(monkeypatch):
     [
         (
             Method('hinge'),
-            r"classification of method mine is 'hinge'; allowed: None, cross_entropy",
+            r"classification of method mine is 'hinge'.*cross_entropy",
         ),
-        (Method(metric='proxy'), r"metric of method mine is 'proxy'; allowed: None, center"),
-        (Method(sampler='random'), r"sampler of method mine is 'random'; allowed: instance"),
-        (Method(weighting='inverse'), r"weighting of method mine is 'inverse'; allowed: uniform"),
-        (Method(mixing='mosaic'), r"mixing of method mine is 'mosaic'; allowed: None, mixup"),
+        (Method(metric='proxy'), r"metric of method mine is 'proxy'.*center"),
+        (Method(sampler='random'), r"sampler of method mine is 'random'.*instance"),
+        (Method(weighting='inverse'), r"weighting of method mine is 'inverse'.*uniform"),
+        (Method(mixing='mosaic'), r"mixing of method mine is 'mosaic'.*mixup"),
         (
             Method(second_stage=SecondStage(sampler='random')),
             r"second_stage.sampler of method mine is 'random'",
         ),
         (
             Method(sampler='class_balanced', mixing='balanced_mixup'),
-            r'sampler of method mine is class_balanced',
+            r'method mine draws both batches',
         ),
         (
             Method(second_stage=SecondStage(head='tau')),
-            r"second_stage.head of method mine is 'tau'; allowed: retrained, rescaled, tau_normal",
+            r"second_stage.head of method mine is 'tau'.*tau_normalized",
         ),
         (
             Method('ldam', second_stage=SecondStage(head='tau_normalized')),
-            r'second_stage.head of method mine is tau_normalized, which needs a linear head',
+            r'second_stage.head of method mine is tau_normalized',
         ),
         (
             Method(None, metric='center', second_stage=SecondStage(head='rescaled')),
-            r'second_stage.head of method mine is rescaled, which needs a linear head that stage 1',
+            r'second_stage.head of method mine is rescaled',
         ),
-        (Method(None), 'method mine has neither classification nor metric'),
-        (Method(None, metric='center', weighting='balanced'), 'weighting of method mine is'),
-        (Method(deferred=True), r'deferred of method mine is True, .*allowed: False'),
-        (Method(normalize_weights=False), r'normalize_weights of method mine is False'),
+        (Method(None), 'method mine has neither'),
+        (Method(None, metric='center', weighting='balanced'), 'method mine has weighting'),
+        (Method(deferred=True), 'method mine has deferred'),
+        (Method(normalize_weights=False), 'method mine has deferred or normalize_weights'),
         (
             Method(second_stage=SecondStage('class_balanced', head='tau_normalized')),
-            r'second_stage of method mine has a sampler or weights, but tau_normalized is',
+            'method mine has a sampler or weighting for a second stage',
         ),
-        (Method(bilateral=True, mixing='mixup'), r'method mine is bilateral; allowed: a class'),
+        (Method(bilateral=True, mixing='mixup'), r'method mine is bilateral'),
         (Method(bilateral=True, sampler='reversed'), r'method mine is bilateral'),
         (Method(None, metric='center', bilateral=True), r'method mine is bilateral'),
     ],

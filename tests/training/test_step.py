@@ -1,5 +1,7 @@
 """One update: what it changes, what it leaves, and that devices make no difference."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,28 +11,30 @@ import pytest
 from metriclt_jax.config import paper_config
 from metriclt_jax.devices import place
 from metriclt_jax.models import classifier, create_model, heads, initialize
-from metriclt_jax.training.schedules import Schedule
+from metriclt_jax.training.schedule import LossInputs
 from metriclt_jax.training.stages import make_models, make_stages
-from metriclt_jax.training.state import create_state, make_optimizer, trainable_mask
-from metriclt_jax.training.steps import make_train_step
+from metriclt_jax.training.state import create_state, make_optimizer
+from metriclt_jax.training.step import make_train_step
 
 BATCH, CLASSES, SIZE = 32, 5, 16
 COUNTS = jnp.asarray([50.0, 20.0, 15.0, 10.0, 5.0])
-OPTIONS = {'stage_sizes': (1, 1), 'width': 8, 'stem': 'small'}
+WEIGHTS = jnp.asarray([0.2, 0.5, 1.0, 1.3, 2.0])
+OPTIONS = {'stage_sizes': (1,), 'width': 8, 'stem': 'small'}
 
 
-def make_config(method):
+def make_config(method, **fields):
     config = paper_config()
     config.method = method
     config.data.resize = SIZE
     config.augment.crop = 8  # the border matters then, and no bias has a gradient of almost 0
     config.model.name = 'resnet18'
     config.model.options.update(OPTIONS)
-    config.metric.supervised_contrastive.projection = (8, 8, 4)
-    config.metric.balanced_contrastive.projection = (8, 8, 4)
+    config.metric.supervised_contrastive.projection = (8, 4)
+    config.metric.balanced_contrastive.projection = (8, 4)
     # The paper's learning rate is 0 in the first update.
     config.stage1.warmup_epochs = 0
     config.stage1.learning_rate = 0.1
+    config.update_from_flattened_dict(fields)
     return config
 
 
@@ -43,26 +47,31 @@ def make_batch(seed=0):
     }
 
 
-def update(method, stage_index, num_devices, steps=1):
-    """The state before and after some updates, and the last loss."""
-    config = make_config(method)
+@functools.cache
+def make_step(method, stage_index, num_devices, fields=()):
+    """A compiled step, and the state that it starts from."""
+    config = make_config(method, **dict(fields))
     stages = make_stages(config)
     stage = stages[stage_index]
     model = make_models(config, stages, CLASSES)[stage.name]
+    before = create_state(stage, initialize(model, 0), jax.random.key(7), 10, CLASSES)
+    return stage, make_train_step(model, stage, 10, jax.devices()[:num_devices]), before
+
+
+@functools.cache
+def update(method, stage_index, num_devices, steps=1, fields=(), second=100):
+    """The state before and after some updates, and the last loss."""
+    stage, step, before = make_step(method, stage_index, num_devices, fields)
     devices = jax.devices()[:num_devices]
-    variables = initialize(model, 0)
-    before = create_state(stage, variables, jax.random.key(7), 10, CLASSES)
     state = place(before, devices)
-    weights = jnp.asarray([0.2, 0.5, 1.0, 1.3, 2.0])
-    schedule = place(Schedule(weights, COUNTS, jnp.asarray(0.7)), devices)
-    step = make_train_step(model, stage, 10, devices)
+    inputs = place(LossInputs(WEIGHTS, COUNTS, jnp.asarray(0.7)), devices)
     for k in range(steps):
         batch = make_batch(k)
         if stage.second_sampler:
-            batch['second'] = make_batch(k + 100)
+            batch['second'] = make_batch(k + second)
         batch = jax.tree.map(lambda x: x.reshape(num_devices, -1, *x.shape[1:]), batch)
-        state, loss = step(state, batch, schedule)
-    return before, jax.device_get(state), float(loss)
+        state, logs = step(state, batch, inputs)
+    return before, jax.device_get(state), float(logs['loss'])
 
 
 def relative_differences(a, b):
@@ -99,46 +108,11 @@ def test_eight_devices_equal_one(method):
     _, eight, loss_eight = update(method, 0, 8)
     np.testing.assert_allclose(loss_eight, loss_one, rtol=1e-5)
     # The momentum buffers after one update are the gradients (with their weight decay).
-    for name in ('params', 'batch_stats', 'opt_state', 'metric', 'metric_opt_state', 'report'):
+    for name in ('params', 'batch_stats', 'opt_state', 'metric', 'metric_opt_state', 'metric_sums'):
         differences = relative_differences(getattr(one, name), getattr(eight, name))
         assert all(value <= 1e-5 for value in differences.values()), (name, differences)
     moved = relative_differences(before.params, one.params)
     assert moved['["backbone"]["conv1"]["kernel"]'.replace('"', "'")] > 1e-3
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(('method', 'num_devices'), [('ce_ct_crw', 1), ('ce_sc_crw', 2)])
-def test_several_seeds_in_one_program_equal_each_alone(method, num_devices):
-    config = make_config(method)
-    stages = make_stages(config)
-    stage, devices = stages[0], jax.devices()[:num_devices]
-    model = make_models(config, stages, CLASSES)[stage.name]
-    step = make_train_step(model, stage, 10, devices)
-    schedule = place(Schedule(jnp.ones(CLASSES), COUNTS, jnp.asarray(1.0)), devices)
-
-    def start(seed):
-        key = jax.random.key(seed)
-        state = create_state(stage, initialize(model, seed), key, 10, CLASSES)
-        batch = jax.tree.map(
-            lambda x: x.reshape(num_devices, -1, *x.shape[1:]), make_batch(100 + seed)
-        )
-        return place(state, devices), batch
-
-    def stacked(trees):
-        return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
-
-    states, batches = zip(*map(start, range(3)), strict=True)
-    together, losses = jax.jit(jax.vmap(step, in_axes=(0, 0, None)))(
-        stacked(jax.device_get(states)), stacked(batches), schedule
-    )
-    for seed, (state, batch) in enumerate(zip(states, batches, strict=True)):
-        alone, loss = step(state, batch, schedule)
-        np.testing.assert_allclose(losses[seed], loss, rtol=1e-6)
-        of_seed = jax.tree.map(lambda leaf, seed=seed: leaf[seed], jax.device_get(together))
-        for name in ('params', 'batch_stats', 'opt_state', 'metric'):
-            differences = relative_differences(getattr(alone, name), getattr(of_seed, name))
-            assert all(value <= 1e-5 for value in differences.values()), (name, differences)
-    assert len(set(map(float, losses))) == 3
 
 
 @pytest.mark.slow
@@ -175,22 +149,10 @@ def test_features_alone_leave_the_classifier_untouched():
 
 
 @pytest.mark.slow
-def test_centers_move_by_their_own_gradient_whatever_the_coefficient(monkeypatch):
-    def centers_after(coefficient):
-        original = make_config
-
-        def config(method):
-            changed = original(method)
-            changed.metric.center.coefficient = coefficient
-            return changed
-
-        monkeypatch.setitem(globals(), 'make_config', config)
-        before, after, _ = update('ce_ct_crw', 0, 2)
-        monkeypatch.undo()
-        return np.asarray(before.metric['centers']), after.metric['centers']
-
-    before, small = centers_after(1e-3)
-    _, large = centers_after(1.0)
+def test_centers_move_by_their_own_gradient_whatever_the_coefficient():
+    before, small, _ = update('ce_ct_crw', 0, 1)
+    _, large, _ = update('ce_ct_crw', 0, 1, fields=(('metric.center.coefficient', 1.0),))
+    before, small, large = (np.asarray(s.metric['centers']) for s in (before, small, large))
     np.testing.assert_allclose(small, large, rtol=1e-5)
     present = np.unique(make_batch()['label'])
     absent = np.setdiff1d(np.arange(CLASSES), present)
@@ -199,31 +161,25 @@ def test_centers_move_by_their_own_gradient_whatever_the_coefficient(monkeypatch
 
 
 @pytest.mark.slow
-def test_a_step_mixes_what_its_stage_says(monkeypatch):
-    _, _, plain = update('ce', 0, 1)
-    losses = {method: update(method, 0, 1)[2] for method in ('mixup', 'cutmix', 'balanced_mixup')}
-    assert len({plain, *losses.values()}) == 4
+def test_a_step_mixes_what_its_stage_says():
+    methods = ('ce', 'remix', 'cutmix', 'balanced_mixup')
+    losses = {method: update(method, 0, 1)[2] for method in methods}
+    assert len(set(losses.values())) == len(methods)
     # The partners of balanced_mixup come from the second batch.
-    original = make_batch
-    monkeypatch.setitem(globals(), 'make_batch', lambda seed: original(seed and 999))
-    assert update('ce', 0, 1)[2] == plain
-    assert update('balanced_mixup', 0, 1)[2] != losses['balanced_mixup']
+    assert update('balanced_mixup', 0, 1, second=200)[2] != losses['balanced_mixup']
 
 
 @pytest.mark.slow
 def test_each_step_augments_anew():
-    config = make_config('ce')
-    stages = make_stages(config)
-    model, devices = make_models(config, stages, CLASSES)['stage1'], jax.devices()[:1]
-    state = create_state(stages[0], initialize(model, 0), jax.random.key(7), 10, CLASSES)
-    step = make_train_step(model, stages[0], 10, devices)
-    schedule = place(Schedule(jnp.ones(CLASSES), COUNTS), devices)
+    _, step, state = make_step('ce', 0, 1)
+    devices = jax.devices()[:1]
+    inputs = place(LossInputs(jnp.ones(CLASSES), COUNTS, jnp.asarray(0.7)), devices)
     batch = {name: array[None] for name, array in make_batch().items()}
 
     def loss(at, key=7):
         key = jax.random.key_data(jax.random.key(key))
         changed = state.replace(step=jnp.asarray(at, jnp.int32), key=key)
-        return float(step(place(changed, devices), batch, schedule)[1])
+        return float(step(place(changed, devices), batch, inputs)[1]['loss'])
 
     assert loss(3) == loss(3)
     assert len({loss(3), loss(4), loss(3, key=8)}) == 3
@@ -231,8 +187,7 @@ def test_each_step_augments_anew():
 
 def dropped(monkeypatch, num_devices, stage_index=0, at=0):
     """What `dropout` leaves of ones in a step, `[BATCH, D]`, and the parameters after it."""
-    config = make_config('ce_crw')
-    config.model.dropout = 0.5
+    config = make_config('ce_crw', **{'model.dropout': 0.5})
     stages = make_stages(config)
     model = make_models(config, stages, CLASSES)[stages[stage_index].name]
     devices = jax.devices()[:num_devices]
@@ -252,8 +207,8 @@ def dropped(monkeypatch, num_devices, stage_index=0, at=0):
         name: array.reshape(num_devices, -1, *array.shape[1:])
         for name, array in make_batch().items()
     }
-    schedule = place(Schedule(jnp.ones(CLASSES), COUNTS), devices)
-    state, _ = make_train_step(model, stage, 10, devices)(state, batch, schedule)
+    inputs = place(LossInputs(jnp.ones(CLASSES), COUNTS, jnp.asarray(1.0)), devices)
+    state, _ = make_train_step(model, stage, 10, devices)(state, batch, inputs)
     params = jax.device_get(state.params)
     jax.effects_barrier()
     return np.concatenate([masks[i] for i in range(num_devices)]), params
@@ -267,9 +222,9 @@ def test_dropout_follows_from_step_and_example_on_any_devices(monkeypatch):
     np.testing.assert_array_equal(one, eight)
     differences = relative_differences(params, params_of_eight)
     assert all(value <= 1e-5 for value in differences.values()), differences
-    assert len(np.unique(one, axis=0)) == BATCH
+    assert len(np.unique(one, axis=0)) > 0.8 * BATCH  # of 2^8 possible masks
     later, _ = dropped(monkeypatch, 1, at=1)
-    assert np.any(one != later, axis=1).all()
+    assert np.any(one != later, axis=1).mean() > 0.8
     # It is on in stage 2 too: the head is what it belongs to.
     second, _ = dropped(monkeypatch, 1, stage_index=1)
     assert set(np.unique(second)) == {0.0, 2.0}
@@ -320,14 +275,21 @@ def test_frozen_parameters_have_no_momentum():
     assert sorted(b.shape for b in buffers) == sorted(h.shape for h in head)
 
 
-def test_the_mask_covers_every_parameter():
-    params = {'backbone': {'a': 1, 'b': {'c': 2}}, 'head': {'kernel': 3}}
+def test_trainable_and_frozen_names_cover_every_parameter():
     stage = make_stages(make_config('ce_crw'))[1]
-    assert trainable_mask(params, stage) == {
-        'backbone': {'a': False, 'b': {'c': False}},
-        'head': {'kernel': True},
-    }
-    with pytest.raises(ValueError, match=r"stage2 trains \('head',\) and freezes"):
-        trainable_mask({**params, 'auxiliary': {'kernel': 4}}, stage)
-    with pytest.raises(ValueError, match=r'stage2'):
-        trainable_mask({'head': {'kernel': 3}}, stage)
+    head = {'kernel': jnp.ones((1, 1))}
+    make_optimizer(stage, {'backbone': {'a': jnp.ones(1)}, 'head': head}, 10)
+    for params in ({'backbone': {}, 'head': head, 'auxiliary': head}, {'head': head}):
+        with pytest.raises(ValueError, match='stage2 trains'):
+            make_optimizer(stage, params, 10)
+
+
+def test_stage_2_does_not_even_turn_minus_zero_into_zero():
+    _, step, before = make_step('ce_crw', 1, 2)
+    backbone = jax.tree.map(lambda leaf: -jnp.zeros_like(leaf), before.params['backbone'])
+    devices = jax.devices()[:2]
+    state = place(before.replace(params={**before.params, 'backbone': backbone}), devices)
+    inputs = place(LossInputs(WEIGHTS, COUNTS, jnp.asarray(0.7)), devices)
+    batch = jax.tree.map(lambda x: x.reshape(2, -1, *x.shape[1:]), make_batch())
+    after, _ = step(state, batch, inputs)
+    assert all(np.signbit(leaf).all() for leaf in jax.tree.leaves(after.params['backbone']))

@@ -1,4 +1,4 @@
-"""What an objective minimises, on outputs that are given."""
+"""What an objective minimises, on given outputs."""
 
 import jax
 import jax.numpy as jnp
@@ -7,31 +7,24 @@ import numpy as np
 from metriclt_jax import losses
 from metriclt_jax.config import paper_config
 from metriclt_jax.models import Outputs
-from metriclt_jax.training.objectives import (
-    BilateralObjective,
-    Objective,
-    make_classification_loss,
-)
-from metriclt_jax.training.schedules import Schedule
+from metriclt_jax.training.objective import CLASSIFICATION_LOSSES, BilateralObjective, Objective
+from metriclt_jax.training.schedule import LossInputs
 
 LOGITS = jnp.asarray([[4.0, 0.0, 1.0], [0.5, -1.0, 2.0]])
 WEIGHTS = jnp.asarray([0.2, 1.8, 1.0])
-SCHEDULE = Schedule(WEIGHTS, jnp.asarray([90.0, 10.0, 18.0]))
+INPUTS = LossInputs(WEIGHTS, jnp.asarray([90.0, 10.0, 18.0]), jnp.asarray(0.75))
+
+
+def classification(name):
+    return CLASSIFICATION_LOSSES[name](paper_config().classification)
 
 
 def value(name='cross_entropy', normalize_weights=True, **batch):
-    loss = make_classification_loss(name, paper_config().classification)
-    objective = Objective(loss, normalize_weights=normalize_weights)
-    variables = {'metric': {}}
-    batch = {'image': jnp.zeros((2, 1, 1, 3)), 'label': jnp.asarray([0, 1]), **batch}
-    result, evaluated = objective(
-        lambda variables, images: (Outputs(None, LOGITS), {}),
-        variables,
-        batch,
-        SCHEDULE,
-        jax.random.key(0),
-    )
-    return float(result), evaluated.report
+    objective = Objective(classification(name), normalize_weights=normalize_weights)
+    batch = {'label': jnp.asarray([0, 1]), **batch}
+    result, logs = objective(Outputs(None, LOGITS), batch, INPUTS, {})
+    assert set(logs) == set(objective.logs)
+    return float(result), logs
 
 
 def per_class(loss):
@@ -72,27 +65,13 @@ def test_accuracy_of_mixed_images_is_that_of_the_larger_share():
 
 
 def test_two_branches_share_the_loss_by_alpha():
-    loss = make_classification_loss('cross_entropy', paper_config().classification)
-    asked = []
-
-    def apply(variables, images, branch_weights):
-        asked.append((images, np.asarray(branch_weights)))
-        return Outputs(None, LOGITS), {'moved': 1}
-
-    first, second = jnp.zeros((2, 1, 1, 3)), jnp.ones((2, 1, 1, 3))
-    batch = {'image': first, 'label': jnp.asarray([0, 1])}
-    batch['second'] = {'image': second, 'label': jnp.asarray([2, 2])}
-    schedule = SCHEDULE._replace(alpha=jnp.asarray(0.75))
-    value, evaluated = BilateralObjective(loss)(apply, {}, batch, schedule, jax.random.key(0))
-
-    ((images, weights),) = asked
-    assert images[0] is first
-    assert images[1] is second
-    np.testing.assert_allclose(weights, [1.5, 0.5])
+    batch = {'label': jnp.asarray([0, 1]), 'second': {'label': jnp.asarray([2, 2])}}
+    objective = BilateralObjective(classification('cross_entropy'))
+    value, logs = objective(Outputs(None, LOGITS), batch, INPUTS, {})
     logits = np.asarray(LOGITS, np.float64)
     losses_of = np.log(np.exp(logits).sum(axis=1, keepdims=True)) - logits
     expected = 0.75 * losses_of[[0, 1], [0, 1]].mean() + 0.25 * losses_of[:, 2].mean()
     np.testing.assert_allclose(value, expected, rtol=1e-6)
+    np.testing.assert_allclose(INPUTS.branch_weights, [0.75, 0.25])
     # Predicted are 0 and 2: half of the conventional labels, and half of the others.
-    np.testing.assert_allclose(evaluated.report['accuracy'], 0.5)
-    assert evaluated.batch_stats == {'moved': 1}
+    np.testing.assert_allclose(logs['accuracy'], 0.5)

@@ -13,8 +13,12 @@ from test_methods import data_dir, make_config  # noqa: F401
 from metriclt_jax import load
 from metriclt_jax.data import load_dataset
 from metriclt_jax.models import create_model, initialize
-from metriclt_jax.training.run import run
-from metriclt_jax.training.second_heads import adjusted_post_hoc, nearest_class_mean, tau_normalized
+from metriclt_jax.training import train
+from metriclt_jax.training.posthoc_heads import (
+    adjusted_post_hoc,
+    nearest_class_mean,
+    tau_normalized,
+)
 
 RANDOM = np.random.default_rng(0)
 HEAD = {
@@ -81,7 +85,7 @@ def test_runs_with_a_computed_head_repeat_it_from_the_first_stage(data_dir, tmp_
     trained, results = {}, {}
     for method in ('ce', 'ce_tau', 'ce_la', 'ce_ncm', 'ce_lws'):
         config = make_config(method, data_dir)
-        results[method] = run(config, tmp_path / method, Console(file=io.StringIO()))
+        results[method] = train(config, tmp_path / method, Console(file=io.StringIO()))
         trained[method] = load(tmp_path / method).variables['params']
         assert results[method]['stages'][0] == results['ce']['stages'][0]
         for leaves in zip(
@@ -98,9 +102,9 @@ def test_runs_with_a_computed_head_repeat_it_from_the_first_stage(data_dir, tmp_
             np.testing.assert_allclose(trained[method]['head'][name], values, rtol=1e-6)
     assert trained['ce_ncm']['head'].keys() == {'kernel'}
     dataset = load_dataset(make_config('ce', data_dir).data)
-    train = dataset.parts['train']
-    features = load(tmp_path / 'ce').features(dataset.images.read(train))
-    means = [features[dataset.labels[train] == label].mean(axis=0) for label in range(10)]
+    indices = dataset.parts['train']
+    features = load(tmp_path / 'ce').features(dataset.images.read(indices))
+    means = [features[dataset.labels[indices] == label].mean(axis=0) for label in range(10)]
     np.testing.assert_allclose(
         trained['ce_ncm']['head']['kernel'], np.transpose(means), rtol=1e-4, atol=1e-6
     )
@@ -109,5 +113,5 @@ def test_runs_with_a_computed_head_repeat_it_from_the_first_stage(data_dir, tmp_
 
     # A stage without epochs is not computed again, and a run that lost its results finds it.
     (tmp_path / 'ce_ncm' / 'results.json').unlink()
-    again = run(make_config('ce_ncm', data_dir), tmp_path / 'ce_ncm', Console(file=io.StringIO()))
+    again = train(make_config('ce_ncm', data_dir), tmp_path / 'ce_ncm', Console(file=io.StringIO()))
     assert {**again, 'seconds': 0} == {**results['ce_ncm'], 'seconds': 0}
