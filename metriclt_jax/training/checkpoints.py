@@ -6,13 +6,15 @@ any moment: nothing new is written before all that was written earlier is comple
 state that equals the latest can be made again from it.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
 
-from metriclt_jax.devices import to_global, to_local
+from metriclt_jax.devices import replicated, to_global, to_local
+from metriclt_jax.errors import InputError
 from metriclt_jax.training.state import TrainState
 
 
@@ -127,3 +129,23 @@ def _manager(directory: Path, max_to_keep: int | None) -> ocp.CheckpointManager:
         max_to_keep=max_to_keep, create=True, enable_async_checkpointing=True
     )
     return ocp.CheckpointManager(directory.absolute(), options=options)
+
+
+def restore_variables(directory: Path, which: str, devices: Sequence[jax.Device]) -> dict[str, Any]:
+    """The variables of a stage's checkpoint on each of `devices`; changes nothing on disk."""
+    if which not in ('last', 'best'):
+        raise InputError(f"checkpoint is {which!r}; it must be 'last' or 'best'")
+    folder, item = (
+        (directory / 'latest', 'state') if which == 'last' else (directory / 'best', 'default')
+    )
+    steps = [int(path.name) for path in folder.glob('*') if path.name.isdecimal()]
+    if not steps:
+        raise InputError(f'{directory} has no {which} checkpoint')
+    path = folder.absolute() / str(max(steps)) / item
+    with ocp.StandardCheckpointer() as reader:
+        like = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(devices)),
+            reader.metadata(path).item_metadata.tree,
+        )
+        state = reader.restore(path, like)
+    return {name: state[name] for name in ('params', 'batch_stats')}
