@@ -1,21 +1,19 @@
 """Class probabilities for a folder of images, as a CSV file.
 
-Beside NAME.csv, which appears when it is complete, lie NAME.made_by.json, NAME.skipped.csv (files
-that were left out, if any) and until then NAME.partial.csv. A command that was killed goes on from
-these files.
+NAME.csv appears when it is complete. Beside it are NAME.made_by.json (the model and the images),
+NAME.skipped.csv (unreadable files, if any) and, until then, NAME.partial.csv, from which a killed
+command resumes.
 """
 
 import csv
-import fcntl
 import hashlib
 import io
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -24,27 +22,21 @@ from rich.console import Console
 
 from metriclt_jax.data.decoding import in_order
 from metriclt_jax.errors import InputError
-from metriclt_jax.files import read_json, write_atomically
+from metriclt_jax.files import lock_file, read_json, write_atomically
 from metriclt_jax.inference import TrainedClassifier, read_image
 from metriclt_jax.progress import track
 
 
 class Predicted(NamedTuple):
-    """What a complete CSV file holds.
+    """A complete CSV file, its number of rows, and the skipped files, each as name and reason."""
 
-    Attributes:
-        images: number of its rows.
-        skipped: files that were left out, each as name and reason.
-        csv: the file.
-    """
-
+    csv: Path
     images: int
     skipped: list[list[str]]
-    csv: Path
 
 
 class Outputs(NamedTuple):
-    """The file that is asked for and those beside it."""
+    """The file to write and those beside it."""
 
     csv: Path
     partial: Path
@@ -52,69 +44,43 @@ class Outputs(NamedTuple):
     made_by: Path
 
 
-@dataclass(frozen=True)
-class _Table:
-    """A CSV file that grows by whole rows; `keys` are the first columns of its earlier ones."""
-
-    path: Path
-    file: BinaryIO
-    keys: frozenset[str]
-
-    def append(self, rows: Iterable[Sequence[str]]) -> None:
-        """Adds rows; when this returns, a kill of the process does not lose them."""
-        self.file.write(_to_bytes(rows))
-        self.file.flush()
-
-    def move_to(self, path: Path) -> None:
-        """Gives the table, now complete, its final name."""
-        os.fsync(self.file.fileno())
-        self.path.replace(path)
-
-
 def outputs_of(output: str | Path, folder: Path) -> Outputs:
-    """The files for `output`; raises `InputError` where they cannot be."""
+    """The files of `output`; raises `InputError` if they cannot be written or are in `folder`."""
     path = Path(output).expanduser()
     if path.suffix != '.csv' or not path.parent.is_dir():
-        raise InputError(f'--output is {output}; allowed: NAME.csv in a folder that exists')
+        raise InputError(f'--output is {output}; it must be NAME.csv in a folder that exists')
     if path.parent.resolve().is_relative_to(folder.resolve()):
-        raise InputError(f'--output is {output}, among the images; allowed: outside of {folder}')
+        raise InputError(f'--output is {output}; it must be outside the images in {folder}')
     beside = ('.partial.csv', '.skipped.csv', '.made_by.json')
     return Outputs(path, *(path.with_suffix(suffix) for suffix in beside))
 
 
 def list_files(folder: Path) -> list[str]:
-    """Paths of all files below a folder, relative to it and sorted.
-
-    Hidden files and folders are left out, links are followed.
+    """Sorted relative paths of all files below a folder, links followed, hidden ones left out.
 
     Raises:
-        InputError: there is no such folder, it has no files, a link leads back to it, or a file has
-            an impossible name.
+        InputError: the folder cannot be read or has no files, a link leads back to it, or a name
+            cannot be written to a CSV file.
     """
-    if not folder.is_dir():
-        raise InputError(f'there is no folder {folder}')
-    files = sorted(path.relative_to(folder).as_posix() for path in _walk(folder, ()))
+
+    def fail(error: OSError) -> None:
+        raise InputError(f'folder {error.filename} cannot be read: {error.strerror}') from None
+
+    files = []
+    for parent, folders, names in os.walk(folder, onerror=fail, followlinks=True):
+        here = Path(parent)
+        folders[:] = [name for name in folders if not name.startswith('.')]
+        for name in folders:
+            if here.resolve().is_relative_to((here / name).resolve()):
+                raise InputError(f'{here / name} is a link to a folder that contains it; remove it')
+        shown = [name for name in names if not name.startswith('.')]
+        files += [(here / name).relative_to(folder).as_posix() for name in shown]
     if not files:
-        raise InputError(f'folder {folder} has no files; allowed: one image or more')
+        raise InputError(f'folder {folder} has no files')
     for name in files:
-        if '\r' in name:  # which Python's csv would not quote
+        if '\r' in name:  # Python's csv would not quote it
             raise InputError(f'{name!r} in {folder} has a carriage return in its name; rename it')
-    return files
-
-
-def _walk(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
-    above = (*above, folder.resolve())
-    try:
-        entries = [path for path in folder.iterdir() if not path.name.startswith('.')]
-    except OSError as error:
-        raise InputError(f'folder {folder} cannot be read: {error.strerror}') from None
-    for path in entries:
-        if not path.is_dir():
-            yield path
-        elif path.resolve() in above:
-            raise InputError(f'{path} is a link to a folder that it lies in; remove it')
-        else:
-            yield from _walk(path, above)
+    return sorted(files)
 
 
 def predict_folder(
@@ -125,22 +91,22 @@ def predict_folder(
     skip_bad_files: bool = False,
     console: Console | None = None,
 ) -> Predicted:
-    """Writes the class probabilities of all images below `folder` to `output`, or goes on with it.
+    """Writes the class probabilities of all images below `folder` to `output`.
 
-    The columns are the path of the image relative to the folder, the most probable class and a
-    probability for each class; the rows are in the order of the paths.
+    The columns are the image's path relative to the folder, the most probable class, and each
+    class's probability; rows are sorted by path. All files are checked before prediction starts.
+    The same call resumes after a kill.
 
     Args:
         classifier: from `metriclt_jax.load`.
-        folder: of images of any sizes; hidden files are ignored.
+        folder: images of any sizes; hidden files are ignored.
         output: NAME.csv.
-        skip_bad_files: leave out files that are no readable images; otherwise all are decoded once
-            before anything is predicted.
-        console: where it is said what is done; the terminal if None.
+        skip_bad_files: skip unreadable files instead of refusing the folder.
+        console: for messages; None prints to the terminal.
 
     Raises:
-        InputError: a folder or file that cannot be used, a file that is no readable image, or an
-            output that another model, or other images, began.
+        InputError: a folder or file cannot be used, or the output was begun with another model or
+            other images.
     """
     names = list_files(folder)
     outputs = outputs_of(output, folder)
@@ -153,104 +119,107 @@ def predict_folder(
         'class_names': list(classifier.class_names),
     }
     _require_same(outputs, made_by)
-    skipped = _read_rows(outputs.skipped, 2)[1:]
-    if skipped and not skip_bad_files:
-        raise InputError(
-            f'{outputs.csv} was begun with --skip_bad_files and lacks {len(skipped)} of the files '
-            f'in {folder}; give that flag again, or another --output'
-        )
-    if outputs.csv.exists():
+    is_complete = outputs.csv.exists()
+    if is_complete:
         _say(console, f'{outputs.csv} is complete; nothing is predicted')
-        return Predicted(len(names) - len(skipped), skipped, outputs.csv)
-    if not skip_bad_files:
+        bad = _read_rows(outputs.skipped, 2)[1:]
+    else:
         done = {row[0] for row in _read_rows(outputs.partial, len(header))}
-        _require_good(folder, [name for name in names if name not in done], classifier)
+        bad = _unreadable(folder, [name for name in names if name not in done], classifier)
+    if bad and not skip_bad_files:
+        raise InputError(
+            f'{len(bad)} of {len(names)} files in {folder} are not readable images; remove them or '
+            f'skip them with --skip_bad_files: {", ".join(describe(bad))}'
+        )
+    result = Predicted(outputs.csv, len(names) - len(bad), bad)
+    if is_complete:
+        return result
     try:
-        with (
-            _open_table(outputs.partial, header) as rows,
-            _open_table(outputs.skipped, ['image', 'reason']) as left_out,
-        ):
-            _require_same(outputs, made_by)  # again, now that no other process is at it
+        with _open_partial(outputs.partial, header) as (file, rows):
+            _require_same(outputs, made_by)  # again, now that no other process writes
             write_atomically(outputs.made_by, json.dumps(made_by, indent=1) + '\n')
-            remaining = [name for name in names if name not in rows.keys | left_out.keys]
-            if len(remaining) < len(names):
-                done = len(names) - len(remaining)
-                _say(console, f'going on after {done} of {len(names)} files')
-            _predict(classifier, folder, remaining, rows, left_out if skip_bad_files else None)
-            rows.move_to(outputs.csv)
-        skipped = _read_rows(outputs.skipped, 2)[1:]
-        if not skipped:
-            outputs.skipped.unlink()
+            if len(rows) > 1:
+                _say(console, f'resuming after {len(rows) - 1} of {result.images} images')
+            finished = {name for name, *_ in (*rows, *bad)}
+            remaining = [name for name in names if name not in finished]
+            _append(file, [] if rows else [header])
+            for some, probabilities in classifier.predict_stream(
+                _decoded(folder, remaining, classifier)
+            ):
+                _append(file, _rows(some, probabilities, classifier.class_names))
+            os.fsync(file.fileno())
+            outputs.skipped.unlink(missing_ok=True)
+            if bad:
+                write_atomically(outputs.skipped, _to_bytes([['image', 'reason'], *bad]))
+            outputs.partial.replace(outputs.csv)
     except OSError as error:
         raise InputError(f'{outputs.csv} cannot be written: {error.strerror or error}') from None
-    return Predicted(len(names) - len(skipped), skipped, outputs.csv)
-
-
-def _predict(
-    classifier: TrainedClassifier,
-    folder: Path,
-    names: Sequence[str],
-    rows: _Table,
-    left_out: _Table | None,
-) -> None:
-    """Adds the rows of the images `names`; a bad one goes to `left_out`, or is an error if None."""
-
-    def good() -> Iterator[tuple[str, np.ndarray]]:
-        for name, image in _decoded(folder, names, classifier, 'Predicting'):
-            if not isinstance(image, InputError):
-                yield name, image
-            elif left_out is None:
-                raise image
-            else:
-                left_out.append([[name, _reason(folder, name, image)]])
-
-    for some, probabilities in classifier.predict_stream(good()):
-        rows.append(_rows(some, probabilities, classifier.class_names))
+    return result
 
 
 def describe(files: Sequence[Sequence[str]], most: int = 20) -> Iterator[str]:
-    """Texts on bad files with their reasons: of the first of them, and how many more there are."""
+    """Names and reasons of the first bad files, and how many more there are."""
     for name, reason in files[:most]:
         yield f'{name} ({reason})'
     if len(files) > most:
         yield f'and {len(files) - most} more'
 
 
-def _decoded(
-    folder: Path, names: Sequence[str], classifier: TrainedClassifier, what: str
-) -> Iterator[tuple[str, np.ndarray | InputError]]:
-    """Images in the order of `names`, decoded in threads a little ahead, or what is wrong."""
+def _fingerprint(folder: Path, names: Sequence[str]) -> str:
+    """SHA-256 of the files' names, sizes and times of modification."""
+    digest = hashlib.sha256()
+    for name in names:
+        path = folder / name
+        stat = path.stat() if path.exists() else path.lstat()  # a broken link
+        digest.update(os.fsencode(f'{name}\0{stat.st_size}\0{stat.st_mtime_ns}\0'))
+    return digest.hexdigest()
 
-    def decoded(name: str) -> tuple[str, np.ndarray | InputError]:
+
+def _require_same(outputs: Outputs, made_by: dict) -> None:
+    """Checks that what exists at `outputs` was begun with the same model and images."""
+    if not any(path.exists() and path.stat().st_size for path in (outputs.csv, outputs.partial)):
+        return
+    earlier = read_json(outputs.made_by) if outputs.made_by.exists() else {}
+    for field, what in (('model_sha256', 'this model'), ('files_sha256', 'these images')):
+        if earlier.get(field) != made_by[field]:
+            raise InputError(
+                f'{outputs.csv} was not begun with {what} (see {outputs.made_by.name}); use '
+                f'another --output, or delete {outputs.csv.stem}.*'
+            )
+
+
+def _unreadable(
+    folder: Path, names: Sequence[str], classifier: TrainedClassifier
+) -> list[list[str]]:
+    """The files that are not readable images, each as name and reason."""
+
+    def check(name: str) -> list[str]:
         path = folder / name
         try:
-            if not path.is_file():  # reading a pipe would wait for ever
-                raise InputError(f'image {path} cannot be read: it is no file')
-            return name, read_image(path, classifier.augment.resize)
+            if not path.is_file():  # reading a pipe would never end
+                return [name, 'is not a file']
+            read_image(path, classifier.augment.resize)
         except InputError as error:
-            return name, error
+            return [name, ' '.join(str(error).removeprefix(f'image {path} ').split())]
+        return []
 
+    return [found for found in _in_threads(check, names, 'Checking images') if found]
+
+
+def _decoded(
+    folder: Path, names: Sequence[str], classifier: TrainedClassifier
+) -> Iterator[tuple[str, np.ndarray]]:
+    """The names with their images, decoded a little ahead."""
+
+    def decode(name: str) -> tuple[str, np.ndarray]:
+        return name, read_image(folder / name, classifier.augment.resize)
+
+    return _in_threads(decode, names, 'Predicting', 2 * classifier.batch_size)
+
+
+def _in_threads(function: Callable, names: Sequence[str], what: str, window: int = 64) -> Iterator:
     with ThreadPoolExecutor() as pool:
-        window = 2 * classifier.batch_size
-        yield from track(in_order(pool, decoded, names, window), what, len(names))
-
-
-def _require_good(folder: Path, names: Sequence[str], classifier: TrainedClassifier) -> None:
-    bad = [
-        (name, _reason(folder, name, image))
-        for name, image in _decoded(folder, names, classifier, 'Checking images')
-        if isinstance(image, InputError)
-    ]
-    if bad:
-        raise InputError(
-            f'{len(bad)} of {len(names)} files in {folder} are no readable images, remove them or '
-            f'leave them out with --skip_bad_files: {", ".join(describe(bad))}'
-        )
-
-
-def _reason(folder: Path, name: str, error: InputError) -> str:
-    text = str(error).removeprefix(f'image {folder / name} ')
-    return ' '.join(text.split())
+        yield from track(in_order(pool, function, names, window), what, len(names))
 
 
 def _rows(
@@ -262,80 +231,41 @@ def _rows(
         yield [name, class_names[index], *row]
 
 
-def _fingerprint(folder: Path, names: Sequence[str]) -> str:
-    """SHA-256 of what the files are called, how large they are and when they were changed."""
-    digest = hashlib.sha256()
-    for name in names:
-        try:
-            stat = (folder / name).stat()
-        except OSError:  # a link that leads nowhere
-            stat = (folder / name).lstat()
-        digest.update(os.fsencode(f'{name}\0{stat.st_size}\0{stat.st_mtime_ns}\0'))
-    return digest.hexdigest()
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
-def _require_same(outputs: Outputs, made_by: dict) -> None:
-    """Checks that what lies at `outputs` was begun with the same model and images."""
-    if not outputs.made_by.exists():
-        # A kill before it was written leaves headers at most.
-        tables = [path for path in (outputs.partial, outputs.skipped) if _has_rows(path)]
-        unknown = [outputs.csv] * outputs.csv.exists() + tables
-        if unknown:
-            raise InputError(
-                f'{unknown[0]} exists and {outputs.made_by}, which says what made it, does not; '
-                'use another --output, or delete it'
-            )
-        return
-    earlier = read_json(outputs.made_by)
-    for field, what in (('model_sha256', 'another model'), ('files_sha256', 'other files')):
-        if not isinstance(earlier, dict) or earlier.get(field) != made_by[field]:
-            raise InputError(
-                f'{outputs.csv} was begun with {what} than now (see {outputs.made_by}); use '
-                f'another --output, or delete {outputs.csv.stem}.*'
-            )
-
-
-def _has_rows(table: Path) -> bool:
-    return table.exists() and table.read_bytes().count(b'\n') > 1
-
-
 @contextmanager
-def _open_table(path: Path, header: Sequence[str]) -> Iterator[_Table]:
-    """A table, without the row that was being written at a kill; for one process at a time."""
+def _open_partial(path: Path, header: Sequence[str]) -> Iterator[tuple[BinaryIO, list[list[str]]]]:
+    """The table, locked and without the row that was being written at a kill, and its rows."""
     with path.open('ab') as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process
-        except BlockingIOError:
-            raise InputError(f'another process is writing {path}; wait for it') from None
-        if not (path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))):
-            raise InputError(f'another process has just moved {path}; start again')
+        lock_file(file, busy=f'another process is writing {path}; wait for it')
+        if not path.exists():
+            raise InputError(f'another process has just completed {path}; start again')
         rows = _read_rows(path, len(header))
         complete = _to_bytes(rows)
         if rows[:1] not in ([], [list(header)]) or not path.read_bytes().startswith(complete):
-            raise InputError(f'{path} was changed by something else; delete it')
+            raise InputError(f'{path} was changed by another program; delete it')
         file.truncate(len(complete))
-        table = _Table(path, file, frozenset(row[0] for row in rows[1:]))
-        if not rows:
-            table.append([header])
-        yield table
+        yield file, rows
+
+
+def _append(file: BinaryIO, rows: Iterable[Sequence[str]]) -> None:
+    file.write(_to_bytes(rows))
+    file.flush()  # from now on, a kill of the process does not lose them
 
 
 def _to_bytes(rows: Iterable[Sequence[str]]) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator='\n').writerows(rows)
-    return text.getvalue().encode('utf-8', 'surrogateescape')  # names need not be UTF-8
+    return text.getvalue().encode('utf-8', 'surrogateescape')  # file names may not be UTF-8
 
 
 def _read_rows(path: Path, columns: int) -> list[list[str]]:
-    """The complete rows of a table, its header first; [] where there is none."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
+    """The complete rows of a table, header first; [] if there is no table."""
+    if not path.exists():
         return []
+    content = path.read_bytes()
     complete = content[: content.rfind(b'\n') + 1].decode('utf-8', 'surrogateescape')
     rows = csv.reader(io.StringIO(complete, newline=''))
     return list(itertools.takewhile(lambda row: len(row) == columns, rows))
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -104,12 +104,18 @@ def test_the_fingerprint_is_that_of_the_classifier():
 def test_images_that_cannot_be_used(tmp_path):
     classifier = make_classifier()
     (tmp_path / 'note.txt').write_text('no image')
-    with pytest.raises(InputError, match=r'image .*note\.txt cannot be decoded'):
+    with pytest.raises(InputError, match=r'note\.txt'):
         read_image(tmp_path / 'note.txt', SIZE)
-    with pytest.raises(InputError, match=r'image .*missing\.png cannot be read'):
+    with pytest.raises(InputError, match=r'missing\.png'):
         read_image(tmp_path / 'missing.png', SIZE)
-    with pytest.raises(InputError, match=r'an image cannot be used: .*CMYK'):
+    with pytest.raises(InputError, match=r'CMYK'):
         classifier.predict([Image.new('CMYK', (5, 5))])
+    for shape in ((0, 5, 3), (5, 0, 3), (5, 5, 4)):
+        with pytest.raises(InputError):
+            classifier.predict([np.zeros((5, 5, 3), np.uint8), np.zeros(shape, np.uint8)])
+    for nothing in ([], np.zeros((0, 5, 5, 3), np.uint8), np.zeros((5, 5, 3), np.uint8)):
+        with pytest.raises(InputError):
+            classifier.predict(nothing)
     with pytest.raises(InputError, match=r'batch_size is 0'):
         dataclasses.replace(classifier, batch_size=0)
 
@@ -126,19 +132,19 @@ def finished(tmp_path, method):
 
 def test_a_row_of_another_file_must_be_imported(tmp_path, monkeypatch):
     workdir = finished(tmp_path, 'own_row')
-    with pytest.raises(InputError, match=r'own_row .*is no row of the package; import the file'):
+    with pytest.raises(InputError, match=r'own_row'):
         metriclt_jax.load(workdir)
     monkeypatch.setitem(METHODS, 'own_row', Method())
-    with pytest.raises(InputError, match=r'stage1 is missing: its run has no parameters'):
+    with pytest.raises(InputError, match=r'stage1 has no .*checkpoint'):
         metriclt_jax.load(workdir)
 
 
 def test_there_must_be_a_classifier(tmp_path):
     workdir = finished(tmp_path, 'sc_crw')
-    with pytest.raises(InputError, match=r'stage1 of method sc_crw .*trains no classifier'):
+    with pytest.raises(InputError, match=r'stage1 of method sc_crw'):
         metriclt_jax.load(workdir, stage='stage1')
-    with pytest.raises(InputError, match=r'stage is stage3; allowed .*stage1, stage2'):
+    with pytest.raises(InputError, match=r'stage3'):
         metriclt_jax.load(workdir, stage='stage3')
     (workdir / 'results.json').write_text('{"class_names"')
-    with pytest.raises(InputError, match=r'results\.json cannot be read'):
+    with pytest.raises(InputError, match=r'results\.json'):
         metriclt_jax.load(workdir)

@@ -8,20 +8,18 @@ from absl import flags
 from metriclt_jax.cli import main as cli
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'work directory of a finished run')
-_IMAGES = flags.DEFINE_string('images', None, 'folder of images, with the folders in it')
-_OUTPUT = flags.DEFINE_string('output', None, 'CSV file to write, or to go on with')
+_IMAGES = flags.DEFINE_string('images', None, 'folder of images, searched recursively')
+_OUTPUT = flags.DEFINE_string('output', None, 'CSV file to write or to resume')
 _SKIP_BAD_FILES = flags.DEFINE_bool(
-    'skip_bad_files', False, 'leave out files that are no readable images, and list them'
+    'skip_bad_files', False, 'skip and list unreadable files instead of refusing the folder'
 )
 _BATCH_SIZE = flags.DEFINE_integer('batch_size', 64, 'images in a batch, over all devices')
-_CONFIG = flags.DEFINE_string(
-    'config', None, 'config file of the training, needed if the method was added in it'
-)
+_CONFIG = flags.DEFINE_string('config', None, 'config file of the training, if it adds the method')
 flags.mark_flags_as_required(['workdir', 'images', 'output'])
 
 
 def predict() -> None:
-    """Predicts what the flags say; prints how many images were predicted and what was left out."""
+    """Predicts what the flags say; prints the number of images and the skipped files."""
     import jax
     from rich.console import Console
 
@@ -32,7 +30,7 @@ def predict() -> None:
     cli.keep_compiled_programs()
     cli.run_config_file(_CONFIG.value)
     folder = Path(_IMAGES.value).expanduser()
-    list_files(folder)  # what can be wrong is said before the classifier is loaded
+    list_files(folder)  # these two raise before the classifier is loaded
     outputs_of(_OUTPUT.value, folder)
     classifier = load(_WORKDIR.value, devices=jax.local_devices())
     classifier = dataclasses.replace(classifier, batch_size=_BATCH_SIZE.value)
@@ -42,7 +40,7 @@ def predict() -> None:
     )
     lines = [f'{done.csv} has {done.images} images']
     if done.skipped:
-        lines[0] += f'; {len(done.skipped)} files were left out:'
+        lines[0] += f'; {len(done.skipped)} files were skipped:'
     for line in (*lines, *describe(done.skipped)):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 

