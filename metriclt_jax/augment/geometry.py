@@ -53,24 +53,24 @@ class AugmentConfig:
     std: tuple[float, float, float] = IMAGENET_STD
 
     def __post_init__(self):
-        def require(name: str, valid: bool, allowed: str):
-            if not valid:
-                raise InputError(
-                    f'augmentation field {name} is {getattr(self, name)!r}; allowed: {allowed}'
-                )
-
         def three(values, low: float, high: float) -> bool:
             return np.shape(values) == (3,) and all(low <= value <= high for value in values)
 
         large = np.finfo(np.float32).max
-        require('resize', self.resize >= 1, '1 pixel or more')
-        require('crop', 1 <= self.crop <= self.resize, f'1 to {self.resize}, the resize')
-        require('rotation', 0 <= self.rotation <= 180, '0 to 180 degrees')
-        require('flip', 0 <= self.flip <= 1, 'a probability, 0 to 1')
-        require('fill', three(self.fill, 0, 255), 'three numbers (RGB), 0 to 255')
-        require('interpolation', self.interpolation in INTERPOLATIONS, ', '.join(INTERPOLATIONS))
-        require('mean', three(self.mean, -large, large), 'three numbers')
-        require('std', three(self.std, 1e-6, large), 'three numbers above 0')
+        for field, valid, allowed in (
+            ('resize', self.resize >= 1, 'at least 1 pixel'),
+            ('crop', 1 <= self.crop <= self.resize, f'from 1 to the resize, {self.resize}'),
+            ('rotation', 0 <= self.rotation <= 180, 'from 0 to 180 degrees'),
+            ('flip', 0 <= self.flip <= 1, 'a probability from 0 to 1'),
+            ('fill', three(self.fill, 0, 255), 'three numbers (RGB) from 0 to 255'),
+            ('interpolation', self.interpolation in INTERPOLATIONS, ' or '.join(INTERPOLATIONS)),
+            ('mean', three(self.mean, -large, large), 'three numbers'),
+            ('std', three(self.std, 1e-6, large), 'three numbers above 0'),
+        ):
+            if not valid:
+                raise InputError(
+                    f'augmentation field {field} must be {allowed}, got {getattr(self, field)!r}'
+                )
 
 
 def augment(
@@ -78,8 +78,8 @@ def augment(
 ) -> jax.Array:
     """Rotates, resizes, crops, flips and normalises images, each by its own key.
 
-    An example's output depends on its own key, image and aspect ratio alone, never on the rest of
-    the batch, so it is the same however many devices share the batch.
+    An example's output does not depend on the rest of the batch, so it is the same however many
+    devices share the batch.
 
     Args:
         keys: random keys `[B]`.
@@ -90,9 +90,6 @@ def augment(
 
     Returns:
         Normalised images `[B, S, S, 3]`, float32.
-
-    Raises:
-        InputError: the images are not uint8 `[B, R, R, 3]`.
     """
     _check(images, config)
 
@@ -107,8 +104,7 @@ def augment(
 def center(images: jax.Array, config: AugmentConfig) -> jax.Array:
     """The crop in the centre, normalised: how every image is seen in evaluation.
 
-    This is `augment` without its random part (no rotation, no flip, torchvision's centre offset);
-    the map is then a shift by whole pixels, and the pixels are the cached ones exactly.
+    This is `augment` without its random part (no rotation, no flip, torchvision's centre offset).
 
     Args:
         images: cached images `[B, R, R, 3]`, uint8.
@@ -116,9 +112,6 @@ def center(images: jax.Array, config: AugmentConfig) -> jax.Array:
 
     Returns:
         Normalised images `[B, S, S, 3]`, float32.
-
-    Raises:
-        InputError: the images are not uint8 `[B, R, R, 3]`.
     """
     _check(images, config)
     start = center_offset(config)
@@ -129,15 +122,13 @@ def center(images: jax.Array, config: AugmentConfig) -> jax.Array:
 def _check(images: jax.Array, config: AugmentConfig):
     expected = (config.resize, config.resize, 3)
     if images.ndim != 4 or images.shape[1:] != expected or images.dtype != jnp.uint8:
-        raise InputError(
-            f'images are {images.dtype} {list(images.shape)}; allowed: uint8 [B, '
-            f'{config.resize}, {config.resize}, 3], since resize is {config.resize}'
+        raise ValueError(
+            f'images must be uint8 [B, {config.resize}, {config.resize}, 3] (the resize is '
+            f'{config.resize}), got {images.dtype} {list(images.shape)}'
         )
 
 
-def draw(
-    key: jax.Array, config: AugmentConfig
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+def draw(key: jax.Array, config: AugmentConfig) -> tuple[jax.Array, ...]:
     """Draws one example's random numbers: angle in degrees, left, top in pixels, flipped (bool).
 
     The offsets are whole pixels, uniform over 0 .. R - S with both ends, as torchvision's.
@@ -162,19 +153,17 @@ def output_to_cache(
     config: AugmentConfig,
 ) -> jax.Array:
     """The map `[3, 3]` from a point of the output to the point of the cached image seen there."""
-    squeezed = rotation(angle, aspect, config.resize)
-    cropped = crop(left, top)
-    mirrored = flip(flipped, config.crop)
     # The default precision of a matrix product on GPU and TPU would cost a good part of a pixel.
     product = functools.partial(jnp.matmul, precision='highest')
-    return product(squeezed, product(cropped, mirrored))
+    cropped = product(crop(left, top), flip(flipped, config.crop))
+    return product(rotation(angle, aspect, config.resize), cropped)
 
 
 def rotation(angle: jax.Array, aspect: jax.Array, size: int) -> jax.Array:
     """Rotation of the original about its centre, as seen in the square that it is resized to.
 
-    With R the rotation and Q the resize of the original to the square, this is the product
-    Q R Q^-1. It is written out because a rotation by 0 is then the identity exactly.
+    With R the rotation and Q the resize of the original to the square this is Q R Q^-1, written out
+    because a rotation by 0 is then exactly the identity.
 
     Args:
         angle: in degrees, counter-clockwise, as in Pillow.
@@ -207,19 +196,11 @@ def _matrix(first: tuple, second: tuple) -> jax.Array:
 
 
 def sample(image: jax.Array, matrix: jax.Array, config: AugmentConfig) -> jax.Array:
-    """Interpolates an image at the points that the output pixels' centres are mapped to.
+    """Interpolates an image `[R, R, 3]`, uint8, where `matrix` maps the output pixels' centres.
 
-    A point is inside the image if 0 <= x < R and 0 <= y < R, in which case its neighbours are
-    clamped to the image; outside `fill` is seen. This is `Image.transform` of Pillow, but for the
-    rounding to whole numbers, which is not done here.
-
-    Args:
-        image: `[R, R, 3]`, uint8.
-        matrix: map from output points to image points `[3, 3]`.
-        config: the side S of the output, `fill` and `interpolation`.
-
-    Returns:
-        Pixels `[S, S, 3]` between 0 and 255, float32.
+    Returns pixels `[S, S, 3]` from 0 to 255, float32. This is Pillow's `Image.transform` without
+    its rounding: points outside 0 <= x < R, 0 <= y < R see `fill`; for the others, neighbours are
+    clamped to the image.
     """
     height, width = image.shape[:2]
     centers = jnp.arange(config.crop, dtype=jnp.float32) + 0.5

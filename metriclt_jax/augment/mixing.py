@@ -1,13 +1,24 @@
 """Mixing of images and labels within a batch, on the device, after the augmentation.
 
-Every mixing here is one formula. An example with image x and label y gets a partner x', y':
+Every mixing is one formula. An example with image x and label y gets a partner x', y':
 
-    image = w x + (1 - w) x'        w: the example's own share of each pixel
-    label = s y + (1 - s) y'        s: its own share of the label
+    image = w x + (1 - w) x'
+    label = lam y + (1 - lam) y'
 
-They differ in who the partner is, in w and in s. One draw serves the whole global batch: the key
+They differ in who the partner is, in w and in lam. One draw serves the whole global batch: the key
 must be the same on all devices, and the partners of a device's examples may live on other devices.
 So the numbers do not depend on how many devices share the batch.
+
+All mixings are called alike, by `Mixing`:
+
+    key: random key, the same on all devices.
+    images: float `[B, H, W, 3]`; labels: integers in [0, C) `[B]`; those of this device.
+    num_classes: C.
+    alpha: parameter of the Beta distribution, static under `jit`.
+    probability: of mixing the batch at all.
+    axis_name: mapped axis over which the batch is split, or None.
+
+and return images `[B, H, W, 3]` and label probabilities `[B, C]`, float32.
 """
 
 import dataclasses
@@ -17,7 +28,7 @@ import jax.numpy as jnp
 
 from metriclt_jax.errors import InputError
 
-Mixed = tuple[jax.Array, jax.Array]
+Batch = tuple[jax.Array, jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,15 +49,13 @@ class Mixing:
     probability: float = 1.0
 
     def __post_init__(self):
-        def require(name: str, valid: bool, allowed: str):
+        for field, valid, allowed in (
+            ('name', self.name in MIXINGS, f'one of {", ".join(MIXINGS)}'),
+            ('alpha', 0 < self.alpha < float('inf'), 'a finite number above 0'),
+            ('probability', 0 <= self.probability <= 1, 'from 0 to 1'),
+        ):
             if not valid:
-                raise InputError(
-                    f'mixing field {name} is {getattr(self, name)!r}; allowed: {allowed}'
-                )
-
-        require('name', self.name in MIXINGS, ', '.join(MIXINGS))
-        require('alpha', 0 < self.alpha < float('inf'), 'a finite number above 0')
-        require('probability', 0 <= self.probability <= 1, '0 to 1')
+                raise InputError(f'{field} must be {allowed}, got {getattr(self, field)!r}')
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -60,16 +69,11 @@ class Mixing:
         labels: jax.Array,
         num_classes: int,
         axis_name: str | None = None,
-        *,
-        class_counts: jax.Array | None = None,
-        second: Mixed | None = None,
-    ) -> Mixed:
-        """Mixes a batch; see the functions below for the arguments.
-
-        `class_counts` and `second` are handed on only to a mixing that needs them, so one call
-        serves all.
-        """
-        beside = {'class_counts': class_counts, 'second': second}
+        **beside: jax.Array | Batch | None,
+    ) -> Batch:
+        """Mixes a batch; `class_counts` and `second` are ignored by mixings that need neither."""
+        if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
+            raise ValueError(f'images must be float [B, H, W, 3], got {jax.typeof(images)}')
         return MIXINGS[self.name](
             key,
             images,
@@ -82,63 +86,24 @@ class Mixing:
         )
 
 
-def mixup(
-    key: jax.Array,
-    images: jax.Array,
-    labels: jax.Array,
-    num_classes: int,
-    *,
-    alpha: float = 1.0,
-    probability: float = 1.0,
-    axis_name: str | None = None,
-) -> Mixed:
-    """w = s = lambda ~ Beta(alpha, alpha), partners by a permutation (Zhang et al. 2018).
-
-    Args:
-        key: random key, the same on all devices.
-        images: float `[B, H, W, 3]`; of this device, if there is an `axis_name`.
-        labels: integers in [0, C) `[B]`.
-        num_classes: C.
-        alpha: a Python number above 0, static under `jit`.
-        probability: of mixing the batch; otherwise it stays as it is.
-        axis_name: mapped axis over which the batch is split, or None. Partners come from the
-            batches of all devices.
-
-    Returns:
-        Mixed images `[B, H, W, 3]` and label probabilities `[B, C]`, float32.
-
-    Raises:
-        InputError: shapes or types do not fit.
-    """
-    _check(images, labels)
-    share_key, order_key = jax.random.split(key)
-    share = draw_share(share_key, alpha, alpha, probability)
+def mixup(key, images, labels, num_classes, *, alpha, probability=1.0, axis_name=None) -> Batch:
+    """w = lam ~ Beta(alpha, alpha), partners by a permutation (Zhang et al. 2018)."""
+    lam_key, order_key = jax.random.split(key)
+    lam = draw_lam(lam_key, alpha, alpha, probability)
     partners = _permuted(order_key, images, labels, axis_name)
-    return _blend((images, labels), partners, share, share, num_classes)
+    return _blend((images, labels), partners, lam, lam, num_classes)
 
 
-def cutmix(
-    key: jax.Array,
-    images: jax.Array,
-    labels: jax.Array,
-    num_classes: int,
-    *,
-    alpha: float = 1.0,
-    probability: float = 1.0,
-    axis_name: str | None = None,
-) -> Mixed:
-    """w is 0 in a box and 1 elsewhere, s the mean of w (Yun et al. 2019).
+def cutmix(key, images, labels, num_classes, *, alpha, probability=1.0, axis_name=None) -> Batch:
+    """w is 0 in a box and 1 elsewhere, lam the mean of w (Yun et al. 2019).
 
-    The box has its centre anywhere in the image and, before it is clipped at the border, a share of
-    1 - lambda of the area, with lambda ~ Beta(alpha, alpha). It is the same for the whole batch.
-
-    Args, returns and errors are those of `mixup`.
+    The box, one for the whole batch, has its centre anywhere in the image and 1 - lambda of its
+    area before it is clipped at the border, with lambda ~ Beta(alpha, alpha).
     """
-    _check(images, labels)
     height, width = images.shape[1:3]
-    share_key, row_key, column_key, order_key = jax.random.split(key, 4)
+    lam_key, row_key, column_key, order_key = jax.random.split(key, 4)
     top, bottom, left, right = box(
-        draw_share(share_key, alpha, alpha, probability),
+        draw_lam(lam_key, alpha, alpha, probability),
         jax.random.randint(row_key, (), 0, height),
         jax.random.randint(column_key, (), 0, width),
         height,
@@ -152,76 +117,54 @@ def cutmix(
 
 
 def remix(
-    key: jax.Array,
-    images: jax.Array,
-    labels: jax.Array,
-    num_classes: int,
+    key,
+    images,
+    labels,
+    num_classes,
     *,
     class_counts: jax.Array,
     kappa: float = 3.0,
     tau: float = 0.5,
-    alpha: float = 1.0,
-    probability: float = 1.0,
-    axis_name: str | None = None,
-) -> Mixed:
+    alpha,
+    probability=1.0,
+    axis_name=None,
+) -> Batch:
     """Images as in `mixup`; labels in favour of the rarer class (Chou et al. 2020).
 
-    Where the class of one of a pair has at least `kappa` times the images of the other's, and the
-    share of its image is below `tau`, the label is the rarer class's alone. Otherwise s = lambda.
-
-    Args:
-        class_counts: training images of each class, `[C]`.
-        kappa: 1 or more.
-        tau: 0 to 1.
-
-    The other args, returns and errors are those of `mixup`.
+    The label is the rarer class's alone if the other class has at least `kappa` times its training
+    images (`class_counts` `[C]`) and less than `tau` of the mixed image. Otherwise lam = w.
     """
-    _check(images, labels)
-    if class_counts is None or jnp.shape(class_counts) != (num_classes,):
-        given = None if class_counts is None else list(jnp.shape(class_counts))
-        raise InputError(f'class_counts have shape {given}; allowed: [{num_classes}]')
-    share_key, order_key = jax.random.split(key)
-    share = draw_share(share_key, alpha, alpha, probability)
+    lam_key, order_key = jax.random.split(key)
+    lam = draw_lam(lam_key, alpha, alpha, probability)
     partners = _permuted(order_key, images, labels, axis_name)
     counts = jnp.asarray(class_counts, jnp.float32)
-    label_share = rebalanced_share(share, counts[labels], counts[partners[1]], kappa, tau)
-    return _blend((images, labels), partners, share, label_share, num_classes)
+    label_lam = rebalanced_lam(lam, counts[labels], counts[partners[1]], kappa, tau)
+    return _blend((images, labels), partners, lam, label_lam, num_classes)
 
 
 def balanced_mixup(
-    key: jax.Array,
-    images: jax.Array,
-    labels: jax.Array,
-    num_classes: int,
+    key,
+    images,
+    labels,
+    num_classes,
     *,
-    second: Mixed,
-    alpha: float = 0.2,
-    probability: float = 1.0,
-    axis_name: str | None = None,
-) -> Mixed:
-    """w = s = 1 - lambda, lambda ~ Beta(alpha, 1), partners out of a second, class-balanced batch.
+    second: Batch,
+    alpha,
+    probability=1.0,
+    axis_name=None,
+) -> Batch:
+    """Example i is mixed with example i of a `second`, class-balanced batch (Galdran et al. 2021).
 
-    This is Balanced-MixUp (Galdran et al. 2021); there the first batch is instance-sampled and
-    alpha is 0.1 to 0.3, so that most of what is seen is the first batch's.
-
-    Args:
-        second: images `[B, H, W, 3]` and labels `[B]`; example i is mixed with example i of the
-            second batch. It is split over devices as the first is, so nothing is sent.
-        axis_name: not used; it is here because all mixings are called alike.
-
-    The other args, returns and errors are those of `mixup`.
+    w = lam = 1 - lambda, lambda ~ Beta(alpha, 1). There the first batch is instance-sampled and
+    alpha is 0.1 to 0.3, so that most of what is seen is the first batch's. The second batch is
+    split over devices as the first is.
     """
     del axis_name
-    _check(images, labels)
-    shapes = None if second is None else tuple(list(jnp.shape(array)) for array in second)
-    if shapes != (list(images.shape), list(labels.shape)):
-        raise InputError(
-            f'the second batch has images and labels of shapes {shapes}; allowed: those of the '
-            f'first, {list(images.shape)} and {list(labels.shape)}'
-        )
+    if second[0].shape != images.shape:
+        raise ValueError(f'the second batch must be of shape {images.shape}')
     # 1 - lambda of Beta(alpha, 1) is distributed as Beta(1, alpha).
-    share = draw_share(key, 1.0, alpha, probability)
-    return _blend((images, labels), second, share, share, num_classes)
+    lam = draw_lam(key, 1.0, alpha, probability)
+    return _blend((images, labels), second, lam, lam, num_classes)
 
 
 MIXINGS = {'mixup': mixup, 'cutmix': cutmix, 'remix': remix, 'balanced_mixup': balanced_mixup}
@@ -230,62 +173,46 @@ MIXINGS = {'mixup': mixup, 'cutmix': cutmix, 'remix': remix, 'balanced_mixup': b
 NEEDS = {'remix': ('class_counts',), 'balanced_mixup': ('second',)}
 
 
-def draw_share(key: jax.Array, a: float, b: float, probability: float) -> jax.Array:
-    """The example's own share: Beta(a, b) with the given probability, else 1 (not mixed)."""
-    share_key, mixed_key = jax.random.split(key)
-    if a == 1:
-        # The inverse of the distribution function. The general case is a loop with rejections,
-        # which costs seconds to compile and makes a GPU wait for the host.
-        drawn = 1 - jax.random.uniform(share_key) ** (1 / b)
-    else:
-        drawn = jax.random.beta(share_key, a, b)
-    return jnp.where(jax.random.bernoulli(mixed_key, probability), drawn, 1.0)
+def draw_lam(key: jax.Array, a: float, b: float, probability: float) -> jax.Array:
+    """Beta(a, b) with the given probability, else 1 (not mixed)."""
+    lam_key, mixed_key = jax.random.split(key)
+    # The general case is a loop with rejections, which takes long to compile and makes a GPU wait
+    # for the host. With a = 1 the distribution function can be inverted.
+    inverted = 1 - jax.random.uniform(lam_key) ** (1 / b)
+    lam = inverted if a == 1 else jax.random.beta(lam_key, a, b)
+    return jnp.where(jax.random.bernoulli(mixed_key, probability), lam, 1.0)
 
 
 def box(
-    share: jax.Array, row: jax.Array, column: jax.Array, height: int, width: int
+    lam: jax.Array, row: jax.Array, column: jax.Array, height: int, width: int
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """The box that CutMix takes from the partner: top, bottom, left, right; the ends are outside.
+    """The box that CutMix takes from the partner: top, bottom, left, right, in half-open ranges.
 
-    Its sides are sqrt(1 - share) of the image's, rounded down to an even number of pixels, around
+    Its sides are sqrt(1 - lam) of the image's, rounded down to an even number of pixels, around
     (row, column), and it is clipped at the border.
     """
 
     def extent(center, size):
-        half = jnp.floor(size * jnp.sqrt(1 - share)).astype(jnp.int32) // 2
+        half = jnp.floor(size * jnp.sqrt(1 - lam)).astype(jnp.int32) // 2
         return jnp.clip(center - half, 0, size), jnp.clip(center + half, 0, size)
 
     return *extent(row, height), *extent(column, width)
 
 
-def rebalanced_share(
-    share: jax.Array, own_counts: jax.Array, other_counts: jax.Array, kappa: float, tau: float
+def rebalanced_lam(
+    lam: jax.Array, own_counts: jax.Array, other_counts: jax.Array, kappa: float, tau: float
 ) -> jax.Array:
-    """Remix's own share of the label `[B]`: 0, 1 or `share`.
+    """Remix's weight of the example's own label `[B]`: 0, 1 or the `lam` of its image.
 
-    Args:
-        share: own share of the image, a scalar.
-        own_counts: training images of the example's class `[B]`.
-        other_counts: those of its partner's class `[B]`.
-        kappa: factor from which on a class is the more frequent one.
-        tau: share of the image below which the more frequent class loses its label.
+    `own_counts` and `other_counts` `[B]` are the training images of the classes of the example and
+    its partner.
     """
-    loses = (own_counts >= kappa * other_counts) & (share < tau)
-    wins = (other_counts >= kappa * own_counts) & (1 - share < tau)
-    return jnp.where(loses, 0.0, jnp.where(wins, 1.0, share))
+    loses = (own_counts >= kappa * other_counts) & (lam < tau)
+    wins = (other_counts >= kappa * own_counts) & (1 - lam < tau)
+    return jnp.where(loses, 0.0, jnp.where(wins, 1.0, lam))
 
 
-def _check(images: jax.Array, labels: jax.Array):
-    shapes_fit = images.ndim == 4 and labels.shape == images.shape[:1]
-    integers = jnp.issubdtype(labels.dtype, jnp.integer)
-    if not (shapes_fit and integers and jnp.issubdtype(images.dtype, jnp.floating)):
-        raise InputError(
-            f'the batch to mix has images {images.dtype} {list(images.shape)} and labels '
-            f'{labels.dtype} {list(labels.shape)}; allowed: float [B, H, W, 3] and integer [B]'
-        )
-
-
-def _permuted(key: jax.Array, images: jax.Array, labels: jax.Array, axis_name: str | None) -> Mixed:
+def _permuted(key: jax.Array, images: jax.Array, labels: jax.Array, axis_name: str | None) -> Batch:
     """Each example's partner under one permutation of the global batch."""
     batch_size = len(labels)
     if axis_name is None:
@@ -300,13 +227,10 @@ def _permuted(key: jax.Array, images: jax.Array, labels: jax.Array, axis_name: s
 
 
 def _blend(
-    own: Mixed, partners: Mixed, pixels: jax.Array, share: jax.Array, num_classes: int
-) -> Mixed:
-    """The formula: `pixels` is w, a scalar or `[H, W, 1]`; `share` is s, a scalar or `[B]`."""
+    own: Batch, partners: Batch, pixels: jax.Array, lam: jax.Array, num_classes: int
+) -> Batch:
+    """The formula: `pixels` is w, a scalar or `[H, W, 1]`; `lam` is a scalar or `[B]`."""
     images, others = own[0], partners[0]
     labels, other_labels = (jax.nn.one_hot(batch[1], num_classes) for batch in (own, partners))
-    share = jnp.reshape(share, (-1, 1))
-    return (
-        pixels * images + (1 - pixels) * others,
-        share * labels + (1 - share) * other_labels,
-    )
+    lam = jnp.reshape(lam, (-1, 1))
+    return pixels * images + (1 - pixels) * others, lam * labels + (1 - lam) * other_labels

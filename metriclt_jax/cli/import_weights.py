@@ -15,43 +15,40 @@ _CHUNK = 2**20
 
 _MODEL = flags.DEFINE_string('model', None, 'resnet18, resnet50, densenet121 or mobilenet_v2')
 _SOURCE = flags.DEFINE_string(
-    'source', None, '.pth or .safetensors file; the official one is downloaded if not given'
+    'source', None, '.pth or .safetensors file; by default the official one is downloaded'
 )
 _OUTPUT = flags.DEFINE_string('output', None, 'directory to write, a new one')
 flags.mark_flags_as_required(['model', 'output'])
 
 
 def import_weights() -> None:
-    """Imports what the flags say; prints where it is and how to use it."""
+    """Imports what the flags say, and prints how to use it."""
     from metriclt_jax.models import pretrained
 
     name, output = _MODEL.value, Path(_OUTPUT.value).expanduser()
     if name not in pretrained.TORCHVISION:
-        raise InputError(f'--model is {name!r}; allowed: {", ".join(pretrained.TORCHVISION)}')
-    official = pretrained.TORCHVISION[name].file
-    there = None
+        raise InputError(f'--model must be one of {", ".join(pretrained.TORCHVISION)}')
+    official, present = pretrained.TORCHVISION[name].file, None
     if output.is_file() or (output.is_dir() and any(output.iterdir())):
-        if not (output / pretrained.RECORD).is_file():
-            raise InputError(f'--output is {output}, which exists; allowed: a new directory')
-        there = pretrained.read_record(output)
-    if _SOURCE.value is None and there is not None and there['file'] == official:
+        present = pretrained.read_record(output)
+    if _SOURCE.value is None and present is not None and present['file'] == official:
         print(f'{output} holds {name} from {official} already')
         return
     with tempfile.TemporaryDirectory() as folder:
         loaded = pretrained.load(_SOURCE.value or _download(official, Path(folder)), name)
-    if there is None:
+    if present is None:
         pretrained.save(output, name, loaded)
         print(
             f'{output} holds {name} from {loaded.file} (SHA-256 {loaded.sha256[:8]}...); train '
             f'from it with --config.model.name={name} --config.model.pretrained={output}'
         )
-        return
-    if (there['model'], there['sha256']) != (name, loaded.sha256):
+    elif (present['model'], present['sha256']) == (name, loaded.sha256):
+        print(f'{output} holds {name} from {loaded.file} already')
+    else:
         raise InputError(
-            f'--output is {output}, which holds {there["model"]} from {there["file"]}; delete it '
-            'or use another one'
+            f'--output {output} holds {present["model"]} from {present["file"]}; delete it or use '
+            'another directory'
         )
-    print(f'{output} holds {name} from {loaded.file} already')
 
 
 def _download(file: str, folder: Path) -> Path:
@@ -70,7 +67,7 @@ def _download(file: str, folder: Path) -> Path:
     except (OSError, http.client.HTTPException) as error:
         raise InputError(
             f'{url} cannot be downloaded ({getattr(error, "reason", error)}); get it elsewhere and '
-            'give it as --source'
+            'pass it as --source'
         ) from None
     return path
 

@@ -1,8 +1,7 @@
-"""Weights of the classes from their numbers of training images, normalised to sum to C.
+"""Class weights `[C]` from the numbers of training images `[C]`, normalised to sum to C.
 
 With this sum a weighted loss has the scale of the plain one. A class without training images gets
-weight 0 and leaves the others unchanged but for the common factor; without any image all weights
-are 0.
+weight 0 and changes the others by the common factor only; without any image all weights are 0.
 """
 
 import math
@@ -17,16 +16,7 @@ from metriclt_jax.losses.reductions import at_least_float32
 
 
 def inverse_frequency(counts: ArrayLike) -> jax.Array:
-    """Weights proportional to 1 / n of a class with n training images (RW, cRW).
-
-    Args:
-        counts: training images of each class, `[C]`.
-
-    Returns:
-        Weights `[C]` with sum C.
-
-    Raises:
-        ValueError: `counts` are not `[C]`.
+    """Weights proportional to 1 / n for a class of n training images (RW, cRW).
 
     >>> print(inverse_frequency([100, 100, 50]))
     [0.75 0.75 1.5 ]
@@ -37,18 +27,8 @@ def inverse_frequency(counts: ArrayLike) -> jax.Array:
 def effective_number(counts: ArrayLike, beta: float) -> jax.Array:
     """Weights proportional to (1 - beta) / (1 - beta^n) (Cui et al. 2019, equation 2).
 
-    The denominator over (1 - beta) is the "effective number" of n images that overlap: 1 for
-    beta = 0 (no re-weighting), n for beta -> 1 (inverse frequency).
-
-    Args:
-        counts: training images of each class, `[C]`.
-        beta: a Python number in [0, 1), static under `jit`.
-
-    Returns:
-        Weights `[C]` with sum C.
-
-    Raises:
-        ValueError: `counts` are not `[C]`, or `beta` is outside [0, 1).
+    `beta` is a Python number in [0, 1), static under `jit`: 0 does not re-weight, and beta -> 1 is
+    the inverse frequency.
 
     >>> [f'{weight:.4f}' for weight in effective_number([5000, 500, 50], beta=0.9999)]
     ['0.0341', '0.2752', '2.6907']

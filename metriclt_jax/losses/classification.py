@@ -1,21 +1,16 @@
 """Classification losses: logits or cosines in, one loss for each example out.
 
-They are not averaged here, because the mean is the caller's choice: `weighted_mean` takes class
-weights and the masks of padded examples.
+The losses are not averaged; `weighted_mean` does that, with class weights or masks of padding.
+Arguments have the same meaning everywhere, and other shapes raise ValueError:
 
-`labels` are integers `[B]` or probabilities `[B, C]` (mixed or smoothed labels), in every loss with
-the same meaning: with probabilities the loss is its mean over a label drawn from them,
-sum_c p_c loss(c). So a mixed example has the mixture of the two losses, and probabilities that are
-one-hot equal integers. Beyond cross-entropy, which is linear in the labels anyhow, this takes
-arrays of `[B, C, C]` floats.
-
-`ldam`, `arcface` and `cosface` take cosines between features and class vectors, before any scale.
-They worsen the cosine of the label by a margin in training only: at evaluation the logits are
-scale * cosines.
-
-`class_counts` are numbers of training images of each class, or anything proportional to them. A
-class without any counts as large as the smallest class that has some, and so leaves the others
-unchanged.
+- `logits` `[B, C]`; `cosines` `[B, C]` between features and class vectors, before any scale. The
+  margin losses lower the cosine of the label in training; at evaluation the logits are
+  scale * cosines.
+- `labels`: integers in [0, C) `[B]`, or probabilities `[B, C]` (mixed or smoothed labels), with
+  which the loss is its expectation sum_c p_c loss(c). Beyond cross-entropy this takes arrays of
+  `[B, C, C]` floats. The loss of an integer outside [0, C) is NaN.
+- `class_counts` `[C]`: training images of each class, or anything proportional to them. A class
+  without any counts as large as the smallest class that has some.
 """
 
 import math
@@ -29,17 +24,7 @@ from metriclt_jax.losses.reductions import at_least_float32
 
 
 def cross_entropy(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
-    """Softmax cross-entropy of each example, -sum_c p_c log softmax(logits)_c.
-
-    Args:
-        logits: `[B, C]`.
-        labels: integers in [0, C) `[B]`, or probabilities `[B, C]` (mixed or smoothed labels).
-
-    Returns:
-        Losses `[B]`.
-
-    Raises:
-        ValueError: `logits` are not `[B, C]`, or `labels` fit neither form.
+    """Softmax cross-entropy of each example, -sum_c p_c log softmax(logits)_c, `[B]`.
 
     >>> print(cross_entropy([[0.0, 100.0]], [0]))
     [100.]
@@ -49,27 +34,23 @@ def cross_entropy(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
     logits, labels = _scores_and_labels(logits, labels, 'logits')
     log_probabilities = jax.nn.log_softmax(logits, axis=-1)
     if labels.ndim == 2:
-        return -jnp.sum(labels * log_probabilities, axis=-1)
+        return -_expectation(log_probabilities, labels)
     return -jnp.take_along_axis(log_probabilities, labels[:, None], axis=-1)[:, 0]
 
 
 def focal(logits: ArrayLike, labels: ArrayLike, gamma: float = 2.0) -> jax.Array:
     """Focal loss, -(1 - q)^gamma log q, q the softmax of the label (Lin et al. 2017, equation 4).
 
-    This is the softmax form, without their factor alpha: class weights are the caller's, outside of
-    q (`weighted_mean`). gamma = 0 is cross-entropy; a larger gamma counts easy examples less.
+    The softmax form, without their factor alpha: class weights are the caller's (`weighted_mean`).
+    gamma = 0 is cross-entropy; a larger gamma counts easy examples less. C must be at least 2.
 
     Args:
-        logits: `[B, C]`, C at least 2.
-        labels: integers in [0, C) `[B]`, or probabilities `[B, C]`.
-        gamma: a Python number from 0, static under `jit`.
+        logits: `[B, C]`.
+        labels: `[B]` or `[B, C]`.
+        gamma: a Python number, at least 0; static under `jit`.
 
     Returns:
         Losses `[B]`.
-
-    Raises:
-        ValueError: `gamma` is below 0, `logits` are not `[B, C]` with C > 1, or `labels` fit
-            neither form.
 
     >>> f'{focal([[0.0, 0.0, 0.0]], [1])[0]:.4f}'  # (2 / 3)^2 log(3)
     '0.4883'
@@ -84,8 +65,7 @@ def focal(logits: ArrayLike, labels: ArrayLike, gamma: float = 2.0) -> jax.Array
 
     def loss(labels):
         # log(1 - q) from the other classes, not from q: it neither cancels nor reaches -inf where
-        # q rounds to 1, so that no power has a pole there, for gamma below 1 and its derivatives
-        # included.
+        # q rounds to 1, so powers (and their derivatives for gamma < 1) have no pole there.
         is_other = labels[:, None] != jnp.arange(num_classes)
         log_rest = jax.nn.logsumexp(log_probabilities, axis=-1, where=is_other)
         return jnp.exp(gamma * log_rest) * cross_entropy(logits, labels)
@@ -96,23 +76,10 @@ def focal(logits: ArrayLike, labels: ArrayLike, gamma: float = 2.0) -> jax.Array
 def logit_adjusted(
     logits: ArrayLike, labels: ArrayLike, class_counts: ArrayLike, tau: float = 1.0
 ) -> jax.Array:
-    """Cross-entropy of logits + tau log prior (Menon et al. 2021, equation 10).
+    """Cross-entropy of logits + tau log prior (Menon et al. 2021, equation 10), `[B]`.
 
-    The priors are the shares of the classes in the training images. The logits learn what is left
-    beside them, and are used without any adjustment at evaluation. tau = 1 is the balanced softmax
-    of Ren et al. 2020, which multiplies the exponentials by the counts; tau = 0 is cross-entropy.
-
-    Args:
-        logits: `[B, C]`.
-        labels: integers in [0, C) `[B]`, or probabilities `[B, C]`.
-        class_counts: training images of each class, `[C]`.
-        tau: strength of the adjustment.
-
-    Returns:
-        Losses `[B]`.
-
-    Raises:
-        ValueError: shapes other than those above.
+    The priors are the class frequencies of the training images. At evaluation the logits are used
+    as they are. tau = 1 is the balanced softmax of Ren et al. 2020; tau = 0 is cross-entropy.
 
     >>> f'{logit_adjusted([[0.0, 0.0]], [1], class_counts=[75, 25])[0]:.4f}'  # log(4)
     '1.3863'
@@ -121,20 +88,9 @@ def logit_adjusted(
 
 
 def adjust_logits(logits: ArrayLike, class_counts: ArrayLike, tau: float = 1.0) -> jax.Array:
-    """Post hoc adjustment at evaluation, logits - tau log prior (Menon et al. 2021, equation 9).
+    """Post hoc adjustment, logits - tau log prior (Menon et al. 2021, equation 9), `[B, C]`.
 
-    For logits of plain cross-entropy; those of `logit_adjusted` need none.
-
-    Args:
-        logits: `[B, C]`.
-        class_counts: training images of each class, `[C]`.
-        tau: strength of the adjustment.
-
-    Returns:
-        Adjusted logits `[B, C]`.
-
-    Raises:
-        ValueError: shapes other than those above.
+    For the evaluation of models trained with plain cross-entropy.
 
     >>> [f'{logit:.4f}' for logit in adjust_logits([[0.0, 0.0]], class_counts=[75, 25])[0]]
     ['0.2877', '1.3863']
@@ -155,21 +111,18 @@ def ldam(
 ) -> jax.Array:
     """Label-distribution-aware margin loss (Cao et al. 2019): larger margins for rarer classes.
 
-    Cross-entropy of scale * (cosines - margin of the label, at the label only), with the margins of
-    `ldam_margins`. Re-weighting (LDAM-DRW) is the caller's.
+    Cross-entropy of scale * (cosines - margin of the label, at the label only), with the margins
+    of `ldam_margins`. Re-weighting (LDAM-DRW) is the caller's.
 
     Args:
-        cosines: between features and class vectors, before the scale, `[B, C]`.
-        labels: integers in [0, C) `[B]`, or probabilities `[B, C]`.
-        class_counts: training images of each class, `[C]`.
+        cosines: `[B, C]`.
+        labels: `[B]` or `[B, C]`.
+        class_counts: `[C]`.
         max_margin: margin of the rarest class.
-        scale: factor of the cosines after the margin.
+        scale: factor applied after the margin.
 
     Returns:
         Losses `[B]`.
-
-    Raises:
-        ValueError: shapes other than those above.
 
     >>> losses = ldam(jnp.zeros([2, 3]), [0, 2], class_counts=[5000, 500, 50])
     >>> [f'{loss:.4f}' for loss in losses]
@@ -181,17 +134,9 @@ def ldam(
 
 
 def ldam_margins(class_counts: ArrayLike, max_margin: float = 0.5) -> jax.Array:
-    """Margins proportional to n^(-1/4) for classes with n training images (Cao et al. 2019).
+    """Margins `[C]` proportional to n^(-1/4) for classes of n images (Cao et al. 2019).
 
-    Args:
-        class_counts: training images of each class, `[C]`.
-        max_margin: the largest margin, that of the rarest class.
-
-    Returns:
-        Margins `[C]`.
-
-    Raises:
-        ValueError: `class_counts` are not `[C]`.
+    The rarest class has `max_margin`.
 
     >>> [f'{margin:.3f}' for margin in ldam_margins([5000, 500, 50])]
     ['0.158', '0.281', '0.500']
@@ -205,19 +150,7 @@ def cosface(
 ) -> jax.Array:
     """Large margin cosine loss (Wang et al. 2018, equation 4): one margin for all classes.
 
-    Cross-entropy of scale * (cosines - margin, at the label only).
-
-    Args:
-        cosines: between features and class vectors, before the scale, `[B, C]`.
-        labels: integers in [0, C) `[B]`, or probabilities `[B, C]`.
-        margin: subtracted from the cosine of the label.
-        scale: factor of the cosines after the margin.
-
-    Returns:
-        Losses `[B]`.
-
-    Raises:
-        ValueError: shapes other than those above.
+    Cross-entropy of scale * (cosines - margin, at the label only), `[B]`.
 
     >>> f'{cosface([[0.0, 0.0]], [1])[0]:.4f}'  # log(1 + exp(30 * 0.35))
     '10.5000'
@@ -232,23 +165,20 @@ def arcface(
     """Additive angular margin loss (Deng et al. 2019, equation 3): a margin on the angle.
 
     Cross-entropy of scale * cosines, where the cosine of the label, cos(t), becomes
-    cos(t + margin). Beyond t = pi - margin that would rise again and pull the wrong way; there it
-    goes on as cos(t) - (1 - cos(margin)), which joins it without a jump.
+    cos(t + margin). Beyond t = pi - margin that would rise again, so it continues as
+    cos(t) - (1 - cos(margin)), which joins it without a jump.
 
-    The derivative by the cosine grows without bound towards +-1, while the one by the angle does
-    not. At +-1 and beyond (rounding) it counts as cos(margin), so that all stays finite.
+    The derivative with respect to the cosine is unbounded towards +-1. At +-1 and beyond (rounding)
+    it counts as cos(margin), which keeps everything finite.
 
     Args:
-        cosines: between features and class vectors, before the scale, `[B, C]`.
-        labels: integers in [0, C) `[B]`, or probabilities `[B, C]`.
-        margin: in radians, a Python number in [0, pi), static under `jit`.
-        scale: factor of the cosines after the margin.
+        cosines: `[B, C]`.
+        labels: `[B]` or `[B, C]`.
+        margin: in radians, a Python number in [0, pi); static under `jit`.
+        scale: factor applied after the margin.
 
     Returns:
         Losses `[B]`.
-
-    Raises:
-        ValueError: `margin` is outside [0, pi), or shapes other than those above.
 
     >>> f'{arcface([[0.0, 0.0]], [1])[0]:.4f}'  # log(1 + exp(30 * sin(0.5)))
     '14.3828'
@@ -281,14 +211,19 @@ def _margin_cross_entropy(
 
 
 def _mean_over_labels(loss: Callable[[jax.Array], jax.Array], labels: jax.Array) -> jax.Array:
-    """Losses `[B]` at integer labels, or their means over probabilities `[B, C]`."""
+    """Losses `[B]` at integer labels, or their expectations over probabilities `[B, C]`."""
     if labels.ndim == 1:
         return loss(labels)
     batch_size, num_classes = labels.shape
     losses = jax.vmap(lambda label: loss(jnp.full(batch_size, label)), out_axes=1)(
         jnp.arange(num_classes)
     )
-    return jnp.sum(labels * losses, axis=-1)
+    return _expectation(losses, labels)
+
+
+def _expectation(values: jax.Array, probabilities: jax.Array) -> jax.Array:
+    """sum_c p_c values_c `[B]`; what has probability 0 does not count, even if it is infinite."""
+    return jnp.sum(probabilities * values, axis=-1, where=probabilities != 0)
 
 
 def _scores_and_labels(
@@ -301,7 +236,7 @@ def _scores_and_labels(
     if labels.shape == scores.shape:
         return scores, at_least_float32(labels)
     if labels.shape == scores.shape[:1] and jnp.issubdtype(labels.dtype, jnp.integer):
-        return scores, labels
+        return scores, jnp.where(labels < 0, scores.shape[1], labels)  # -1 is not the last class
     raise ValueError(
         f'labels must be integers [B] or probabilities [B, C] for {name} of shape {scores.shape}, '
         f'got {labels.dtype} of shape {labels.shape}.'

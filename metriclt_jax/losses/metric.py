@@ -4,14 +4,14 @@
 similarities between L2-normalised embeddings of a projection head.
 
 All but `center` compare examples with each other. With `axis_name` (inside `pmap` or `shard_map`)
-the anchors are a device's own examples, and their candidates those of all devices. Only the mean
-over devices of the returned values, and of their gradients, has a meaning then: it is the value of
-the global batch (see `weighted_mean`). Every device must hold equally many examples.
+the candidates of a device's examples come from all devices, which must hold equally many, and the
+value is that of the global batch (see `weighted_mean` for its gradient).
 """
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import PartitionSpec, reshard
 from jax.typing import ArrayLike
 
 from metriclt_jax.losses.reductions import at_least_float32, weighted_mean
@@ -25,30 +25,23 @@ _ZERO_SQUARED_LENGTH = 1e-24
 def center(features: ArrayLike, labels: ArrayLike, centers: ArrayLike) -> jax.Array:
     """Center loss of each example, |feature - center of its class|^2 / 2 (Wen et al. 2016, eq. 2).
 
-    The centres are learned as well. Their gradient is the sum of (center - feature) over the
-    examples of the class, divided by whatever the caller's mean divides by.
+    The gradient with respect to a center is the sum of (center - feature) over the examples of its
+    class, divided by whatever the caller's mean divides by.
 
     Args:
         features: raw features `[B, D]`.
-        labels: integers in [0, C) `[B]`.
+        labels: integers in [0, C) `[B]`; the loss of others is NaN.
         centers: `[C, D]`.
 
     Returns:
         Losses `[B]`.
 
-    Raises:
-        ValueError: shapes other than those above, or labels that are no integers.
-
     >>> print(center([[3.0, 4.0]], [0], [[0.0, 0.0]]))
     [12.5]
     """
     features, labels = _vectors_and_labels(features, labels)
-    centers = at_least_float32(centers)
-    if centers.ndim != 2 or centers.shape[1] != features.shape[1]:
-        raise ValueError(
-            f'centers must be [C, D] for features [B, D] of shape {features.shape}, '
-            f'got shape {centers.shape}.'
-        )
+    centers = _class_vectors(centers, features, 'centers')
+    labels = jnp.where(labels < 0, len(centers), labels)  # -1 is not the last class
     return jnp.sum(jnp.square(features - jnp.take(centers, labels, axis=0)), axis=-1) / 2
 
 
@@ -62,18 +55,17 @@ def triplet(
 ) -> jax.Array:
     """Triplet loss: mean of max(0, d(anchor, positive) - d(anchor, negative) + margin).
 
-    Positives share the anchor's class (the anchor itself is none), negatives do not; d is the
-    Euclidean distance (Hoffer and Ailon 2015; minings by Hermans et al. 2017, section 2).
+    Positives are other examples of the anchor's class; d is the Euclidean distance (Hoffer and
+    Ailon 2015; minings by Hermans et al. 2017, section 2).
 
     - 'batch_hard': the farthest positive and the nearest negative of each anchor; mean over the
       anchors that have both, zero losses included.
-    - 'batch_all': every triplet; mean over those with a loss above 0. Needs memory for
-      a few arrays of `[B, B, B]` floats (`[B / devices, B, B]` with `axis_name`), 64 MiB each for
-      B = 256.
+    - 'batch_all': every triplet; mean over those with a loss above 0. Needs a few arrays of
+      `[B, B, B]` floats (`[B / devices, B, B]` with `axis_name`).
 
     Args:
-        features: raw features `[B, D]`. On L2-normalised ones no distance exceeds 2, and the
-          paper's margin of 50 could never be met.
+        features: raw features `[B, D]`. L2-normalised ones are at most 2 apart, less than the
+            paper's margin.
         labels: integers `[B]`.
         margin: in units of d; 50 in the paper.
         mining: 'batch_hard' or 'batch_all'.
@@ -82,9 +74,6 @@ def triplet(
 
     Returns:
         A scalar, 0 where there is nothing to average.
-
-    Raises:
-        ValueError: unknown `mining`, shapes other than those above, or labels that are no integers.
 
     >>> features = jnp.array([[0.0], [1.0], [3.0], [7.0]])
     >>> print(triplet(features, [0, 0, 1, 1], margin=5.0))
@@ -111,9 +100,8 @@ def supervised_contrastive(
     """Supervised contrastive loss (Khosla et al. 2020, equation 2: the sum outside the logarithm).
 
     For an anchor i with positives P(i), the other examples of its class, the loss is the mean over
-    p in P(i) of -log(exp(z_i z_p / T) / sum over a != i of exp(z_i z_a / T)). The anchor itself is
-    in neither sum, and anchors without a positive are left out of the mean over anchors. There is
-    no further factor T / base temperature.
+    p in P(i) of -log(exp(z_i z_p / T) / sum over a != i of exp(z_i z_a / T)). Anchors without a
+    positive are left out of the mean over anchors. There is no factor T / base temperature.
 
     Args:
         embeddings: `[B, P]`, L2-normalised here.
@@ -123,9 +111,6 @@ def supervised_contrastive(
 
     Returns:
         A scalar, 0 where no anchor has a positive.
-
-    Raises:
-        ValueError: shapes other than those above, or labels that are no integers.
 
     >>> f'{supervised_contrastive(jnp.ones([4, 2]), [0, 0, 1, 1]):.4f}'  # log(3)
     '1.0986'
@@ -149,42 +134,33 @@ def balanced_contrastive(
 ) -> jax.Array:
     """Balanced contrastive loss (Zhu et al. 2022): every class weighs the same for every anchor.
 
-    The prototype of each class joins the batch as one more example of it (class-complement), as a
-    candidate but not as an anchor. For an anchor i let K(c) be the examples of class c other than
-    i, and the prototype of c; no K(c) is empty. With s(k) = exp(z_i z_k / T) the loss of i, of
-    class y, is
+    The prototype of each class joins the batch as one more candidate, but not as an anchor
+    (class-complement). For an anchor i let K(c) be the examples of class c other than i, and the
+    prototype of c. With s(k) = exp(z_i z_k / T) the loss of i, of class y, is
 
         mean over p in K(y) of -log(s(p) / sum over all classes c of (mean over k in K(c) of s(k))).
 
-    The means in the denominator (class-averaging) keep frequent classes from outweighing rare ones
-    there. The anchor is in neither sum, nor in the size of K(y), as in the authors' code. The
-    result is the mean over all anchors: each has a positive, its prototype.
+    The means in the denominator (class-averaging) keep frequent classes from outweighing rare ones.
+    As in the authors' code, the anchor does not count in the size of K(y). The result is the mean
+    over all anchors.
 
     Args:
         embeddings: `[B, P]`, L2-normalised here.
         labels: integers in [0, C) `[B]`.
-        prototypes: one for each class, `[C, P]`, L2-normalised here; learned as well, in the paper
-            a projection of the classifier's weight vectors. The same on all devices.
+        prototypes: one per class, `[C, P]`, L2-normalised here; learned, in the paper a projection
+            of the classifier's weight vectors. The same on all devices.
         temperature: T.
         axis_name: mapped axis over which the batch is split, or None.
 
     Returns:
         A scalar.
 
-    Raises:
-        ValueError: shapes other than those above, or labels that are no integers.
-
     >>> embeddings, prototypes = jnp.ones([5, 2]), jnp.ones([3, 2])
     >>> f'{balanced_contrastive(embeddings, [0, 0, 0, 0, 1], prototypes):.4f}'  # log(3)
     '1.0986'
     """
     embeddings, labels = _vectors_and_labels(embeddings, labels)
-    prototypes = at_least_float32(prototypes)
-    if prototypes.ndim != 2 or prototypes.shape[1] != embeddings.shape[1]:
-        raise ValueError(
-            f'prototypes must be [C, P] for embeddings [B, P] of shape {embeddings.shape}, '
-            f'got shape {prototypes.shape}.'
-        )
+    prototypes = _class_vectors(prototypes, embeddings, 'prototypes')
     embeddings, prototypes = _l2_normalize(embeddings), _l2_normalize(prototypes)
     candidates = jnp.concatenate([_gather(embeddings, axis_name), prototypes])
     logits = _similarities(embeddings, candidates) / temperature
@@ -194,14 +170,12 @@ def balanced_contrastive(
     positive, negative = _pairs(labels, axis_name)
     positive = jnp.concatenate([positive, is_own_prototype], axis=1)
     negative = jnp.concatenate([negative, ~is_own_prototype], axis=1)
-    # The class of each candidate has this many candidates; the anchor is none of its own ones.
+    # How many candidates share the class of a candidate, without the anchor itself.
     candidate_classes = jnp.concatenate([_gather(labels, axis_name), classes])
     sizes = jnp.sum(candidate_classes[:, None] == candidate_classes, axis=0) - positive
     log_denominators = jax.nn.logsumexp(logits - jnp.log(sizes), axis=-1, where=positive | negative)
-    mean_positive_logits = jnp.mean(logits, axis=-1, where=positive)
-    # Every anchor counts, and every device has as many: the mean over devices of local means is
-    # the mean over the global batch.
-    return jnp.mean(log_denominators - mean_positive_logits)
+    losses = log_denominators - jnp.mean(logits, axis=-1, where=positive)
+    return weighted_mean(losses, jnp.ones_like(losses), axis_name)
 
 
 def _batch_hard(distances, positive, negative, margin):
@@ -215,7 +189,8 @@ def _batch_hard(distances, positive, negative, margin):
 def _batch_all(distances, positive, negative, margin):
     """Losses `[A, B, B]`, and which of the triplets (anchor, positive, negative) count."""
     losses = jax.nn.relu(distances[:, :, None] - distances[:, None, :] + margin)
-    return losses, positive[:, :, None] & negative[:, None, :] & (losses > 0)
+    # Not `losses > 0`, which would leave out NaN.
+    return losses, positive[:, :, None] & negative[:, None, :] & ~(losses <= 0)
 
 
 _MININGS = {'batch_hard': _batch_hard, 'batch_all': _batch_all}
@@ -230,7 +205,18 @@ def _vectors_and_labels(vectors: ArrayLike, labels: ArrayLike) -> tuple[jax.Arra
         )
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise ValueError(f'labels must be integers, got {labels.dtype}.')
+    if any(jax.typeof(vectors).sharding.spec):  # split over an explicit mesh: all pairs need all
+        vectors, labels = reshard((vectors, labels), PartitionSpec())
     return vectors, labels
+
+
+def _class_vectors(vectors: ArrayLike, like: jax.Array, name: str) -> jax.Array:
+    vectors = at_least_float32(vectors)
+    if vectors.ndim != 2 or vectors.shape[1] != like.shape[1]:
+        raise ValueError(
+            f'{name} must be [C, D] beside vectors of shape {like.shape}, got {vectors.shape}.'
+        )
+    return vectors
 
 
 def _gather(array: jax.Array, axis_name: str | None) -> jax.Array:
@@ -257,10 +243,9 @@ def _similarities(anchors: jax.Array, candidates: jax.Array) -> jax.Array:
 
 def _squared_distances(anchors: jax.Array, candidates: jax.Array) -> jax.Array:
     """Squared Euclidean distances `[A, B]` between the rows `[A, D]` and `[B, D]`."""
-    # Differences, not |x|^2 + |y|^2 - 2xy: with features of norm 50 and D = 2048 that form is off
-    # by up to 0.05 in float32 for small distances and for distance 0, where differences give 0.
-    # One anchor at a time, and differences again in the backward pass: otherwise [A, B, D] floats
-    # may be kept (XLA's CPU backend does: 512 MiB for A = B = 256), and on CPU this is faster too.
+    # Differences, not |x|^2 + |y|^2 - 2xy, which cancels for close features of large norm. One
+    # anchor at a time, and differences again in the backward pass, so that [A, B, D] floats are
+    # never kept.
     return lax.map(
         jax.checkpoint(
             lambda anchor: jnp.sum(jnp.square(anchor - candidates), axis=-1), prevent_cse=False
@@ -270,6 +255,7 @@ def _squared_distances(anchors: jax.Array, candidates: jax.Array) -> jax.Array:
 
 
 def _l2_normalize(vectors: jax.Array) -> jax.Array:
-    """Rows scaled to length 1; zero rows stay zero."""
-    squared_lengths = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
-    return vectors / jnp.sqrt(jnp.where(squared_lengths > _ZERO_SQUARED_LENGTH, squared_lengths, 1))
+    """Rows scaled to length 1; zero rows stay zero, and overflow gives NaN."""
+    squared = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
+    squared = jnp.where(jnp.isinf(squared), jnp.nan, squared)  # or diverged vectors count as zero
+    return vectors / jnp.sqrt(jnp.where(squared <= _ZERO_SQUARED_LENGTH, 1, squared))

@@ -17,23 +17,15 @@ def weighted_mean(values: ArrayLike, weights: ArrayLike, axis_name: str | None =
 
     One function serves class weights, masks of padded examples and masks of active pairs.
 
-    With `axis_name` (inside `pmap` or `shard_map`) the sums run over the examples of all devices.
-    A device returns (number of devices) * (its own weighted sum) / (sum of all weights), so only
-    the mean over devices of this value, and of its gradients, has a meaning: it is the mean over
-    the global batch. A plain mean over devices of local weighted means is not, because devices
-    differ in the sum of their weights.
-
     Args:
         values: any shape, usually `[B]`.
-        weights: same shape as `values`, numbers or booleans. They are constants: no gradient flows
-          through them.
-        axis_name: mapped axis over which the batch is split, or None.
+        weights: numbers or booleans of the same shape. No gradient flows through them.
+        axis_name: mapped axis over which the batch is split, or None. Both sums then run over the
+            examples of all devices, and the result is the same on each.
 
     Returns:
-        A scalar.
-
-    Raises:
-        ValueError: `values` and `weights` differ in shape.
+        A scalar. With `axis_name`, the mean over devices of its gradients (`lax.pmean`) is the
+        gradient of the global batch, in `pmap` and in `shard_map` with and without `check_vma`.
 
     >>> print(weighted_mean([1.0, 2.0, 6.0], [1.0, 1.0, 0.0]))
     1.5
@@ -44,10 +36,7 @@ def weighted_mean(values: ArrayLike, weights: ArrayLike, axis_name: str | None =
         raise ValueError(
             f'values and weights must have one shape, got {values.shape} and {weights.shape}.'
         )
-    weighted_sum = jnp.sum(weights * values)
-    total_weight = jnp.sum(weights)
-    if axis_name is not None:
-        weighted_sum = lax.axis_size(axis_name) * weighted_sum
-        total_weight = lax.psum(total_weight, axis_name)
+    sums = jnp.sum(weights * values), jnp.sum(weights)
+    weighted_sum, total_weight = sums if axis_name is None else lax.psum(sums, axis_name)
     is_empty = total_weight == 0
     return jnp.where(is_empty, 0, weighted_sum / jnp.where(is_empty, 1, total_weight))

@@ -1,7 +1,7 @@
 """Backbone, head and projection put together, and the names they are chosen by."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -11,14 +11,16 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from metriclt_jax.errors import InputError
-from metriclt_jax.models import densenet, mobilenet_v2, resnet
+from metriclt_jax.models.densenet import DenseNet
 from metriclt_jax.models.heads import HEADS, Projection, dropout
+from metriclt_jax.models.mobilenet_v2 import MobileNetV2
+from metriclt_jax.models.resnet import resnet18, resnet50
 
 BACKBONES = {
-    'resnet18': resnet.resnet18,
-    'resnet50': resnet.resnet50,
-    'densenet121': densenet.densenet121,
-    'mobilenet_v2': mobilenet_v2.mobilenet_v2,
+    'resnet18': resnet18,
+    'resnet50': resnet50,
+    'densenet121': DenseNet,
+    'mobilenet_v2': MobileNetV2,
 }
 # The rate of torchvision's classifier, where it has dropout.
 DROPOUT = {'mobilenet_v2': 0.2}
@@ -42,11 +44,8 @@ class Outputs(NamedTuple):
 class Classifier(nn.Module):
     """A backbone with its head: normalised images `[B, H, W, 3]` to Outputs.
 
-    Parameters are grouped as `backbone`, `head` and, where `projection` gives widths, `projection`,
-    and where the head is rescaled, `scales`; only the backbone has `batch_stats`. In training
-    `dropout` is the probability with which the head does not see a feature, and `axis_name` the
-    axis of the devices that share a batch. The logits of a cosine head are `scale` times its
-    cosines.
+    Parameters are grouped as `backbone`, `head` and, where the options ask for them, `projection`
+    and `scales`; only the backbone has `batch_stats`. See `create_model` for the fields.
     """
 
     backbone: nn.Module
@@ -67,14 +66,13 @@ class Classifier(nn.Module):
     ) -> Outputs:
         """Classifies `images`.
 
-        With `train` the batch statistics are updated: pass `mutable=['batch_stats']`; and where
-        there is dropout it is on: pass `rngs={'dropout': key}`. A frozen backbone has
-        `backbone_train=False` and leaves its statistics alone; the default is `train`.
-
-        A backbone with n branches may get a tuple of images, a batch for each, and
-        `branch_weights` `[n]`, by which the head sees the features of each branch multiplied.
-
-        Raises InputError for dropout without a key.
+        Args:
+            images: a batch or, for a backbone with branches, a tuple with a batch for each.
+            train: updates the batch statistics (pass `mutable=['batch_stats']`) and turns dropout
+                on (pass `rngs={'dropout': key}`).
+            backbone_train: False leaves the statistics of a frozen backbone alone; the default is
+                `train`.
+            branch_weights: factors `[n]` of the features of each branch, as the head sees them.
         """
         features = self.backbone(images, train if backbone_train is None else backbone_train)
         embeddings = None
@@ -86,11 +84,6 @@ class Classifier(nn.Module):
             weighed = [w * f for w, f in zip(branch_weights, branches, strict=True)]
             seen = jnp.concatenate(weighed, axis=-1)
         if train and self.dropout:
-            if not self.has_rng('dropout'):
-                raise InputError(
-                    f'dropout is {self.dropout} and the model got no key for it in training; '
-                    "pass rngs={'dropout': key}"
-                )
             seen = dropout(seen, self.dropout, self.make_rng('dropout'), self.axis_name)
         outputs = HEADS[self.head](seen, self.num_classes, self.scale)
         return Outputs(features, embeddings=embeddings, **outputs)
@@ -109,29 +102,32 @@ def create_model(
     cross_device_batch_norm: bool = True,
     **backbone_options: Any,
 ) -> Classifier:
-    """Makes the classifier `name`: resnet18, resnet50, densenet121 or mobilenet_v2.
+    """Makes a classifier; raises InputError for a name or a value that is not allowed.
 
-    `head` is 'linear', 'rescaled' (linear, and a scale for each class) or 'cosine', whose logits
-    are `scale` times the cosines between features and class vectors; `projection` are the widths
-    of the projection's layers; `dropout` is the probability with which the head does not see a
-    feature in training (None: torchvision's, which is 0.2 for mobilenet_v2 and 0 for the others);
-    `dtype` is that of the computation ('float32' or 'bfloat16'; parameters, statistics and outputs
-    are float32); `axis_name` is the axis of the devices that share a batch in training, and
-    `cross_device_batch_norm` whether BatchNorm takes its statistics over all of them. The options
-    of the backbones stand with the classes `ResNet`, `DenseNet` and `MobileNetV2`; all have
-    `remat`, which trades time for memory, and the ResNets `branches`.
-
-    Raises InputError for a name or an option that does not exist, or a value that is not allowed.
+    Args:
+        name: resnet18, resnet50, densenet121 or mobilenet_v2.
+        num_classes: at least 2.
+        head: 'linear', 'rescaled' (linear, and a scale for each class) or 'cosine'.
+        scale: factor from the cosines of a cosine head to its logits.
+        projection: widths of the projection's layers.
+        dropout: probability with which the head does not see a feature in training; None is
+            torchvision's (0.2 for mobilenet_v2, else 0).
+        dtype: of the computation, 'float32' or 'bfloat16'; parameters, statistics and outputs are
+            float32.
+        axis_name: axis of the devices that share a batch in training.
+        cross_device_batch_norm: whether BatchNorm takes its statistics over all of them.
+        **backbone_options: fields of `ResNet`, `DenseNet` or `MobileNetV2`.
 
     >>> model = create_model('resnet18', 7, stage_sizes=(1, 1), width=16, stem='small')
     >>> variables = initialize(model, seed=0)
     >>> model.apply(variables, jnp.zeros((2, 16, 16, 3))).logits.shape
     (2, 7)
     """
-    backbone = _choose('model', name, BACKBONES)
+    _require_one_of('model', name, BACKBONES)
     for option in backbone_options:
-        _choose(f'option of {name}', option, dict.fromkeys(sorted(options_of(name))))
-    _choose('head', head, HEADS)
+        _require_one_of(f'option of {name}', option, options_of(name))
+    _require_one_of('head', head, HEADS)
+    _require_one_of('dtype', dtype, DTYPES)
     if num_classes < 2:
         raise InputError(f'num_classes is {num_classes}; a classifier needs at least 2')
     if projection and min(projection) < 1:
@@ -140,39 +136,38 @@ def create_model(
         dropout = DROPOUT.get(name, 0.0)
     if not 0 <= dropout < 1:
         raise InputError(f'dropout is {dropout}; it must be 0 or more and below 1')
-    return Classifier(
-        backbone(
-            **backbone_options,
-            dtype=_choose('dtype', dtype, DTYPES),
-            axis_name=axis_name if cross_device_batch_norm else None,
-        ),
-        num_classes,
-        head,
-        scale,
-        tuple(projection) if projection else None,
-        dropout,
-        axis_name,
+    backbone = BACKBONES[name](
+        **{option: _hashable(value) for option, value in backbone_options.items()},
+        dtype=DTYPES[dtype],
+        axis_name=axis_name if cross_device_batch_norm else None,
     )
+    widths = tuple(projection) if projection else None
+    return Classifier(backbone, num_classes, head, scale, widths, dropout, axis_name)
 
 
 def options_of(name: str) -> set[str]:
-    """The options of the backbone `name`; raises InputError if there is none of that name."""
-    backbone = _choose('model', name, BACKBONES)
-    return set(inspect.signature(backbone).parameters) - {'dtype', 'axis_name'}
+    """The options of the backbone `name`."""
+    _require_one_of('model', name, BACKBONES)
+    fields = set(inspect.signature(BACKBONES[name]).parameters)
+    return fields - {'dtype', 'axis_name', 'parent', 'name'}
 
 
-def _choose(what: str, name: str, choices: Mapping[str, Any]) -> Any:
+def _hashable(value: Any) -> Any:
+    """Sequences as tuples, since the fields of a module are static under `jit`."""
+    return tuple(map(_hashable, value)) if isinstance(value, list | tuple) else value
+
+
+def _require_one_of(what: str, name: str, choices: Collection[str]) -> None:
     if name not in choices:
-        raise InputError(f'unknown {what} {name!r}; allowed: {", ".join(choices)}')
-    return choices[name]
+        raise InputError(f'unknown {what} {name!r}; use one of {", ".join(sorted(choices))}')
 
 
 def initialize(model: Classifier, seed: int) -> dict[str, Any]:
-    """Fresh variables of `model`, as NumPy arrays: what `model.init` gives, without compiling.
+    """Fresh variables of `model` as NumPy arrays, without compiling.
 
-    Drawn from the same distributions with NumPy, from a generator seeded by `seed` and the path of
-    the parameter, so that they are the same on every platform, and a part of them (a new head) does
-    not depend on the rest.
+    Drawn from the distributions of `model.init`, each by a NumPy generator seeded by `seed` and the
+    path of the parameter: the same on every platform, and a part (a new head) does not depend on
+    the rest.
     """
     modules = {}
 

@@ -1,55 +1,18 @@
 """2-D convolution, NHWC, lowered for the platform it runs on.
 
-XLA's own convolution is right on GPU and TPU. On CPU the same numbers come several times faster
-from matrix products, with the taps of the window side by side in the product's input or its output,
-and a depthwise convolution from shifted multiply-adds. Parameters and results are the same.
+XLA's own convolution is right on GPU and TPU. On CPU, matrix products give the same numbers several
+times faster, with the taps of the window side by side in the product's input or output, and shifted
+multiply-adds give a depthwise convolution.
 """
 
 from functools import partial
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
 from metriclt_jax.errors import InputError
-from metriclt_jax.models.initializers import Initializer, kaiming_normal
-
-
-class Conv(nn.Module):
-    """2-D convolution without bias, with torch's explicit padding.
-
-    `[B, H, W, cin]` to `[B, H', W', features]` in `dtype`, where
-    `H' = (H + 2 padding - kernel_size) // stride + 1`. The parameter `kernel`
-    `[kernel_size, kernel_size, cin / groups, features]` is float32. `lowering` is 'xla', 'patches'
-    or 'auto': patches on CPU, XLA's convolution elsewhere. Patches can be differentiated in reverse
-    mode only.
-    """
-
-    features: int
-    kernel_size: int
-    stride: int = 1
-    padding: int = 0
-    groups: int = 1
-    lowering: str = 'auto'
-    dtype: jnp.dtype = jnp.float32
-    kernel_init: Initializer = kaiming_normal('fan_out')
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Convolves `x` with the kernel."""
-        size = self.kernel_size
-        shape = (size, size, x.shape[-1] // self.groups, self.features)
-        kernel = self.param('kernel', self.kernel_init, shape)
-        return convolve(
-            x.astype(self.dtype),
-            kernel.astype(self.dtype),
-            stride=self.stride,
-            padding=self.padding,
-            groups=self.groups,
-            lowering=self.lowering,
-        )
 
 
 def convolve(
@@ -63,12 +26,13 @@ def convolve(
 ) -> jax.Array:
     """Convolves images `[B, H, W, cin]` with a kernel `[kh, kw, cin / groups, cout]`.
 
-    Raises InputError for an unknown `lowering`.
+    `lowering` is 'xla', 'patches' or 'auto': patches on CPU, XLA's convolution elsewhere. Patches
+    can be differentiated in reverse mode only.
     """
     if lowering == 'auto':
         lowering = 'patches' if jax.default_backend() == 'cpu' else 'xla'
     if lowering not in LOWERINGS:
-        raise InputError(f'unknown lowering {lowering!r}; allowed: auto, {", ".join(LOWERINGS)}')
+        raise InputError(f'lowering must be auto, {", ".join(LOWERINGS)}, got {lowering!r}')
     return LOWERINGS[lowering](x, kernel, stride, padding, groups)
 
 
@@ -85,10 +49,10 @@ def _convolve_xla(x, kernel, stride, padding, groups):
 
 def _convolve_patches(x, kernel, stride, padding, groups):
     height, width, inputs, outputs = kernel.shape
-    if groups > 1:  # no single matrix product
-        depthwise = groups == x.shape[-1] == outputs
-        convolve_groups = _convolve_depthwise if depthwise else _convolve_xla
-        return convolve_groups(x, kernel, stride, padding, groups)
+    if groups == x.shape[-1] == outputs and groups > 1:
+        return _depthwise(_pad(x, padding, padding), kernel[:, :, 0], stride)
+    if groups > 1:  # not one matrix product
+        return _convolve_xla(x, kernel, stride, padding, groups)
     if stride == 1 and height * outputs <= inputs:
         return _taps_in_output(x, kernel, padding)
     columns = _side_by_side(x, 2, width, stride, padding)
@@ -138,31 +102,26 @@ def _taps_in_output_backward(padding, saved, gradient):
 _taps_in_output.defvjp(_taps_in_output_forward, _taps_in_output_backward)
 
 
-def _convolve_depthwise(x, kernel, stride, padding, groups):
-    del groups  # as many as channels
-    return _multiply_add(_pad(x, padding, padding), kernel[:, :, 0], stride)
-
-
 def _taps(x, kernel, stride):
-    """Row by row, the part of `x` that each weight of a window `[kh, kw, C]` sees."""
+    """The part of `x` that each weight of a window `[kh, kw, C]` sees, row by row."""
     height, width = kernel.shape[:2]
     rows = window_taps(x, 1, height, stride, 0)
     return [window_taps(row, 2, width, stride, 0) for row in rows]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _multiply_add(x, kernel, stride):
-    """Each tap of a window times its weights `[kh, kw, C]`, added up in float32."""
+def _depthwise(x, kernel, stride):
+    """Convolution of padded images with a window `[kh, kw, C]`, added up in float32."""
     rows, weights = _taps(x, kernel, stride), kernel.astype(jnp.float32)
     products = (tap * weights[i, j] for i, row in enumerate(rows) for j, tap in enumerate(row))
     return sum(products).astype(x.dtype)
 
 
-def _multiply_add_forward(x, kernel, stride):
-    return _multiply_add(x, kernel, stride), (x, kernel)
+def _depthwise_forward(x, kernel, stride):
+    return _depthwise(x, kernel, stride), (x, kernel)
 
 
-def _multiply_add_backward(stride, saved, gradient):
+def _depthwise_backward(stride, saved, gradient):
     x, kernel = saved
     weights = kernel.astype(jnp.float32)
     taps, transpose = jax.vjp(lambda x: _taps(x, kernel, stride), x)
@@ -178,7 +137,7 @@ def _multiply_add_backward(stride, saved, gradient):
     return of_x, jnp.stack([jnp.sum(row, axis=(1, 2, 3)) for row in of_kernel]).astype(kernel.dtype)
 
 
-_multiply_add.defvjp(_multiply_add_forward, _multiply_add_backward)
+_depthwise.defvjp(_depthwise_forward, _depthwise_backward)
 
 LOWERINGS = {'patches': _convolve_patches, 'xla': _convolve_xla}
 

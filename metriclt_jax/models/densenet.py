@@ -5,7 +5,6 @@ Modules are named as in torchvision without its `features.` in front
 mechanical rule.
 """
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -13,11 +12,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from metriclt_jax.errors import InputError
-from metriclt_jax.models.convolution import Conv
-from metriclt_jax.models.initializers import kaiming_normal
-from metriclt_jax.models.normalization import BatchNorm, batch_moments, concatenate_moments
-from metriclt_jax.models.pooling import average_pool, max_pool
+from metriclt_jax.models.layers import (
+    BatchNorm,
+    Conv,
+    average_pool,
+    batch_moments,
+    concatenate_moments,
+    kaiming_normal,
+    max_pool,
+    require_positive,
+)
 
 
 class DenseLayer(nn.Module):
@@ -54,7 +58,7 @@ class DenseBlock(nn.Module):
             y = self.layer(name=f'denselayer{i + 1}')(x, moments, train)
             x = jnp.concatenate([x, y], axis=-1)
             if train:
-                moments = concatenate_moments([moments, batch_moments(y, self.axis_name)])
+                moments = concatenate_moments(moments, batch_moments(y, self.axis_name))
         return x, moments
 
 
@@ -75,17 +79,27 @@ class Transition(nn.Module):
 class DenseNet(nn.Module):
     """Images `[B, H, W, 3]` to features `[B, D]`, float32: stem, dense blocks, global average.
 
-    `block_sizes` is the number of layers of each block, `growth_rate` the feature maps that a layer
-    adds, `width` the channels after the stem (7 x 7 with stride 2, then max-pooling). `remat`
-    computes the inside of a layer again in the backward pass instead of keeping it.
+    The defaults are those of DenseNet-121.
+
+    Attributes:
+        block_sizes: number of layers of each block.
+        growth_rate: feature maps that a layer adds.
+        width: channels after the stem (7 x 7 with stride 2, then max-pooling).
+        remat: computes the inside of a layer again in the backward pass instead of keeping it.
+        axis_name: axis of the devices over which BatchNorm takes its statistics, or None.
+        dtype: of the computation.
     """
 
-    block_sizes: tuple[int, ...]
+    block_sizes: tuple[int, ...] = (6, 12, 24, 16)
     growth_rate: int = 32
     width: int = 64
     remat: bool = False
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
+
+    def __post_init__(self):
+        require_positive(self, 'block_sizes', 'growth_rate', 'width')
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
@@ -107,23 +121,3 @@ class DenseNet(nn.Module):
                 x = Transition(conv, norm, name=f'transition{i}')(x, moments, train)
         x = nn.relu(norm(name=f'norm{len(self.block_sizes) + 1}')(x, train, moments))
         return jnp.mean(x.astype(jnp.float32), axis=(1, 2))
-
-
-def densenet121(
-    *,
-    block_sizes: Sequence[int] = (6, 12, 24, 16),
-    growth_rate: int = 32,
-    width: int = 64,
-    remat: bool = False,
-    axis_name: str | None = None,
-    dtype: jnp.dtype = jnp.float32,
-) -> DenseNet:
-    """A DenseNet-121 whose options are checked; raises InputError for one that is not allowed."""
-    if not block_sizes or min(block_sizes) < 1:
-        raise InputError(
-            f'block_sizes is {tuple(block_sizes)}; it must give each block at least 1 layer'
-        )
-    for option, value in (('growth_rate', growth_rate), ('width', width)):
-        if value < 1:
-            raise InputError(f'{option} is {value}; it must be at least 1')
-    return DenseNet(tuple(block_sizes), growth_rate, width, remat, axis_name, dtype)

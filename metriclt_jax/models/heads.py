@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from metriclt_jax.devices import example_keys
-from metriclt_jax.models.initializers import Initializer, constant, uniform
+from metriclt_jax.models.layers import Initializer, constant, uniform
 
 
 def linear(inputs: int, outputs: int, name: str) -> nn.Module:
@@ -24,14 +24,14 @@ def linear_head(features: jax.Array, num_classes: int, scale: float) -> dict[str
 
 
 class Cosines(nn.Module):
-    """Cosines `[B, C]` between features `[B, D]` and the vectors of the classes, no bias."""
+    """Cosines `[B, C]` between features `[B, D]` and the columns of `kernel` `[D, C]`."""
 
     num_classes: int
     kernel_init: Initializer = uniform(1.0)
 
     @nn.compact
     def __call__(self, features: jax.Array) -> jax.Array:
-        """Cosines of `features` with the columns of `kernel` `[D, C]`."""
+        """Cosines of `features` with the vectors of the classes."""
         shape = (features.shape[-1], self.num_classes)
         kernel = self.param('kernel', self.kernel_init, shape)
         return jnp.matmul(l2_normalize(features), l2_normalize(kernel, axis=0), precision='highest')
@@ -55,26 +55,24 @@ class Scales(nn.Module):
 
 
 def rescaled_head(features: jax.Array, num_classes: int, scale: float) -> dict[str, jax.Array]:
-    """A linear head whose logits are multiplied by a scale for each class, in module `scales`.
+    """A linear head and, in the module `scales`, a factor for the logits of each class.
 
-    With the linear head frozen it is learnable weight scaling (Kang et al. 2020, section 4.2).
+    With the linear head frozen this is learnable weight scaling (Kang et al. 2020, section 4.2).
     """
-    linear_logits = linear_head(features, num_classes, scale)['logits']
-    return {'logits': Scales(name='scales')(linear_logits)}
+    logits = linear_head(features, num_classes, scale)['logits']
+    return {'logits': Scales(name='scales')(logits)}
 
 
-# Each makes the module `head` of the classifier that calls it (and may make others), and returns
-# its named outputs.
+# Each makes the module `head` of the classifier that calls it, and returns its named outputs.
 HEADS = {'linear': linear_head, 'cosine': cosine_head, 'rescaled': rescaled_head}
 
 
 def dropout(
     features: jax.Array, rate: float, key: jax.Array, axis_name: str | None = None
 ) -> jax.Array:
-    """Features `[B, D]`, each 0 with probability `rate` and else divided by `1 - rate`.
+    """Features `[B, D]`, set to 0 with probability `rate`, else divided by `1 - rate`.
 
-    The draw of an example follows from `key` and its index in the batch of all devices, which is
-    `B` times their number where `axis_name` is their axis (Srivastava et al. 2014).
+    The draw of an example follows from `key` and its index in the batch of all devices.
     """
     keys = example_keys(key, len(features), axis_name)
     kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, features.shape[1:]))(keys)
@@ -100,7 +98,8 @@ class Projection(nn.Module):
 
 
 def l2_normalize(x: jax.Array, axis: int = -1) -> jax.Array:
-    """Vectors along `axis` scaled to length 1."""
+    """Vectors along `axis` scaled to length 1; overflow gives NaN."""
     squared_norm = jnp.sum(x * x, axis=axis, keepdims=True)
+    squared_norm = jnp.where(jnp.isinf(squared_norm), jnp.nan, squared_norm)  # not length 0
     # The floor keeps value and gradient finite at zero; it is torch's, squared.
     return x * lax.rsqrt(jnp.maximum(squared_norm, 1e-24))

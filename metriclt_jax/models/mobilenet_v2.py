@@ -4,7 +4,6 @@ Modules are named as in torchvision without its `features.` in front (`0/0`, `1/
 that its weights port by one mechanical rule.
 """
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -13,8 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from metriclt_jax.errors import InputError
-from metriclt_jax.models.convolution import Conv
-from metriclt_jax.models.normalization import BatchNorm
+from metriclt_jax.models.layers import BatchNorm, Conv, require_positive
 
 # Expansion factor, output channels, number of blocks, stride of the first (table 2 of the paper).
 STAGES = (
@@ -97,9 +95,12 @@ class InvertedResidual(nn.Module):
 class MobileNetV2(nn.Module):
     """Images `[B, H, W, 3]` to features `[B, D]`, float32: stem, stages, global average.
 
-    `stages` gives (expansion factor, output channels, blocks, stride of the first) of each stage;
-    `width_multiplier` scales the channels of all layers, to multiples of 8; `remat` computes the
-    inside of a block again in the backward pass instead of keeping it.
+    Attributes:
+        stages: (expansion factor, output channels, blocks, stride of the first) of each stage.
+        width_multiplier: scales the channels of all layers, to multiples of 8.
+        remat: computes the inside of a block again in the backward pass instead of keeping it.
+        axis_name: axis of the devices over which BatchNorm takes its statistics, or None.
+        dtype: of the computation.
     """
 
     stages: tuple[tuple[int, int, int, int], ...] = STAGES
@@ -107,6 +108,16 @@ class MobileNetV2(nn.Module):
     remat: bool = False
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
+
+    def __post_init__(self):
+        require_positive(self, 'stages')
+        if any(len(stage) != 4 for stage in self.stages):
+            raise InputError(
+                f'stages is {self.stages}; each must be (expansion, channels, blocks, stride)'
+            )
+        if not self.width_multiplier > 0:
+            raise InputError(f'width_multiplier is {self.width_multiplier}; use a number above 0')
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
@@ -131,23 +142,3 @@ def multiple_of_8(channels: float) -> int:
     """The nearest multiple of 8, or the next one if that would lose more than a tenth."""
     nearest = max(8, int(channels + 4) // 8 * 8)
     return nearest if nearest >= 0.9 * channels else nearest + 8
-
-
-def mobilenet_v2(
-    *,
-    stages: Sequence[Sequence[int]] = STAGES,
-    width_multiplier: float = 1.0,
-    remat: bool = False,
-    axis_name: str | None = None,
-    dtype: jnp.dtype = jnp.float32,
-) -> MobileNetV2:
-    """A MobileNetV2 whose options are checked; raises InputError for one that is not allowed."""
-    if not width_multiplier > 0:
-        raise InputError(f'width_multiplier is {width_multiplier}; it must be above 0')
-    stages = tuple(tuple(stage) for stage in stages)
-    if not stages or any(len(stage) != 4 or min(stage) < 1 for stage in stages):
-        raise InputError(
-            f'stages is {stages}; each must be (expansion, channels, blocks, stride), all at least '
-            '1'
-        )
-    return MobileNetV2(stages, width_multiplier, remat, axis_name, dtype)

@@ -4,7 +4,7 @@ The modules of the models are named as torchvision's, so one mechanical rule por
 kernel `[kh, kw, cin, cout]` is its weight `[cout, cin, kh, kw]`, that of a linear layer
 `[inputs, outputs]` its weight `[outputs, inputs]`; scale, bias, mean and var of a BatchNorm are its
 weight, bias, running_mean and running_var. A file must have exactly the arrays of the model, in
-their shapes: what is partial or of another network is refused, never filled up.
+their shapes.
 """
 
 import hashlib
@@ -22,6 +22,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from metriclt_jax.errors import InputError
+from metriclt_jax.files import read_json
 from metriclt_jax.models import weight_files
 from metriclt_jax.models.classifier import create_model, initialize
 
@@ -41,7 +42,6 @@ TORCHVISION = {
     'densenet121': Torchvision('features.', 'classifier', 'densenet121-a639ec97.pth'),
     'mobilenet_v2': Torchvision('features.', 'classifier.1', 'mobilenet_v2-b0353104.pth'),
 }
-HEADS = ('auto', 'keep', 'fresh')
 RECORD = 'weights.json'  # beside the Orbax checkpoint: the model, and the file that it came from
 CHECKPOINT = 'orbax'
 
@@ -77,12 +77,12 @@ def load_torchvision(
     """The variables of `create_model(name, num_classes)` with torchvision's weights.
 
     Args:
-        source: a `.pth` (needs torch) or `.safetensors` file, or what is in one: arrays or tensors
-            by torchvision's names. Any floating type; `num_batches_tracked` is ignored.
+        source: a `.pth` (needs torch) or `.safetensors` file, a directory written by `save`, or
+            arrays or tensors by torchvision's names. `num_batches_tracked` is ignored.
         name: of the model.
         num_classes: the source's if None.
         head: 'keep' takes the source's classifier; 'fresh' draws one, whatever the source has;
-            'auto' keeps it if `num_classes` is None, and else draws one.
+            'auto' keeps it if `num_classes` is None.
         key: random key from which a fresh head is drawn.
         options: of the backbone, as `create_model` takes them.
 
@@ -93,44 +93,36 @@ def load_torchvision(
         InputError: the source cannot be read, does not have exactly the model's arrays, or has
             values that are not finite; or an argument is not allowed.
     """
-    if isinstance(source, Mapping):
-        return _port(source, 'the given mapping', name, num_classes, head, key, options)
-    return load(source, name, num_classes, head=head, key=key, options=options).variables
+    if not isinstance(source, Mapping):
+        loaded = load(source, name, num_classes, head=head, key=key, options=options)
+        return loaded.variables
+    label = 'the given mapping'
+    return _port(source, label, name, num_classes, head=head, key=key, options=options)
 
 
 def load(
-    path: str | os.PathLike,
-    name: str,
-    num_classes: int | None = None,
-    *,
-    head: str = 'auto',
-    key: jax.Array | None = None,
-    options: Mapping[str, Any] | None = None,
+    path: str | os.PathLike, name: str, num_classes: int | None = None, **keywords: Any
 ) -> Pretrained:
-    """What `load_torchvision` gives, from a file or from a directory that `save` wrote.
-
-    Raises:
-        InputError: see `load_torchvision`; or the directory is another one or for another model.
-    """
+    """What `load_torchvision` gives with the same arguments, and the file that it came from."""
     path = Path(path).expanduser()
     if not path.exists():
         raise InputError(
-            f'there are no weights {path}; allowed: a .pth or .safetensors file, or the folder '
-            'that import_weights.py wrote'
+            f'weights {path} do not exist; use a .pth or .safetensors file, or a folder that '
+            'import_weights.py wrote'
         )
     if path.is_dir():
         arrays, file, sha256 = _read_directory(path, name)
     else:
-        (arrays, sha256), file = weight_files.read(path, _official_sha256(path.name)), path.name
-    variables = _port(arrays, str(path), name, num_classes, head, key, options)
-    return Pretrained(variables, file, sha256)
+        file = path.name
+        official = file in {theirs.file for theirs in TORCHVISION.values()}
+        arrays, sha256 = weight_files.read(path, path.stem.split('-')[-1] if official else '')
+    return Pretrained(_port(arrays, str(path), name, num_classes, **keywords), file, sha256)
 
 
 def save(directory: str | os.PathLike, name: str, pretrained: Pretrained) -> None:
     """Writes a directory that appears in one step: an Orbax checkpoint, and what it came from.
 
-    Raises:
-        InputError: `directory` holds something already, or cannot be written.
+    Raises InputError if `directory` holds something already or cannot be written.
     """
     import orbax.checkpoint as ocp
 
@@ -151,20 +143,17 @@ def save(directory: str | os.PathLike, name: str, pretrained: Pretrained) -> Non
 
 
 def read_record(directory: Path) -> dict[str, str]:
-    """`model`, `file`, `sha256` and `checkpoint_sha256` of a directory that `save` wrote.
-
-    Raises:
-        InputError: it is another directory.
-    """
-    try:
-        record = json.loads((directory / RECORD).read_text())
-        fields = ('model', 'file', 'sha256', 'checkpoint_sha256')
-        return {field: str(record[field]) for field in fields}
-    except (OSError, ValueError, KeyError, TypeError):
+    """`model`, `file`, `sha256` and `checkpoint_sha256` of a directory that `save` wrote."""
+    path = directory / RECORD
+    if not path.is_file():
         raise InputError(
-            f'directory {directory} holds no imported weights; allowed: what '
-            'metriclt-import-weights wrote, or a .pth or .safetensors file'
-        ) from None
+            f'{directory} exists and does not hold weights that import_weights.py wrote'
+        )
+    record = read_json(path)
+    fields = {'model', 'file', 'sha256', 'checkpoint_sha256'}
+    if not isinstance(record, dict) or not fields <= set(record):
+        raise InputError(f'{path} was not written by import_weights.py')
+    return record
 
 
 def to_torchvision(variables: Mapping[str, Any], name: str) -> dict[str, np.ndarray]:
@@ -180,14 +169,10 @@ def _read_directory(directory: Path, name: str) -> tuple[dict[str, np.ndarray], 
 
     record = read_record(directory)
     if record['model'] != name:
-        raise InputError(
-            f'directory {directory} holds weights of {record["model"]} and not of {name}'
-        )
-    # Orbax itself notices some damage only, and leaves tasks behind when it fails.
+        raise InputError(f'{directory} holds weights of {record["model"]}, not of {name}')
+    # Orbax notices only some damage, and leaves tasks behind when it fails.
     if _tree_sha256(directory / CHECKPOINT) != record['checkpoint_sha256']:
-        raise InputError(
-            f'the weights in directory {directory} are damaged; delete it and import them again'
-        )
+        raise InputError(f'weights {directory} are damaged; delete them and import them again')
     with ocp.StandardCheckpointer() as checkpointer:
         variables = checkpointer.restore((directory / CHECKPOINT).absolute())
     return to_torchvision(variables, name), record['file'], record['sha256']
@@ -202,60 +187,49 @@ def _tree_sha256(directory: Path) -> str:
     return digest.hexdigest()
 
 
-def _official_sha256(file: str) -> str:
-    """How the SHA-256 of a file must begin; '' if it has no name of torchvision's."""
-    official = file in {theirs.file for theirs in TORCHVISION.values()}
-    return Path(file).stem.rpartition('-')[2] if official else ''
-
-
 def _port(
     arrays: Mapping[str, Any],
     label: str,
     name: str,
     num_classes: int | None,
-    head: str,
-    key: jax.Array | None,
-    options: Mapping[str, Any] | None,
+    *,
+    head: str = 'auto',
+    key: jax.Array | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """See `load_torchvision`; `label` is what messages call the arrays."""
     if name not in TORCHVISION:
-        raise InputError(f'unknown model {name!r}; allowed: {", ".join(TORCHVISION)}')
-    if head not in HEADS:
-        raise InputError(f'head is {head!r}; allowed: {", ".join(HEADS)}')
-    if head == 'auto':
-        head = 'keep' if num_classes is None else 'fresh'
-    if head == 'fresh' and key is None:
-        raise InputError(
-            "key is missing, a JAX random key to draw the fresh head from; head='keep' keeps that "
-            'of the file'
-        )
+        raise InputError(f'unknown model {name!r}; use one of {", ".join(TORCHVISION)}')
+    if head not in ('auto', 'keep', 'fresh'):
+        raise InputError(f'head must be auto, keep or fresh, got {head!r}')
+    keep = head == 'keep' or (head == 'auto' and num_classes is None)
+    if not keep and key is None:
+        raise InputError("a fresh head needs a JAX random key; pass key, or head='keep'")
     arrays = _current_names(arrays)
-    weight = f'{TORCHVISION[name].head}.weight'
+    head_weight = f'{TORCHVISION[name].head}.weight'
     if num_classes is None:
-        shape = np.shape(arrays.get(weight, 0))
-        if head == 'fresh' and len(shape) != 2:
-            raise InputError(f'{label} has no {weight} to tell num_classes; give num_classes')
+        shape = np.shape(arrays.get(head_weight, 0))
+        if not keep and len(shape) != 2:
+            raise InputError(f'{label} has no {head_weight} to tell num_classes; pass num_classes')
         num_classes = shape[0] if len(shape) == 2 else 1000  # its fault is listed below
 
     # All but a fresh head is replaced below; that it is drawn costs less than a second.
     seed = 0 if key is None else int(jax.random.bits(key))
     variables = flatten_dict(initialize(create_model(name, num_classes, **options or {}), seed))
-    taken = {
-        path: _their_name(path, name) for path in variables if path[1] != 'head' or head == 'keep'
+    taken = {_their_name(path, name): path for path in variables if keep or path[1] != 'head'}
+    if not keep:
+        for parameter in (head_weight, f'{TORCHVISION[name].head}.bias'):
+            arrays.pop(parameter, None)
+    expected = {
+        their: tuple(np.array(variables[path].shape)[list(_THEIRS[variables[path].ndim])].tolist())
+        for their, path in taken.items()
     }
-    replaced = set() if head == 'keep' else {weight, f'{TORCHVISION[name].head}.bias'}
-    _require_same(
-        {their: tuple(np.shape(array)) for their, array in arrays.items() if their not in replaced},
-        {
-            their: tuple(variables[path].shape[axis] for axis in _THEIRS[variables[path].ndim])
-            for path, their in taken.items()
-        },
-        label,
-        name,
-    )
-    for path, their in taken.items():
-        array = _float32(arrays[their], their, label)
+    _require_same({their: np.shape(array) for their, array in arrays.items()}, expected, label)
+    for their, path in taken.items():
+        array = _float32(arrays[their], f'{their} of {label}')
         variables[path] = np.ascontiguousarray(array.transpose(_OURS[array.ndim]))
+        if path[-1] == 'var' and array.min() < 0:
+            raise InputError(f'{their} of {label} has variances below 0')
     return unflatten_dict(variables)
 
 
@@ -264,7 +238,7 @@ def _current_names(arrays: Mapping[str, Any]) -> dict[str, Any]:
     renamed = {}
     for name, array in arrays.items():
         name = str(name)
-        # Files of old have `denselayer1.norm.1.weight`.
+        # Old files have `denselayer1.norm.1.weight`.
         today = re.sub(r'(\.denselayer\d+\.(?:norm|conv))\.([12])\.', r'\1\2.', name)
         if not name.endswith('.num_batches_tracked'):
             renamed[name if today in arrays else today] = array
@@ -279,10 +253,7 @@ def _their_name(path: tuple[str, ...], name: str) -> str:
 
 
 def _require_same(
-    found: Mapping[str, tuple[int, ...]],
-    expected: Mapping[str, tuple[int, ...]],
-    label: str,
-    name: str,
+    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], label: str
 ) -> None:
     """Raises one InputError that lists what is missing, unexpected and mis-shaped."""
     faults = {
@@ -294,29 +265,27 @@ def _require_same(
             if found.get(key, shape) != shape
         ],
     }
-    texts = [f'{len(items)} {what} ({_some(items)})' for what, items in faults.items() if items]
+    texts = [
+        f'{len(items)} {what} ({", ".join(items[:3])}{", ..." if len(items) > 3 else ""})'
+        for what, items in faults.items()
+        if items
+    ]
     if texts:
-        raise InputError(f'{label} does not fit this {name}: {", ".join(texts)}')
+        raise InputError(f'{label} does not fit the model: {", ".join(texts)}')
 
 
-def _some(items: list[str], count: int = 3) -> str:
-    return ', '.join(items[:count]) + (', ...' if len(items) > count else '')
-
-
-def _float32(array: Any, name: str, label: str) -> np.ndarray:
+def _float32(array: Any, label: str) -> np.ndarray:
     try:
         if hasattr(array, 'detach'):  # torch's; NumPy has no bfloat16
             array = array.detach().cpu()
             array = array.float() if array.is_floating_point() else array
         array = np.asarray(array)
-    except (NotImplementedError, RuntimeError, TypeError, ValueError):  # sparse, quantised, ...
-        raise InputError(f'{name} of {label} is no plain array; allowed: dense tensors') from None
+    except (NotImplementedError, RuntimeError, TypeError, ValueError):
+        raise InputError(f'{label} is sparse or quantised; use dense tensors') from None
     if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise InputError(f'{name} of {label} is {array.dtype}; allowed: floating-point numbers')
-    with np.errstate(over='ignore'):  # of float64; it is seen next
+        raise InputError(f'{label} is {array.dtype}; it must be floating-point')
+    with np.errstate(over='ignore'):  # of float64; checked next
         array = array.astype(np.float32)
     if not np.isfinite(array).all():
-        raise InputError(f'{name} of {label} has values that are not finite in float32')
-    if name.endswith('.running_var') and array.min() < 0:
-        raise InputError(f'{name} of {label} has variances below 0')
+        raise InputError(f'{label} has values that are not finite in float32')
     return array

@@ -4,7 +4,6 @@ Modules are named as in torchvision (`layer1/0/conv1`, `layer2/0/downsample/1`, 
 weights port by one mechanical rule. As there, a bottleneck has its stride on the 3 x 3.
 """
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -13,9 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from metriclt_jax.errors import InputError
-from metriclt_jax.models.convolution import Conv
-from metriclt_jax.models.normalization import BatchNorm
-from metriclt_jax.models.pooling import max_pool
+from metriclt_jax.models.layers import BatchNorm, Conv, max_pool, require_positive
 
 Images = jax.Array | tuple[jax.Array, ...]
 
@@ -24,7 +21,7 @@ STEMS = {'imagenet': (7, 2, 3), 'small': (3, 1, 1)}
 
 
 class Downsample(nn.Module):
-    """Projection of the shortcut where a block changes the shape: 1 x 1 convolution and norm."""
+    """1 x 1 convolution and norm of a shortcut: `[B, H, W, C]` to `[B, H/stride, W/stride, F]`."""
 
     features: int
     stride: int
@@ -33,13 +30,13 @@ class Downsample(nn.Module):
 
     @nn.compact
     def __call__(self, x, train):
-        """`[B, H, W, C]` to `[B, H / stride, W / stride, features]`."""
+        """The shortcut of `x` in the shape of its block's output."""
         x = self.conv(self.features, 1, self.stride, name='0')(x)
         return self.norm(name='1')(x, train)
 
 
 class BasicBlock(nn.Module):
-    """Two 3 x 3 convolutions and a shortcut."""
+    """Two 3 x 3 convolutions and a shortcut: `[B, H, W, C]` to `[B, H/stride, W/stride, P]`."""
 
     planes: int
     stride: int
@@ -48,15 +45,16 @@ class BasicBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x, train):
-        """`[B, H, W, C]` to `[B, H / stride, W / stride, planes]`."""
+        """Applies the block."""
         y = self.conv(self.planes, 3, self.stride, 1, name='conv1')(x)
         y = nn.relu(self.norm(name='bn1')(y, train))
         y = self.conv(self.planes, 3, 1, 1, name='conv2')(y)
         y = self.norm(name='bn2')(y, train)
         if self.stride != 1 or x.shape[-1] != self.planes:
-            x = Downsample(self.planes, self.stride, self.conv, self.norm, name='downsample')(
-                x, train
+            downsample = Downsample(
+                self.planes, self.stride, self.conv, self.norm, name='downsample'
             )
+            x = downsample(x, train)
         return nn.relu(x + y)
 
 
@@ -70,7 +68,7 @@ class Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x, train):
-        """`[B, H, W, C]` to `[B, H / stride, W / stride, 4 planes]`."""
+        """Applies the block."""
         features = 4 * self.planes
         y = self.conv(self.planes, 1, name='conv1')(x)
         y = nn.relu(self.norm(name='bn1')(y, train))
@@ -84,10 +82,10 @@ class Bottleneck(nn.Module):
 
 
 class Stage(nn.Module):
-    """A row of blocks at one resolution; the first of them strides.
+    """Blocks at one resolution, of which the first strides.
 
-    With several `branches` each has a last block of its own (`2`, `2_1`, ...) behind the others,
-    which they share.
+    Takes a tuple of maps and returns one for each branch; a single map goes into every branch. The
+    branches share all blocks but the last, of which each has its own (`2`, `2_1`, ...).
     """
 
     block: Any
@@ -100,23 +98,21 @@ class Stage(nn.Module):
 
     @nn.compact
     def __call__(self, inputs, train):
-        """A tuple of maps, `[B, H, W, C]` to `[B, H / stride, W / stride, features]`.
+        """Applies the blocks to each of `inputs`."""
 
-        One map comes out for each branch; one that goes in alone goes into every branch.
-        """
-
-        def block(i, name):
+        def block(i, branch=0):
             stride = self.stride if i == 0 else 1
+            name = branch_name(i, branch)
             return self.block(self.planes, stride, self.conv, self.norm, name=name)
 
         for i in range(self.size - 1):
-            shared = block(i, str(i))
+            shared = block(i)
             inputs = tuple(shared(x, train) for x in inputs)
         last = self.size - 1
         if self.branches == 1:
-            only = block(last, str(last))
+            only = block(last)
             return tuple(only(x, train) for x in inputs)
-        own = [block(last, branch_name(last, branch)) for branch in range(self.branches)]
+        own = [block(last, branch) for branch in range(self.branches)]
         if len(inputs) == 1:
             inputs *= self.branches
         return tuple(block(x, train) for block, x in zip(own, inputs, strict=True))
@@ -141,14 +137,17 @@ def split_branches(tree: dict[str, Any], branches: int) -> dict[str, Any]:
 class ResNet(nn.Module):
     """Images `[B, H, W, 3]` to features `[B, D]`, float32: stem, stages, global average.
 
-    `block` is BasicBlock or Bottleneck, `stage_sizes` the number of blocks of each stage, `width`
-    the planes of the first one; each further stage halves the resolution and doubles the planes.
-    `stem` is 'imagenet' (7 x 7 with stride 2, then max-pooling: resolution / 4) or 'small' (3 x 3,
-    full resolution), for images of some 16 to 64 pixels. `remat` computes the inside of a block
-    again in the backward pass instead of keeping it.
-
-    With several `branches` each has its own last block behind a shared trunk, and the features of
-    all are concatenated, `[B, branches D]` (Zhou et al. 2020, figure 3).
+    Attributes:
+        block: BasicBlock or Bottleneck.
+        stage_sizes: number of blocks of each stage.
+        width: planes of the first stage; each further stage halves the resolution and doubles them.
+        stem: 'imagenet' (7 x 7 with stride 2, then max-pooling: resolution / 4) or 'small' (3 x 3,
+            full resolution), for images of 16 to 64 pixels.
+        remat: computes the inside of a block again in the backward pass instead of keeping it.
+        branches: with several, each has its own last block behind a shared trunk, and the features
+            of all are concatenated, `[B, branches D]` (Zhou et al. 2020, figure 3).
+        axis_name: axis of the devices over which BatchNorm takes its statistics, or None.
+        dtype: of the computation.
     """
 
     block: Any
@@ -159,6 +158,12 @@ class ResNet(nn.Module):
     branches: int = 1
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
+
+    def __post_init__(self):
+        require_positive(self, 'stage_sizes', 'width', 'branches')
+        if self.stem not in STEMS:
+            raise InputError(f'stem is {self.stem!r}; use {" or ".join(STEMS)}')
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, images: Images, train: bool = False) -> jax.Array:
@@ -175,10 +180,7 @@ class ResNet(nn.Module):
         bn1 = norm(name='bn1')
         batches = images if isinstance(images, tuple) else (images,)
         if len(batches) not in (1, self.branches):
-            raise InputError(
-                f'{len(batches)} batches were given; allowed: one, or one for each of the '
-                f'{self.branches} branches'
-            )
+            raise ValueError(f'{self.branches} branches take 1 or {self.branches} batches')
         maps = tuple(nn.relu(bn1(conv1(batch), train)) for batch in batches)
         if self.stem == 'imagenet':
             maps = tuple(max_pool(x, window=3, stride=2, padding=1) for x in maps)
@@ -193,30 +195,5 @@ class ResNet(nn.Module):
         return jnp.concatenate(features, axis=-1)
 
 
-def resnet(
-    block: Any,
-    *,
-    stage_sizes: Sequence[int],
-    width: int = 64,
-    stem: str = 'imagenet',
-    remat: bool = False,
-    branches: int = 1,
-    axis_name: str | None = None,
-    dtype: jnp.dtype = jnp.float32,
-) -> ResNet:
-    """A ResNet whose options are checked; raises InputError for one that is not allowed."""
-    if stem not in STEMS:
-        raise InputError(f'unknown stem {stem!r}; allowed: {", ".join(STEMS)}')
-    if width < 1:
-        raise InputError(f'width is {width}; it must be at least 1')
-    if branches < 1:
-        raise InputError(f'branches is {branches}; it must be at least 1')
-    if not stage_sizes or min(stage_sizes) < 1:
-        raise InputError(
-            f'stage_sizes is {tuple(stage_sizes)}; it must give each stage at least 1 block'
-        )
-    return ResNet(block, tuple(stage_sizes), width, stem, remat, branches, axis_name, dtype)
-
-
-resnet18 = partial(resnet, BasicBlock, stage_sizes=(2, 2, 2, 2))
-resnet50 = partial(resnet, Bottleneck, stage_sizes=(3, 4, 6, 3))
+resnet18 = partial(ResNet, BasicBlock, stage_sizes=(2, 2, 2, 2))
+resnet50 = partial(ResNet, Bottleneck, stage_sizes=(3, 4, 6, 3))

@@ -2,18 +2,18 @@
 
 import hashlib
 import io
-import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from metriclt_jax.errors import InputError
 
-_SAFETENSORS_DTYPES = {
+# The package's own reader for NumPy lacks bfloat16.
+_DTYPES = {
     'F64': np.float64,
     'F32': np.float32,
     'F16': np.float16,
@@ -22,24 +22,12 @@ _SAFETENSORS_DTYPES = {
 }
 
 
-class WeightFile(NamedTuple):
-    """What a file held: its arrays (or torch's tensors) by name, and the SHA-256 of its bytes."""
+def read(path: Path, sha256: str = '') -> tuple[Mapping[str, Any], str]:
+    """The arrays (or torch's tensors) of a file by name, and the SHA-256 of its bytes.
 
-    arrays: Mapping[str, Any]
-    sha256: str
-
-
-def read(path: str | os.PathLike, sha256: str = '') -> WeightFile:
-    """Reads a `.safetensors` or `.pth` file; the latter needs torch.
-
-    Args:
-        path: the file.
-        sha256: how the SHA-256 of the file must begin.
-
-    Raises:
-        InputError: there is no such file, it is damaged or of another kind, or torch is missing.
+    Raises InputError if the file cannot be read, is damaged or of another kind, if torch is missing
+    for a `.pth`, or if the SHA-256 does not begin with `sha256`.
     """
-    path = Path(path).expanduser()
     check_suffix(path)
     try:
         data = path.read_bytes()
@@ -51,52 +39,44 @@ def read(path: str | os.PathLike, sha256: str = '') -> WeightFile:
     if not found.startswith(sha256):
         raise InputError(
             f'weights {path} have SHA-256 {found[: len(sha256)]}... instead of {sha256}...: the '
-            'file is damaged, or has the name of another one; get it again'
+            'file is damaged or another one; get it again'
         )
-    return WeightFile(READERS[path.suffix](data, path), found)
+    return READERS[path.suffix](data, path), found
 
 
 def check_suffix(path: Path) -> None:
-    """Raises InputError where files with the suffix of `path` cannot be read here."""
+    """Raises InputError if files with the suffix of `path` cannot be read here."""
     if path.suffix not in READERS:
-        raise InputError(
-            f'weights {path} have the suffix {path.suffix!r}; allowed: {", ".join(READERS)}'
-        )
+        raise InputError(f'weights {path} must end in {" or ".join(READERS)}')
     if path.suffix == '.pth':
-        _torch(path)
-
-
-def _torch(path: Path) -> Any:
-    try:
-        import torch
-    except ImportError:
-        raise InputError(
-            f"reading {path.name} needs torch; install it (pip install 'metriclt-jax[torch]') or, "
-            'where torch is, turn the file into .safetensors'
-        ) from None
-    return torch
+        try:
+            import torch  # noqa: F401 (slow, and optional)
+        except ImportError:
+            raise InputError(
+                f"reading {path.name} needs torch; install it (pip install 'metriclt-jax[torch]') "
+                'or convert the file to .safetensors elsewhere'
+            ) from None
 
 
 def _read_safetensors(data: bytes, path: Path) -> dict[str, np.ndarray]:
     import safetensors
 
     try:
-        tensors = safetensors.deserialize(data)
+        tensors = dict(safetensors.deserialize(data))
     except safetensors.SafetensorError as error:
-        raise InputError(f'weights {path} are no intact safetensors file: {error}') from None
-    arrays = {}
-    for key, tensor in tensors:
-        # The reader for NumPy knows no bfloat16.
-        if tensor['dtype'] not in _SAFETENSORS_DTYPES:
-            allowed = ', '.join(_SAFETENSORS_DTYPES)
-            raise InputError(f'{key} of {path} is {tensor["dtype"]}; allowed: {allowed}')
-        flat = np.frombuffer(tensor['data'], _SAFETENSORS_DTYPES[tensor['dtype']])
-        arrays[key] = flat.reshape(tensor['shape'])
-    return arrays
+        raise InputError(f'weights {path} are not an intact safetensors file: {error}') from None
+    for key, tensor in tensors.items():
+        if tensor['dtype'] not in _DTYPES:
+            raise InputError(f'{key} of {path} is {tensor["dtype"]}; it must be floating-point')
+    return {
+        key: np.frombuffer(tensor['data'], _DTYPES[tensor['dtype']]).reshape(tensor['shape'])
+        for key, tensor in tensors.items()
+    }
 
 
 def _read_pth(data: bytes, path: Path) -> Mapping[str, Any]:
-    torch = _torch(path)
+    import torch
+
     try:
         if zipfile.is_zipfile(io.BytesIO(data)):  # torch does not look at its checksums
             damaged = zipfile.ZipFile(io.BytesIO(data)).testzip()
@@ -105,13 +85,11 @@ def _read_pth(data: bytes, path: Path) -> Mapping[str, Any]:
         content = torch.load(io.BytesIO(data), map_location='cpu', weights_only=True)
     except Exception:  # whatever an unpickler can stumble over
         raise InputError(
-            f'weights {path} cannot be read: the file is damaged, or holds Python objects beside '
-            'tensors, which are not loaded because they could run code'
+            f'weights {path} cannot be read: the file is damaged, or holds Python objects other '
+            'than tensors, which are not loaded because they could run code'
         ) from None
     if not isinstance(content, Mapping):
-        raise InputError(
-            f'weights {path} are a {type(content).__name__}; allowed: a mapping of tensors by name'
-        )
+        raise InputError(f'weights {path} must be a mapping of tensors by name')
     return content
 
 

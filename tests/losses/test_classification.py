@@ -29,7 +29,7 @@ cosines_of_6 = hnp.arrays(np.int8, (6, 3), elements=st.integers(-8, 8)).map(
 )
 labels_of_6 = hnp.arrays(np.int32, 6, elements=st.integers(0, 2))
 counts_of_3 = hnp.arrays(np.int32, 3, elements=st.integers(1, 10**6))
-few = settings(deadline=None, max_examples=25)
+few = settings(deadline=None, max_examples=20)
 
 LOSSES = {
     'cross_entropy': cross_entropy,
@@ -77,40 +77,44 @@ def logits(rng):
     return rng.normal(scale=5, size=(16, 7)).astype(np.float32)
 
 
-def test_integer_labels_agree_with_optax(rng, logits):
-    labels = rng.integers(0, 7, 16)
-    np.testing.assert_allclose(
-        cross_entropy(logits, labels),
-        optax.softmax_cross_entropy_with_integer_labels(logits, labels),
-        rtol=1e-6,
-        atol=2e-6,
-    )
-
-
-def test_probabilities_agree_with_optax(rng, logits):
-    probabilities = rng.dirichlet(np.ones(7), 16).astype(np.float32)
-    np.testing.assert_allclose(
-        cross_entropy(logits, probabilities),
-        optax.softmax_cross_entropy(logits, probabilities),
-        rtol=1e-6,
-        atol=2e-6,
-    )
+def test_agrees_with_optax(rng, logits):
+    labels, probabilities = rng.integers(0, 7, 16), rng.dirichlet(np.ones(7), 16)
+    for given_labels, expected in (
+        (labels, optax.softmax_cross_entropy_with_integer_labels(logits, labels)),
+        (probabilities, optax.softmax_cross_entropy(logits, np.float32(probabilities))),
+    ):
+        np.testing.assert_allclose(
+            cross_entropy(logits, given_labels), expected, rtol=1e-6, atol=2e-6
+        )
 
 
 @each_loss(LOSSES)
-def test_integer_labels_are_one_hot_probabilities(rng, loss):
-    scores, labels = np.tanh(rng.normal(size=(16, 3))), rng.integers(0, 3, 16)
-    for one_hot in (np.eye(3)[labels], np.eye(3, dtype=int)[labels], np.eye(3, dtype=bool)[labels]):
-        np.testing.assert_allclose(loss(scores, labels), loss(scores, one_hot), rtol=1e-6)
-
-
-@each_loss(LOSSES)
-def test_mixed_labels_mix_the_losses(rng, loss):
+def test_probabilities_mix_the_losses_of_integers(rng, loss):
+    loss = jax.jit(loss)
     scores, (first, second) = np.tanh(rng.normal(size=(16, 3))), rng.integers(0, 3, (2, 16))
+    np.testing.assert_allclose(
+        loss(scores, np.eye(3)[first]), loss(scores, first), rtol=1e-5, atol=1e-5
+    )
     mixed = 0.3 * np.eye(3)[first] + 0.7 * np.eye(3)[second]
     np.testing.assert_allclose(
         loss(scores, mixed), 0.3 * loss(scores, first) + 0.7 * loss(scores, second), rtol=1e-5
     )
+
+
+@each_loss(LOSSES)
+def test_the_loss_of_a_label_that_is_not_a_class_is_nan(loss):
+    losses = jax.jit(loss)(np.zeros([3, 3]), np.array([-1, 3, 2]))
+    np.testing.assert_array_equal(np.isnan(losses), [True, True, False])
+
+
+@pytest.mark.parametrize('loss', [cross_entropy, focal])
+def test_a_masked_class_does_not_matter_where_its_probability_is_zero(loss):
+    logits = jnp.array([[0.5, -jnp.inf, 1.0]])
+    total = jax.value_and_grad(lambda logits, labels: loss(logits, labels).sum())
+    actual, expected = total(logits, jnp.eye(3)[:1]), total(logits, jnp.array([0]))
+    np.testing.assert_allclose(actual[0], expected[0], rtol=1e-6)
+    if loss is cross_entropy:
+        np.testing.assert_allclose(actual[1], expected[1], rtol=1e-6)
 
 
 def test_gradient_is_softmax_minus_target(rng, logits):
@@ -131,35 +135,32 @@ def test_extreme_logits_give_finite_losses_and_gradients(labels, target):
 
 
 @each_loss(LOSSES)
-@pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float16])
-def test_low_precision_scores_are_cast_first(rng, loss, dtype):
-    scores = jnp.asarray(np.tanh(rng.normal(size=(8, 3))), dtype)
-    for labels in (rng.integers(0, 3, 8), jnp.asarray(rng.dirichlet(np.ones(3), 8), dtype)):
+def test_low_precision_scores_are_cast_first(rng, loss):
+    loss = jax.jit(loss)
+    scores = jnp.asarray(np.tanh(rng.normal(size=(8, 3))), jnp.bfloat16)
+    for labels in (rng.integers(0, 3, 8), jnp.asarray(rng.dirichlet(np.ones(3), 8), jnp.bfloat16)):
         losses = loss(scores, labels)
         assert losses.dtype == jnp.float32
         np.testing.assert_array_equal(losses, loss(scores.astype(jnp.float32), labels))
 
 
 @each_loss(LOSSES)
-@pytest.mark.parametrize(
-    ('scores', 'labels', 'message'),
-    [
-        (np.zeros(3), np.zeros(3, int), '(logits|cosines) must be'),
-        (np.zeros([2, 3]), np.zeros(3, int), 'labels must be'),
-        (np.zeros([2, 3]), np.zeros([2, 1], int), 'labels must be'),
-        (np.zeros([2, 3]), np.zeros(2, np.float32), 'labels must be .* got float32'),
-    ],
-)
-def test_labels_of_no_known_form_are_refused(loss, scores, labels, message):
-    with pytest.raises(ValueError, match=message):
-        loss(scores, labels)
+def test_scores_and_labels_of_no_known_form_are_refused(loss):
+    for scores, labels in (
+        (np.zeros(3), np.zeros(3, int)),
+        (np.zeros([2, 3]), np.zeros(3, int)),
+        (np.zeros([2, 3]), np.zeros([2, 1], int)),
+        (np.zeros([2, 3]), np.zeros(2, np.float32)),
+    ):
+        with pytest.raises(ValueError, match='must be'):
+            loss(scores, labels)
 
 
 @pytest.mark.parametrize('counts', [[50.0], [[5000, 500, 50]], 50, [1, 2, 3, 4]])
 @pytest.mark.parametrize('loss', [logit_adjusted, ldam])
 def test_counts_of_wrong_shape_are_refused(loss, counts):
     # [50.0] would broadcast to a plausible, wrong number.
-    with pytest.raises(ValueError, match=r'class_counts must be \[C\] = \[3\]'):
+    with pytest.raises(ValueError, match='class_counts'):
         loss(np.zeros([2, 3]), np.zeros(2, int), counts)
 
 
@@ -185,20 +186,7 @@ def test_a_class_without_images_counts_as_the_smallest_that_has_some(rng, loss):
 # Focal loss
 
 
-def test_focal_of_zero_logits():
-    np.testing.assert_allclose(focal(np.zeros([1, 3]), [1]), 0.488272, atol=1e-6)
-
-
-@few
-@given(logits=logits_of_6, labels=labels_of_6)
-def test_focal_with_gamma_0_is_cross_entropy(logits, labels):
-    for form in (labels, np.eye(3, dtype=np.float32)[labels]):
-        np.testing.assert_allclose(
-            jit_focal(logits, form, gamma=0), cross_entropy(logits, form), rtol=1e-6, atol=1e-7
-        )
-
-
-@pytest.mark.parametrize('gamma', [0.5, 1, 2, 5.0])
+@pytest.mark.parametrize('gamma', [0, 0.5, 2, 5.0])
 @few
 @given(logits=logits_of_6, labels=labels_of_6)
 def test_focal_agrees_with_loops(gamma, logits, labels):
@@ -211,13 +199,6 @@ def test_focal_agrees_with_loops(gamma, logits, labels):
     )
 
 
-def test_focal_of_a_hopeless_example_is_its_cross_entropy():
-    logits = jnp.array([[-100.0, 0.0, 0.0]])
-    loss, gradient = jax.value_and_grad(lambda x: focal(x, [0])[0])(logits)
-    np.testing.assert_allclose(loss, 100 + np.log(2), rtol=1e-6)
-    np.testing.assert_allclose(gradient[0], [-1, 0.5, 0.5], atol=1e-6)
-
-
 @pytest.mark.parametrize('gamma', [0.3, 1, 2])
 def test_focal_is_precise_where_the_softmax_rounds_to_one(gamma):
     # q = 1 - exp(-20) is 1 in float32; its loss is exp(-20)^(1 + gamma), its gradient as small.
@@ -226,16 +207,9 @@ def test_focal_is_precise_where_the_softmax_rounds_to_one(gamma):
     np.testing.assert_allclose(gradient, 0, atol=1e-7)
 
 
-def test_focal_counts_easy_examples_less():
-    logits = np.array([[3.0, 0, 0], [-3.0, 0, 0]])
-    easy, hard = focal(logits, [0, 0]) / cross_entropy(logits, [0, 0])
-    assert easy < 0.01
-    assert hard > 0.9
-
-
 @pytest.mark.parametrize('gamma', [-0.1, float('nan')])
 def test_negative_gamma_is_refused(gamma):
-    with pytest.raises(ValueError, match='gamma must be at least 0'):
+    with pytest.raises(ValueError, match='gamma'):
         focal(np.zeros([2, 3]), [0, 1], gamma)
 
 
@@ -266,14 +240,6 @@ def test_logit_adjusted_with_tau_0_is_cross_entropy(rng):
     np.testing.assert_array_equal(
         logit_adjusted(logits, labels, COUNTS, tau=0), cross_entropy(logits, labels)
     )
-    np.testing.assert_array_equal(adjust_logits(logits, COUNTS, tau=0), np.float32(logits))
-
-
-def test_balanced_counts_adjust_nothing(rng):
-    logits, labels = rng.normal(size=(8, 3)), rng.integers(0, 3, 8)
-    np.testing.assert_allclose(
-        logit_adjusted(logits, labels, [7, 7, 7], tau=2.0), cross_entropy(logits, labels), rtol=1e-5
-    )
 
 
 @pytest.mark.parametrize('tau', [0.5, 1.0, 1.5])
@@ -286,31 +252,12 @@ def test_adjust_logits_divides_the_exponentials_by_powers_of_the_priors(rng, tau
     )
 
 
-def test_adjustment_of_the_frequencies_themselves_is_uniform():
-    # A model that has learnt the frequencies only; the loss in training adds what is taken away.
-    logits = np.log(COUNTS)[None]
-    adjusted = adjust_logits(logits, COUNTS)[0]
-    np.testing.assert_allclose(adjusted, adjusted[0], rtol=1e-6)
-    np.testing.assert_allclose(
-        logit_adjusted(adjusted[None], [1], COUNTS), cross_entropy(logits, [1]), rtol=1e-6
-    )
-
-
 def test_adjust_logits_of_wrong_shape_are_refused():
-    with pytest.raises(ValueError, match='logits must be'):
+    with pytest.raises(ValueError, match='logits'):
         adjust_logits(np.zeros(3), COUNTS)
-    with pytest.raises(ValueError, match='class_counts must be'):
-        adjust_logits(np.zeros([2, 3]), COUNTS[:1])
 
 
 # Margins on cosines
-
-
-def test_ldam_margins():
-    np.testing.assert_allclose(ldam_margins(COUNTS), [0.158114, 0.281171, 0.5], atol=1e-6)
-    np.testing.assert_allclose(
-        ldam_margins(COUNTS, max_margin=0.3), np.array([0.158114, 0.281171, 0.5]) * 0.6, atol=1e-6
-    )
 
 
 @few
@@ -318,17 +265,6 @@ def test_ldam_margins():
 def test_ldam_margins_agree_with_the_formula_in_float64(counts):
     margins = np.array(counts, float) ** -0.25
     np.testing.assert_allclose(ldam_margins(counts), 0.5 * margins / margins.max(), rtol=1e-5)
-
-
-@pytest.mark.parametrize('counts', [50, [[5000, 500, 50]]])
-def test_ldam_margins_of_counts_of_wrong_rank_are_refused(counts):
-    with pytest.raises(ValueError, match=r'class_counts must be \[C\], got'):
-        ldam_margins(counts)
-
-
-def test_ldam_of_zero_cosines():
-    losses = ldam(np.zeros([2, 3]), [2, 0], COUNTS)
-    np.testing.assert_allclose(losses, [15.693147, 5.440909], rtol=1e-6)
 
 
 @few
@@ -386,13 +322,6 @@ def test_without_a_margin_they_are_cross_entropy_of_scaled_cosines(rng, loss):
         )
 
 
-def test_ldam_of_balanced_classes_is_cosface(rng):
-    cosines, labels = np.tanh(rng.normal(size=(8, 3))), rng.integers(0, 3, 8)
-    np.testing.assert_allclose(
-        ldam(cosines, labels, [9, 9, 9], max_margin=0.35), cosface(cosines, labels), rtol=1e-6
-    )
-
-
 @pytest.mark.parametrize('margin', [0.1, 0.5, 2.0])
 def test_arcface_falls_with_the_cosine_of_the_label_without_a_jump(margin):
     cosines = np.zeros([20001, 2], np.float32)
@@ -401,12 +330,6 @@ def test_arcface_falls_with_the_cosine_of_the_label_without_a_jump(margin):
     assert np.all(np.diff(losses) < 1e-6)  # flat where the two pieces join
     inner = np.abs(cosines[1:, 0]) < 0.99  # the slope has no bound at the ends
     assert np.max(np.abs(np.diff(losses))[inner]) < 0.002
-
-
-@each_loss(MARGIN_LOSSES)
-def test_a_margin_makes_every_example_harder(rng, loss):
-    cosines, labels = np.tanh(rng.normal(size=(64, 3))), rng.integers(0, 3, 64)
-    assert np.all(loss(cosines, labels, scale=4) > cross_entropy(4 * cosines, labels))
 
 
 @each_loss(MARGIN_LOSSES)
@@ -440,5 +363,5 @@ def test_margin_losses_learn_classes_on_the_sphere(rng, loss):
 
 @pytest.mark.parametrize('margin', [-0.1, np.pi, float('nan')])
 def test_arcface_margin_outside_its_range_is_refused(margin):
-    with pytest.raises(ValueError, match=r'margin must be in \[0, pi\)'):
+    with pytest.raises(ValueError, match='margin'):
         arcface(np.zeros([2, 3]), [0, 1], margin)

@@ -1,9 +1,15 @@
-"""The batch on many devices gives the value and the gradient of the batch on one."""
+"""The batch on eight devices gives the value and the gradient of the batch on one.
+
+Under `pmap`, and under `shard_map` with and without its check of what varies over devices.
+"""
+
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
 from metriclt_jax.losses import (
     balanced_contrastive,
@@ -15,162 +21,160 @@ from metriclt_jax.losses import (
     weighted_mean,
 )
 
-# Sorted by class: with 8 devices the first four see class 0 only, and one sees two tail classes.
+# Sorted by class: the first four devices see class 0 only, and one sees two tail classes.
 LABELS = np.array([0] * 9 + [1] * 3 + [2] * 2 + [3, 4])
 MASK = np.array([1] * 9 + [0] * 7, bool)  # the padding of a last batch
 CLASS_WEIGHTS = np.asarray(class_weights.inverse_frequency(np.bincount(LABELS)))
 
-
-def center_mean(outputs, batch, parameters, axis_name):
-    losses = center(outputs, batch['label'], parameters['centers'])
-    return weighted_mean(losses, jnp.ones_like(losses), axis_name)
-
-
-def center_masked_mean(outputs, batch, parameters, axis_name):
-    losses = center(outputs, batch['label'], parameters['centers'])
-    return weighted_mean(losses, batch['mask'], axis_name)
-
-
-def cross_entropy_class_weighted(outputs, batch, parameters, axis_name):
-    losses = cross_entropy(outputs, batch['label'])
-    return weighted_mean(losses, jnp.asarray(CLASS_WEIGHTS)[batch['label']], axis_name)
-
-
-def cross_entropy_masked(outputs, batch, parameters, axis_name):
-    return weighted_mean(cross_entropy(outputs, batch['label']), batch['mask'], axis_name)
-
-
-def triplet_batch_hard(outputs, batch, parameters, axis_name):
-    return triplet(outputs, batch['label'], 1.5, axis_name=axis_name)
-
-
-def triplet_batch_all(outputs, batch, parameters, axis_name):
-    return triplet(outputs, batch['label'], 0.3, mining='batch_all', axis_name=axis_name)
-
-
-def contrastive(outputs, batch, parameters, axis_name):
-    return supervised_contrastive(outputs, batch['label'], axis_name=axis_name)
-
-
-def balanced(outputs, batch, parameters, axis_name):
-    return balanced_contrastive(outputs, batch['label'], parameters['centers'], axis_name=axis_name)
-
-
-OBJECTIVES = [
-    center_mean,
-    center_masked_mean,
-    cross_entropy_class_weighted,
-    cross_entropy_masked,
-    triplet_batch_hard,
-    triplet_batch_all,
-    contrastive,
-    balanced,
-]
-LEARN_CENTERS = [center_mean, center_masked_mean, balanced]
+# (outputs [B, 5], batch, centers [5, 5], axis_name) -> scalar
+OBJECTIVES = {
+    'center': lambda x, batch, centers, axis: weighted_mean(
+        center(x, batch['label'], centers), jnp.ones(len(x)), axis
+    ),
+    'center masked': lambda x, batch, centers, axis: weighted_mean(
+        center(x, batch['label'], centers), batch['mask'], axis
+    ),
+    'cross_entropy weighted': lambda x, batch, centers, axis: weighted_mean(
+        cross_entropy(x, batch['label']), jnp.asarray(CLASS_WEIGHTS)[batch['label']], axis
+    ),
+    'cross_entropy masked': lambda x, batch, centers, axis: weighted_mean(
+        cross_entropy(x, batch['label']), batch['mask'], axis
+    ),
+    'batch_hard': lambda x, batch, centers, axis: triplet(x, batch['label'], 1.5, axis_name=axis),
+    'batch_all': lambda x, batch, centers, axis: triplet(
+        x, batch['label'], 0.3, mining='batch_all', axis_name=axis
+    ),
+    'contrastive': lambda x, batch, centers, axis: supervised_contrastive(
+        x, batch['label'], axis_name=axis
+    ),
+    'balanced': lambda x, batch, centers, axis: balanced_contrastive(
+        x, batch['label'], centers, axis_name=axis
+    ),
+}
+RANDOM = np.random.default_rng(0)
+PARAMETERS = {
+    name: RANDOM.normal(size=shape).astype(np.float32)
+    for name, shape in {'kernel': (6, 5), 'bias': (5,), 'centers': (5, 5)}.items()
+}
+BATCH = {
+    'input': RANDOM.normal(size=(16, 6)).astype(np.float32),
+    'label': LABELS,
+    'mask': MASK,
+}
 
 
-@pytest.fixture
-def parameters(rng):
-    shapes = {'kernel': (6, 5), 'bias': (5,), 'centers': (5, 5)}
-    return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+def evaluate(parameters, batch, axis_name=None, names=tuple(OBJECTIVES)):
+    """The value and the gradient by the parameters of each objective, as a training step does."""
+
+    def loss(parameters, name):
+        outputs = jnp.tanh(batch['input'] @ parameters['kernel'] + parameters['bias'])
+        return OBJECTIVES[name](outputs, batch, parameters['centers'], axis_name)
+
+    results = {name: jax.value_and_grad(loss)(parameters, name) for name in names}
+    if axis_name is None:
+        return results
+    # Values are the same on every device, which out_axes=None and out_specs=P() take for granted.
+    values = {name: jnp.broadcast_to(value, 1) for name, (value, _) in results.items()}
+    gradients = {name: gradient for name, (_, gradient) in results.items()}
+    return values, jax.lax.pmean(gradients, axis_name)
 
 
-@pytest.fixture
-def batch(rng):
-    inputs = rng.normal(size=(16, 6)).astype(np.float32)
-    return {'input': inputs, 'label': LABELS, 'mask': MASK}
+def split(batch):
+    return jax.tree.map(lambda x: x.reshape(8, -1, *x.shape[1:]), batch)
 
 
-def value_and_gradients(objective, axis_name=None):
-    """Of one device: a loss, its gradient by the parameters, and by the device's own inputs."""
-
-    def loss(parameters, inputs, batch):
-        outputs = jnp.tanh(inputs @ parameters['kernel'] + parameters['bias'])
-        return objective(outputs, batch, parameters, axis_name)
-
-    def apply(parameters, batch):
-        value_and_grad = jax.value_and_grad(loss, argnums=(0, 1))
-        value, (by_parameters, by_inputs) = value_and_grad(parameters, batch['input'], batch)
-        return value, by_parameters, by_inputs
-
-    return apply
+MESH = jax.make_mesh((8,), ('batch',), axis_types=(jax.sharding.AxisType.Auto,))
 
 
-def on_one_device(objective, parameters, batch):
-    return jax.jit(value_and_gradients(objective))(parameters, batch)
+@functools.cache
+def mapped(how, names=tuple(OBJECTIVES)):
+    """A function of parameters and batch; each value comes `[8]`, as the devices have it."""
+    on_device = functools.partial(evaluate, axis_name='batch', names=names)
+    if how == 'pmap':
+        run = jax.pmap(on_device, 'batch', in_axes=(None, 0), out_axes=(0, None))
+        return lambda parameters, batch: run(parameters, split(batch))
+    return jax.jit(
+        jax.shard_map(
+            on_device,
+            mesh=MESH,
+            in_specs=(P(), P('batch')),
+            out_specs=(P('batch'), P()),
+            check_vma=how == 'checked',
+        )
+    )
 
 
-def split(batch, num_devices):
-    return jax.tree.map(lambda x: x.reshape(num_devices, -1, *x.shape[1:]), batch)
-
-
-def on_devices(objective, num_devices, parameters, batch):
-    """Means over devices, as a training step takes them."""
-    values, by_parameters, by_inputs = jax.pmap(
-        value_and_gradients(objective, axis_name='batch'),
-        axis_name='batch',
-        in_axes=(None, 0),
-        devices=jax.devices()[:num_devices],
-    )(parameters, split(batch, num_devices))
-    value, by_parameters = jax.tree.map(lambda x: np.mean(x, axis=0), (values, by_parameters))
-    # The gradient by an example already sums over the losses of all devices (the transpose of
-    # all_gather does), so that only the division is left of their mean.
-    return value, by_parameters, np.reshape(by_inputs, batch['input'].shape) / num_devices
+@pytest.fixture(scope='module')
+def expected():
+    return jax.jit(evaluate)(PARAMETERS, BATCH)
 
 
 def relative_difference(actual, expected):
     return np.linalg.norm(actual - expected) / np.linalg.norm(expected)
 
 
-@pytest.mark.parametrize('num_devices', [2, 8])
-@pytest.mark.parametrize('objective', OBJECTIVES)
-def test_value_and_gradients_are_those_of_one_device(objective, num_devices, parameters, batch):
-    value, by_parameters, by_inputs = on_one_device(objective, parameters, batch)
-    actual_value, actual_by_parameters, actual_by_inputs = on_devices(
-        objective, num_devices, parameters, batch
-    )
-    assert relative_difference(actual_value, value) < 1e-6
-    assert relative_difference(actual_by_inputs, by_inputs) < 1e-5
-    for name in ('kernel', 'bias'):
-        assert relative_difference(actual_by_parameters[name], by_parameters[name]) < 1e-5
-    assert np.any(by_parameters['centers']) == (objective in LEARN_CENTERS)
-    if objective in LEARN_CENTERS:
-        assert relative_difference(actual_by_parameters['centers'], by_parameters['centers']) < 1e-5
+@pytest.mark.parametrize('how', ['pmap', 'checked', 'unchecked'])
+def test_values_and_gradients_are_those_of_one_device(how, expected):
+    values, gradients = mapped(how)(PARAMETERS, BATCH)
+    for name, (value, gradient) in expected.items():
+        np.testing.assert_allclose(np.ravel(values[name]), np.full(8, value), rtol=1e-6)
+        learned = [k for k in gradient if k != 'centers' or name.startswith(('center', 'balanced'))]
+        for parameter in learned:
+            actual = gradients[name][parameter]
+            assert relative_difference(actual, gradient[parameter]) < 1e-5, (name, parameter)
+            assert np.any(gradient[parameter])
 
 
-@pytest.mark.parametrize('objective', [o for o in OBJECTIVES if o is not center_mean])
-def test_means_of_local_means_would_be_wrong(objective, parameters, batch):
+def test_means_of_local_means_would_be_wrong(expected):
     """The test above sees a missing reduction only where local means differ from the global one."""
-    value, by_parameters, _ = on_one_device(objective, parameters, batch)
-    local = jax.jit(jax.vmap(value_and_gradients(objective), in_axes=(None, 0)))
-    for num_devices in (2, 8):
-        local_values, local_by_parameters, _ = local(parameters, split(batch, num_devices))
-        assert relative_difference(np.mean(local_values, axis=0), value) > 0.01
-        local_by_kernel = np.mean(local_by_parameters['kernel'], axis=0)
-        assert relative_difference(local_by_kernel, by_parameters['kernel']) > 0.01
+    local = jax.jit(jax.vmap(evaluate, in_axes=(None, 0)))(PARAMETERS, split(BATCH))
+    for name in set(OBJECTIVES) - {'center'}:
+        (value, gradient), (values, gradients) = expected[name], local[name]
+        assert relative_difference(np.mean(values), value) > 0.01
+        mean = np.mean(gradients['kernel'], axis=0)
+        assert relative_difference(mean, gradient['kernel']) > 0.01
 
 
-@pytest.mark.parametrize(
-    ('objective', 'change'),
-    [
-        (triplet_batch_hard, {'label': np.arange(16)}),
-        (triplet_batch_all, {'label': np.arange(16)}),
-        (contrastive, {'label': np.arange(16)}),
-        (cross_entropy_masked, {'mask': np.zeros(16, bool)}),
-    ],
-)
-def test_nothing_to_average_on_any_device_is_zero(objective, change, parameters, batch):
-    value, by_parameters, by_inputs = on_devices(objective, 8, parameters, batch | change)
-    assert value == 0
-    for gradient in (by_inputs, *by_parameters.values()):
-        np.testing.assert_array_equal(gradient, 0)
+@pytest.mark.parametrize('how', ['pmap', 'checked'])
+def test_nothing_to_average_on_any_device_is_zero(how):
+    for change, names in (
+        ({'label': np.arange(16)}, ('batch_hard', 'batch_all', 'contrastive')),
+        ({'mask': np.zeros(16, bool)}, ('cross_entropy masked', 'center masked')),
+    ):
+        values, gradients = mapped(how)(PARAMETERS, BATCH | change)
+        for name in names:
+            np.testing.assert_array_equal(values[name], 0)
+            jax.tree.map(lambda x: np.testing.assert_array_equal(x, 0), gradients[name])
 
 
-@pytest.mark.parametrize('objective', [contrastive, balanced])
-def test_one_example_a_device(objective, parameters, batch):
-    batch = jax.tree.map(lambda x: x[8:], batch)
-    value, by_parameters, _ = on_one_device(objective, parameters, batch)
-    actual_value, actual_by_parameters, _ = on_devices(objective, 8, parameters, batch)
-    assert relative_difference(actual_value, value) < 1e-6
-    for name in ('kernel', 'bias'):
-        assert relative_difference(actual_by_parameters[name], by_parameters[name]) < 1e-5
+def test_one_example_per_device():
+    names, batch = ('contrastive', 'balanced'), jax.tree.map(lambda x: x[8:], BATCH)
+    expected = jax.jit(functools.partial(evaluate, names=names))(PARAMETERS, batch)
+    values, gradients = mapped('pmap', names)(PARAMETERS, batch)
+    for name, (value, gradient) in expected.items():
+        np.testing.assert_allclose(np.ravel(values[name]), np.full(8, value), rtol=1e-6)
+        for parameter in ('kernel', 'bias'):
+            actual = gradients[name][parameter]
+            assert relative_difference(actual, gradient[parameter]) < 1e-5
+
+
+def test_a_batch_split_over_an_explicit_mesh():
+    """`jax.make_mesh` makes one by default; the losses then see the global batch."""
+    embeddings, labels = BATCH['input'], LABELS
+    functions = {
+        'triplet': functools.partial(triplet, margin=2.0),
+        'contrastive': supervised_contrastive,
+        'balanced': lambda x, y: balanced_contrastive(x, y, np.eye(5, 6, dtype=np.float32)),
+        'center': lambda x, y: center(x, y, np.eye(5, 6, dtype=np.float32)).mean(),
+    }
+
+    def evaluate(x, y):
+        return {name: jax.value_and_grad(f)(x, y) for name, f in functions.items()}
+
+    expected = jax.device_get(jax.jit(evaluate)(embeddings, labels))
+    with jax.set_mesh(jax.make_mesh((8,), ('batch',))):
+        split = [jax.device_put(array, P('batch')) for array in (embeddings, labels)]
+        actual = jax.device_get(jax.jit(evaluate)(*split))
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), actual, expected
+    )

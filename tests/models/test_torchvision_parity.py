@@ -4,13 +4,13 @@ The references are in `goldens/torchvision.npz`; `make_torchvision_goldens.py` m
 how.
 """
 
+import functools
 from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from flax.traverse_util import flatten_dict
 from make_torchvision_goldens import (
     CLASSES,
     EVERY,
@@ -23,7 +23,7 @@ from make_torchvision_goldens import (
 )
 
 from metriclt_jax.models import create_model
-from metriclt_jax.models.pretrained import load_torchvision
+from metriclt_jax.models.pretrained import load_torchvision, to_torchvision
 
 GOLDENS = Path(__file__).parent / 'goldens' / 'torchvision.npz'
 TOLERANCE = 1e-5
@@ -44,27 +44,13 @@ NETWORKS = {
         {'width_multiplier': 0.3, 'stages': ((1, 16, 1, 1), (6, 24, 2, 2), (4, 32, 2, 1))},
     ),
 }
-LEAVES = {
-    'kernel': 'weight',
-    'scale': 'weight',
-    'bias': 'bias',
-    'mean': 'running_mean',
-    'var': 'running_var',
-}
-AXES = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}
 
 
-def sketches(collection, tensors):
+def sketches(collection, name, tensors):
     """The sketches of all our arrays, in the order of torchvision's names."""
-    *_, last = tensors
-    head = last.removesuffix('.bias')
-    backbone = 'features.' if head.startswith('classifier') else ''
-    arrays = {}
-    for (top, *modules, leaf), array in flatten_dict(collection).items():
-        module = head if top == 'head' else backbone + '.'.join(modules)
-        arrays[f'{module}.{LEAVES[leaf]}'] = np.transpose(array, AXES[array.ndim])
+    arrays = to_torchvision(collection, name)
     assert set(arrays) <= set(tensors)
-    return np.stack([sketch(name, arrays[name]) for name in tensors if name in arrays])
+    return np.stack([sketch(key, arrays[key]) for key in tensors if key in arrays])
 
 
 @pytest.mark.slow
@@ -95,7 +81,8 @@ def test_the_network_is_torchvisions(network):
 
     with_gradients = any(key.endswith('gradients') for key in golden)
 
-    @jax.jit
+    # Compiling takes most of the time.
+    @functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
     def compute(variables, images):
         trained = (gradients if with_gradients else train)(variables, images)
         return model.apply(variables, images), *trained
@@ -118,7 +105,7 @@ def test_the_network_is_torchvisions(network):
             sketched['train/gradients'] = gradient[0]
         for key, collection in sketched.items():
             errors[f'{size}/{key}'] = sketches_error(
-                sketches(collection, tensors), golden[f'{size}/{key}']
+                sketches({'': collection}, name, tensors), golden[f'{size}/{key}']
             )
     assert set(errors) == set(golden)
     assert all(error <= TOLERANCE for error in errors.values()), errors

@@ -1,0 +1,226 @@
+"""What all backbones are made of: initializers, Conv, BatchNorm, pooling. Images are NHWC."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from metriclt_jax.errors import InputError
+from metriclt_jax.models.convolution import convolve, window_taps
+
+# Initializers have Flax's signature, `(rng, shape, dtype=float32) -> array [*shape]`. With a
+# `numpy.random.Generator` as `rng` they give a NumPy array of the same distribution.
+Initializer = Callable[..., jax.Array | np.ndarray]
+
+
+def constant(value: float) -> Initializer:
+    """Every entry is `value`."""
+
+    def initializer(rng, shape: Sequence[int], dtype=jnp.float32):
+        numpy = np if isinstance(rng, np.random.Generator) else jnp
+        return numpy.full(shape, value, dtype)
+
+    return initializer
+
+
+def uniform(bound: float) -> Initializer:
+    """Uniform on [-bound, bound]; torch's Linear has bound 1/sqrt(fan_in), kernel and bias."""
+
+    def initializer(rng, shape: Sequence[int], dtype=jnp.float32):
+        if isinstance(rng, np.random.Generator):
+            return rng.uniform(-bound, bound, shape).astype(dtype)
+        return jax.random.uniform(rng, shape, dtype, -bound, bound)
+
+    return initializer
+
+
+def kaiming_normal(mode: str) -> Initializer:
+    """Normal with variance 2 / fan (He et al. 2015) for kernels `[kh, kw, cin / groups, cout]`.
+
+    `mode` is 'fan_in' (kh kw cin / groups) or 'fan_out' (kh kw cout, as torch counts it).
+    """
+    axis = {'fan_in': -2, 'fan_out': -1}[mode]
+
+    def initializer(rng, shape: Sequence[int], dtype=jnp.float32):
+        std = math.sqrt(2 / (math.prod(shape[:-2]) * shape[axis]))
+        if isinstance(rng, np.random.Generator):
+            return (std * rng.standard_normal(shape, np.float32)).astype(dtype)
+        return std * jax.random.normal(rng, shape, dtype)
+
+    return initializer
+
+
+class Conv(nn.Module):
+    """2-D convolution without bias, with torch's explicit padding.
+
+    `[B, H, W, cin]` to `[B, H', W', features]` in `dtype`, where
+    `H' = (H + 2 padding - kernel_size) // stride + 1`. The parameter `kernel`
+    `[kernel_size, kernel_size, cin / groups, features]` is float32. `lowering`: see `convolve`.
+    """
+
+    features: int
+    kernel_size: int
+    stride: int = 1
+    padding: int = 0
+    groups: int = 1
+    lowering: str = 'auto'
+    dtype: jnp.dtype = jnp.float32
+    kernel_init: Initializer = kaiming_normal('fan_out')
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Convolves `x` with the kernel."""
+        size = self.kernel_size
+        shape = (size, size, x.shape[-1] // self.groups, self.features)
+        kernel = self.param('kernel', self.kernel_init, shape)
+        return convolve(
+            x.astype(self.dtype),
+            kernel.astype(self.dtype),
+            stride=self.stride,
+            padding=self.padding,
+            groups=self.groups,
+            lowering=self.lowering,
+        )
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation as torch defines it (Ioffe & Szegedy 2015); output in `dtype`.
+
+    With `train` it takes the mean and the biased variance of the batch, which also move the
+    running statistics (`batch_stats`: `mean`, `var`, both `[C]`, float32); otherwise it takes
+    the running statistics. As in torch the running variance is the unbiased one. With `axis_name`
+    the batch is that of all devices.
+    """
+
+    momentum: float = 0.1
+    epsilon: float = 1e-5
+    axis_name: str | None = None
+    dtype: jnp.dtype = jnp.float32
+    scale_init: Initializer = constant(1.0)
+    bias_init: Initializer = constant(0.0)
+    mean_init: Initializer = constant(0.0)
+    var_init: Initializer = constant(1.0)
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, train: bool = False, moments: 'Moments | None' = None
+    ) -> jax.Array:
+        """Normalises `x` `[..., C]`; `moments` saves computing its `batch_moments` again."""
+        channels = x.shape[-1:]
+        scale = self.param('scale', self.scale_init, channels)
+        bias = self.param('bias', self.bias_init, channels)
+        running_mean = self.variable('batch_stats', 'mean', self.mean_init, None, channels)
+        running_var = self.variable('batch_stats', 'var', self.var_init, None, channels)
+        if train:
+            mean, var, count = moments or batch_moments(x, self.axis_name)
+            if not self.is_initializing():
+                unbiased = var * (count / (count - 1))
+                keep = 1 - self.momentum
+                running_mean.value = keep * running_mean.value + self.momentum * mean
+                running_var.value = keep * running_var.value + self.momentum * unbiased
+        else:
+            mean, var = running_mean.value, running_var.value
+        # One multiply-add, as `x - mean` would be kept in memory for the backward pass.
+        multiplier = scale * lax.rsqrt(var + self.epsilon)
+        return (x * multiplier + (bias - mean * multiplier)).astype(self.dtype)
+
+
+class Moments(NamedTuple):
+    """Mean `[C]` and biased variance `[C]` of `count` values per channel."""
+
+    mean: jax.Array
+    var: jax.Array
+    count: int
+
+
+def batch_moments(x: jax.Array, axis_name: str | None = None) -> Moments:
+    """The moments of the channels of `x` `[..., C]`, over all devices.
+
+    Raises InputError for a single value per channel, which has no variance.
+    """
+    axes = tuple(range(x.ndim - 1))
+    count = x.size // x.shape[-1]
+    x = x.astype(jnp.float32)
+    # Mean and mean of squares share one pass over the activations and one message.
+    moments = jnp.stack([jnp.mean(x, axes), jnp.mean(x * x, axes)])
+    if axis_name is not None:
+        count *= lax.psum(1, axis_name)
+        moments = lax.pmean(moments, axis_name)
+    if count < 2:
+        raise InputError(
+            'batch normalisation got 1 value per channel in training; '
+            'use a batch of at least 2 images'
+        )
+    mean, mean_of_squares = moments
+    return Moments(mean, jnp.maximum(mean_of_squares - mean * mean, 0.0), count)
+
+
+def concatenate_moments(first: Moments, second: Moments) -> Moments:
+    """The moments of channels side by side."""
+    mean = jnp.concatenate([first.mean, second.mean])
+    return Moments(mean, jnp.concatenate([first.var, second.var]), first.count)
+
+
+def average_pool(x: jax.Array, window: int) -> jax.Array:
+    """Mean over windows side by side, torch's AvgPool2d: `[B, H, W, C]` to `[B, H', W', C]`.
+
+    `H' = H // window`; the remaining rows and columns are dropped.
+    """
+    batch, height, width, channels = x.shape
+    height, width = height // window, width // window
+    x = x[:, : height * window, : width * window]
+    return x.reshape(batch, height, window, width, window, channels).mean(axis=(2, 4))
+
+
+def max_pool(x: jax.Array, window: int, stride: int, padding: int) -> jax.Array:
+    """Maximum over windows, torch's MaxPool2d: `[B, H, W, C]` to `[B, H', W', C]`.
+
+    The first of equal values takes the gradient, as in torch and XLA. XLA scatters it from selected
+    positions, which is much slower on CPU than the shifted sums here.
+    """
+    return _max_along(_max_along(x, 2, window, stride, padding), 1, window, stride, padding)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
+def _max_along(x, axis, window, stride, padding):
+    return reduce(jnp.maximum, window_taps(x, axis, window, stride, padding, -jnp.inf))
+
+
+def _max_forward(x, axis, window, stride, padding):
+    maximum = _max_along(x, axis, window, stride, padding)
+    return maximum, (x, maximum)
+
+
+def _max_backward(axis, window, stride, padding, saved, gradient):
+    x, maximum = saved
+    zero = jnp.zeros((), gradient.dtype)
+    taken = jnp.zeros(maximum.shape, bool)
+    total = jnp.zeros_like(x)
+    for tap, seen in enumerate(window_taps(x, axis, window, stride, padding, -jnp.inf)):
+        first = (seen == maximum) & ~taken
+        taken |= first
+        # Back to where the tap saw it: position p of the output is p * stride + low of the input.
+        low = tap - padding
+        high = x.shape[axis] - low - (maximum.shape[axis] - 1) * stride - 1
+        widths = [(0, 0, 0)] * x.ndim
+        widths[axis] = (low, high, stride - 1)
+        total += lax.pad(jnp.where(first, gradient, zero), zero, widths)
+    return (total,)
+
+
+_max_along.defvjp(_max_forward, _max_backward)
+
+
+def require_positive(module: nn.Module, *fields: str) -> None:
+    """Raises InputError for a field of `module` that is empty or has a number below 1."""
+    for field in fields:
+        value = getattr(module, field)
+        numbers = jax.tree.leaves(value)
+        if not numbers or min(numbers) < 1:
+            raise InputError(f'{field} is {value}; use numbers of at least 1')
