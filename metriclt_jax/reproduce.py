@@ -19,7 +19,7 @@ from metriclt_jax.config import validate
 from metriclt_jax.errors import InputError, Interrupted
 from metriclt_jax.files import write_atomically
 from metriclt_jax.grids import PlannedRun
-from metriclt_jax.training.run import run as train
+from metriclt_jax.training import train
 from metriclt_jax.training.stages import make_models, make_stages
 from metriclt_jax.training.workdir import config_as_json, is_made_by, lock_folder
 
@@ -104,6 +104,10 @@ def _execute(planned: Sequence[PlannedRun], root: Path, console: Console) -> lis
                 if source is not None:
                     _adopt_first_stage(root / source.name, workdir, one)
                 results = train(one.config, workdir, Console(file=log, width=80))
+                if one.config.figures:
+                    from metriclt_jax.reports.figures import draw_run  # imports matplotlib
+
+                    draw_run(workdir)
             except Interrupted:
                 console.print('stopped')
                 raise

@@ -25,7 +25,7 @@ SMALL = {
 
 
 def one_update(data_dir):
-    """This process's rows of the first batches of each stage, and the result of the first update."""
+    """The rows of this process of each stage's first batches, and the result of an update."""
     import jax
     from rich.console import Console
 
