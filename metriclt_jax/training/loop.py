@@ -166,10 +166,8 @@ def make_batches(
         batch_size=stage.batch_size,
         first_step=first_step,
         num_steps=num_steps,
-        epochs=stage.epochs,
         second_sampler=stage.second_sampler,
         rows=local_rows(stage.batch_size, this.devices),
-        repeat_first=repeat_first,
     )
     return prefetch_to_devices(batches, this.devices)
 
