@@ -8,7 +8,7 @@ All return for each of PARTS the indices of its images, ascending, int64 `[n]`.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -38,10 +38,7 @@ def part_counts(count: int, fractions: Sequence[float]) -> tuple[int, int, int]:
 
 
 def stratified(
-    labels: np.ndarray,
-    fractions: Sequence[float] = (0.75, 0.05, 0.2),
-    seed: int = 0,
-    class_names: Sequence[str] | None = None,
+    labels: np.ndarray, fractions: Sequence[float], seed: int, class_names: Sequence[str]
 ) -> dict[str, np.ndarray]:
     """Splits the images of each class at random (mode 'paper').
 
@@ -51,9 +48,8 @@ def stratified(
         seed: 0 or more.
         class_names: `[C]`, for messages.
     """
-    _check_fractions(fractions)
     parts: dict[str, list[np.ndarray]] = {part: [] for part in PARTS}
-    for label, counts in _targets(labels, fractions, class_names).items():
+    for label, counts in enumerate(_targets(labels, fractions, class_names)):
         order = generator('split', seed, label).permutation(np.flatnonzero(labels == label))
         for part, chosen in zip(PARTS, np.split(order, np.cumsum(counts)[:-1]), strict=True):
             parts[part].append(chosen)
@@ -63,9 +59,9 @@ def stratified(
 def grouped(
     labels: np.ndarray,
     group_ids: np.ndarray,
-    fractions: Sequence[float] = (0.75, 0.05, 0.2),
-    seed: int = 0,
-    class_names: Sequence[str] | None = None,
+    fractions: Sequence[float],
+    seed: int,
+    class_names: Sequence[str],
 ) -> dict[str, np.ndarray]:
     """Splits so that no group has images in two parts; class sizes come close to `stratified`.
 
@@ -75,20 +71,18 @@ def grouped(
 
     `group_ids` are str `[N]`; the other arguments are those of `stratified`.
     """
-    _check_fractions(fractions)
     targets = _targets(labels, fractions, class_names)
-    _, column = np.unique(labels, return_inverse=True)
     names, group_of = np.unique(group_ids, return_inverse=True)
     alone = np.flatnonzero(np.asarray(group_ids) == '')
     group_of[alone] = len(names) + np.arange(len(alone))
 
     sizes = np.zeros((group_of.max() + 1, len(targets)), np.int64)  # [G, C]
-    np.add.at(sizes, (group_of, column), 1)
+    np.add.at(sizes, (group_of, labels), 1)
     order = generator('grouped split', seed).permutation(len(sizes))
     order = order[np.argsort(-sizes[order].sum(axis=1), kind='stable')]
 
     used = [p for p, fraction in enumerate(fractions) if fraction > 0]
-    target = np.array(list(targets.values()), float).T[used]  # [P, C]
+    target = np.array(targets, float).T[used]  # [P, C]
     filled = np.zeros_like(target)
     part_of = np.empty(len(sizes), np.int64)
     for group in order:
@@ -99,8 +93,8 @@ def grouped(
         part_of[group] = used[best]
         filled[best, classes] += size
 
-    for label, name, got in zip(targets, _names(targets, class_names), filled.T, strict=True):
-        if not got.all():
+    for label, name in enumerate(class_names):
+        if not filled[:, label].all():
             num_groups = len(np.unique(group_of[labels == label]))
             raise InputError(
                 f'class {name} has {num_groups} groups, too few for a grouped split with '
@@ -134,31 +128,24 @@ def official(named: np.ndarray, names: Mapping[str, Sequence[str]]) -> dict[str,
 
 
 def _targets(
-    labels: np.ndarray, fractions: Sequence[float], class_names: Sequence[str] | None
-) -> dict[int, tuple[int, int, int]]:
-    """Returns the class sizes of the parts, by label, or says which class is too small."""
-    present = np.unique(labels).tolist() if class_names is None else range(len(class_names))
-    targets = {label: part_counts(int(np.sum(labels == label)), fractions) for label in present}
-    for name, counts in zip(_names(targets, class_names), targets.values(), strict=True):
-        for part, fraction, count in zip(PARTS, fractions, counts, strict=True):
-            if fraction > 0 and count == 0:
-                raise InputError(
-                    f'class {name} has {sum(counts)} images, too few for data.fractions '
-                    f'{tuple(fractions)}: none is left for the {part} part; use other '
-                    'data.fractions, such as (0.75, 0.0, 0.25) without a validation part, or '
-                    'data.split=official if the data set has parts'
-                )
-    return targets
-
-
-def _names(labels: Iterable[int], class_names: Sequence[str] | None) -> list[str]:
-    return [str(label) if class_names is None else class_names[label] for label in labels]
-
-
-def _check_fractions(fractions: Sequence[float]) -> None:
+    labels: np.ndarray, fractions: Sequence[float], class_names: Sequence[str]
+) -> list[tuple[int, int, int]]:
+    """Returns the sizes of the parts of each class, or says which class is too small."""
     fits = len(fractions) == len(PARTS) and fractions[0] > 0 and min(fractions) >= 0
     if not (fits and abs(sum(fractions) - 1) < 1e-6):
         raise InputError(
             f'data.fractions is {tuple(fractions)}; it must be three numbers that sum to 1, above '
             '0 for training, 0 or more for validation and test'
         )
+    targets = []
+    for label, name in enumerate(class_names):
+        targets.append(part_counts(int(np.sum(labels == label)), fractions))
+        for part, fraction, count in zip(PARTS, fractions, targets[-1], strict=True):
+            if fraction > 0 and count == 0:
+                raise InputError(
+                    f'class {name} has {sum(targets[-1])} images, too few for data.fractions '
+                    f'{tuple(fractions)}: none is left for the {part} part; use other '
+                    'data.fractions, such as (0.75, 0.0, 0.25) without a validation part, or '
+                    'data.split=official if the data set has parts'
+                )
+    return targets

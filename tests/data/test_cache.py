@@ -246,7 +246,7 @@ folder = Path(sys.argv[1])
 decode = cache.decode
 
 def slow(image, size, name):
-    sys.stdout.write(f'{name}\n')
+    sys.stdout.write(name + chr(10))
     sys.stdout.flush()
     while name == 'i30' and not (folder / 'continue').exists():
         time.sleep(0.01)

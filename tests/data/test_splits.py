@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metriclt_jax.data.splits import PARTS, grouped, official, part_counts, stratified
+from metriclt_jax.data import splits
+from metriclt_jax.data.splits import PARTS, official, part_counts
 from metriclt_jax.errors import InputError
 
 SKIN7 = {'NV': 6705, 'MEL': 1113, 'BKL': 1099, 'BCC': 514, 'AKIEC': 327, 'VASC': 142, 'DF': 115}
@@ -11,6 +12,14 @@ SKIN7_TRAIN = {'NV': 5029, 'MEL': 835, 'BKL': 824, 'BCC': 386, 'AKIEC': 245, 'VA
 XRAY9 = (4210, 3955, 2705, 2195, 2135, 1090, 895, 630, 110)
 XRAY9_TRAIN = (3158, 2966, 2029, 1646, 1601, 818, 671, 473, 83)
 PAPER = (0.75, 0.05, 0.2)
+
+
+def stratified(labels, fractions, seed=0, names=None):
+    return splits.stratified(labels, fractions, seed, names or range(labels.max() + 1))
+
+
+def grouped(labels, groups, fractions, seed=0, names=None):
+    return splits.grouped(labels, groups, fractions, seed, names or range(labels.max() + 1))
 
 
 def counts(labels, parts):
