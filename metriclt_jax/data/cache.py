@@ -29,39 +29,21 @@ from metriclt_jax.progress import say, track
 FORMAT = 4
 """Version of the files, and of what `decoding` makes of an image."""
 
-_COLUMNS = {
-    'ids': str,
-    'labels': np.int32,
-    'group_ids': str,
-    'parts': str,
-    'aspects': np.float32,
-    'crc32': np.uint32,
-}
 _ALIGNMENT = 64  # bytes
 _log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
 class Cache:
-    """All images of a data set with their labels, in the order of the records.
+    """All images of a data set with their labels, in the order of the records."""
 
-    Attributes:
-        pixels: uint8 `[N, R, R, 3]`, a read-only memory map, whose memory the system can reclaim.
-        ids: str `[N]`.
-        labels: int32 `[N]`.
-        group_ids: str `[N]`, the lesion or patient; '' if unknown.
-        parts: str `[N]`, the official part; '' if there is none.
-        aspects: float32 `[N]`, width / height of the original image.
-        crc32: uint32 `[N]`, of the pixels.
-    """
-
-    pixels: np.ndarray
-    ids: np.ndarray
-    labels: np.ndarray
-    group_ids: np.ndarray
-    parts: np.ndarray
-    aspects: np.ndarray
-    crc32: np.ndarray
+    pixels: np.ndarray  # uint8 [N, R, R, 3], a read-only memory map
+    ids: np.ndarray  # str [N]
+    labels: np.ndarray  # int32 [N]
+    group_ids: np.ndarray  # str [N], the lesion or patient; '' if unknown
+    parts: np.ndarray  # str [N], the official part; '' if there is none
+    aspects: np.ndarray  # float32 [N], width / height of the original image
+    crc32: np.ndarray  # uint32 [N], of the pixels
 
     def read(self, indices: np.ndarray) -> np.ndarray:
         """Returns the images of `indices` `[n]` as uint8 `[n, R, R, 3]`; safe in threads."""
@@ -142,9 +124,17 @@ def _build(source: Records, path: Path, shape: tuple[int, ...]) -> None:
             images.write(pixels)
             rows.append(row)
         images.flush()
-        columns = dict(zip(_COLUMNS, zip(*rows, strict=True), strict=True))
-        arrays = {name: np.array(columns[name], dtype) for name, dtype in _COLUMNS.items()}
-        np.savez(aside / 'index.npz', header=_header(source, shape), **arrays)
+        ids, labels, group_ids, parts, aspects, crc32 = zip(*rows, strict=True)
+        np.savez(
+            aside / 'index.npz',
+            header=_header(source, shape),
+            ids=np.array(ids, str),
+            labels=np.array(labels, np.int32),
+            group_ids=np.array(group_ids, str),
+            parts=np.array(parts, str),
+            aspects=np.array(aspects, np.float32),
+            crc32=np.array(crc32, np.uint32),
+        )
 
 
 def _header(source: Records, shape: tuple[int, ...]) -> str:

@@ -16,27 +16,18 @@ from metriclt_jax.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Images, their labels, and which part each belongs to.
+    """Images, their labels, and which part each belongs to."""
 
-    Attributes:
-        name: as in the config.
-        class_names: `[C]`.
-        images: `images.read(indices)` gives uint8 `[n, R, R, 3]`.
-        labels: int32 `[N]`; -1 for images of a class that is left out, which are in no part.
-        aspects: float32 `[N]`, width / height of the original image.
-        ids: str `[N]`.
-        group_ids: str `[N]`, the lesion or patient; None if the data set has no groups.
-        parts: 'train', 'validation' (may be empty) and 'test', ascending int64 indices.
-    """
-
-    name: str
-    class_names: tuple[str, ...]
-    images: Cache
-    labels: np.ndarray
-    aspects: np.ndarray
-    ids: np.ndarray
-    group_ids: np.ndarray | None
-    parts: Mapping[str, np.ndarray]
+    name: str  # as in the config
+    class_names: tuple[str, ...]  # [C]
+    images: Cache  # images.read(indices) gives uint8 [n, R, R, 3]
+    labels: np.ndarray  # int32 [N]; -1 for images of classes left out, which are in no part
+    aspects: np.ndarray  # float32 [N], width / height of the original image
+    ids: np.ndarray  # str [N]
+    group_ids: np.ndarray | None  # str [N], lesion or patient; None if the data set has none
+    parts: Mapping[
+        str, np.ndarray
+    ]  # ascending indices; 'validation' may be empty
 
     @property
     def train_counts(self) -> np.ndarray:
@@ -96,7 +87,7 @@ def divide(
         config: as for `load_dataset`; uses the fields from `classes` to `long_tail_rounding`.
         class_names: of all classes of the source.
         labels: int `[N]`.
-        group_ids: str `[N]`, lesion or patient, '' if unknown.
+        group_ids: str `[N]`, '' if unknown.
         official: str `[N]`, the part that the source names, '' if none.
 
     Returns:

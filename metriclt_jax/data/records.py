@@ -45,21 +45,13 @@ _FILE_BYTES = 2**29  # approximate size of one array_record file
 
 @dataclasses.dataclass(frozen=True)
 class Records:
-    """A prepared data set, open for reading.
-
-    Attributes:
-        name: of the data set.
-        path: its folder on this machine.
-        class_names: `[C]`.
-        fingerprint: SHA-256 over all that was written.
-        source: TFDS data source with random access.
-    """
+    """A prepared data set, open for reading."""
 
     name: str
-    path: Path
-    class_names: tuple[str, ...]
-    fingerprint: str
-    source: Any = dataclasses.field(repr=False)
+    path: Path  # its folder on this machine
+    class_names: tuple[str, ...]  # [C]
+    fingerprint: str  # SHA-256 over all that was written
+    source: Any = dataclasses.field(repr=False)  # TFDS data source with random access
 
     def __len__(self) -> int:
         return len(self.source)

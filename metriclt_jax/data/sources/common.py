@@ -26,33 +26,21 @@ class Example(NamedTuple):
 
     image_id: str
     label: int
-    group: str
-    """The lesion or patient; '' if unknown."""
-    image: bytes | Path
-    """The encoded image, or (never when read from a record) the file that holds it."""
-    part: str = ''
-    """'train', 'validation' or 'test' if the data set has official parts."""
+    group: str  # the lesion or patient; '' if unknown
+    image: bytes | Path  # the encoded image, or (never when read from a record) its file
+    part: str = ''  # 'train', 'validation' or 'test' if the data set has official parts
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """The original files of a data set, read and checked except for the pixels.
+    """The original files of a data set, read and checked except for the pixels."""
 
-    Attributes:
-        class_names: `[C]`.
-        examples: in ascending order of their ids, without duplicates; may be generated lazily.
-        count: number of examples.
-        num_bytes: upper bound on the size of their images.
-        files: the image files among them, whose pixels have not been checked.
-        note: what else the reader found, to be shown to the user.
-    """
-
-    class_names: tuple[str, ...]
-    examples: Iterable[Example] = dataclasses.field(repr=False)
-    count: int
-    num_bytes: int
-    files: Sequence[Path] = dataclasses.field(repr=False, default=())
-    note: str = ''
+    class_names: tuple[str, ...]  # [C]
+    examples: Iterable[Example] = dataclasses.field(repr=False)  # by ascending id; may be lazy
+    count: int  # number of examples
+    num_bytes: int  # upper bound on the size of their images
+    files: Sequence[Path] = dataclasses.field(repr=False, default=())  # to be checked by decoding
+    note: str = ''  # what else the reader found, to be shown to the user
 
 
 def from_examples(
