@@ -4,8 +4,9 @@ For your own images: --dataset=folder --name=NAME --source=DIR [--labels=FILE.cs
 has data.name=NAME.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import flags
@@ -24,19 +25,11 @@ from metriclt_jax.files import write_atomically
 from metriclt_jax.reports.dataset import describe
 
 _DATASET = flags.DEFINE_enum('dataset', None, list(READERS), 'data set to prepare')
-_SOURCE = flags.DEFINE_string(
-    'source', None, 'folder with the original files, or the .npz file; not for digits_lt'
-)
-_DATA_DIR = flags.DEFINE_string(
-    'data_dir', '~/metriclt_data', 'where prepared data sets lie; may be gs://...'
-)
+_SOURCE = flags.DEFINE_string('source', None, 'folder or .npz file of the originals')
+_DATA_DIR = flags.DEFINE_string('data_dir', '~/metriclt_data', 'for prepared data; may be gs://...')
 _NAME = flags.DEFINE_string('name', None, 'data.name of the prepared data set; default: --dataset')
-_LABELS = flags.DEFINE_string(
-    'labels', None, 'for folder: CSV file with the columns path, label and optionally group, split'
-)
-_CLASSES = flags.DEFINE_list(
-    'classes', None, 'for folder: all class names in order; default: those that occur, sorted'
-)
+_LABELS = flags.DEFINE_string('labels', None, 'for folder: CSV file (path, label, group, split)')
+_CLASSES = flags.DEFINE_list('classes', None, 'for folder: all class names in order')
 _ALLOW_UNKNOWN_CHECKSUM = flags.DEFINE_bool(
     'allow_unknown_checksum', None, 'for the MedMNIST family: accept a file that was not published'
 )
@@ -76,23 +69,21 @@ def _show(config: ConfigDict, dataset: str) -> None:
     else:
         source = records.open_records(config.name, config.data_dir)
         columns = records.read_columns(source)
-        official = {'split': 'official'}
-        if 'validation' not in columns[2]:
-            official['validation_parts'] = ()
+        parts = columns[2]
+        no_validation = {} if 'validation' in parts else {'validation_parts': ()}
+        official = {'split': 'official', **no_validation}
         console = Console(record=True)
-        if dataset == 'folder' and np.any(columns[2] != ''):
+        if dataset == 'folder' and np.any(parts != ''):
             config.update(official)
             shown = ', '.join(f'data.{field}={value}' for field, value in official.items())
             console.print(f'By the parts of the source ({shown}):')
         try:
             describe(config, console, picture, columns)
         except InputError as error:
-            others = [{'split': 'paper'}, official, {'split': 'grouped'}]
             working = [
                 f'data.split={fields["split"]}'
-                for fields in others
-                if fields['split'] != config.split
-                and _divisible(ConfigDict({**config, **fields}), source.class_names, columns)
+                for fields in ({'split': 'paper'}, official, {'split': 'grouped'})
+                if _divisible({**config, **fields}, source.class_names, columns)
             ]
             works = ' and '.join(working) or 'no other data.split'
             raise InputError(f'{error} ({works} would work)') from error
@@ -101,8 +92,9 @@ def _show(config: ConfigDict, dataset: str) -> None:
 
 
 def _divisible(
-    config: ConfigDict, class_names: Sequence[str], columns: Sequence[np.ndarray]
+    fields: Mapping[str, Any], class_names: Sequence[str], columns: Sequence[np.ndarray]
 ) -> bool:
+    config = ConfigDict(fields)
     try:
         names, labels, parts = divide(config, class_names, *columns)
         configured_groups(config, np.bincount(labels[parts['train']], minlength=len(names)))

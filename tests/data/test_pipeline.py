@@ -152,31 +152,6 @@ def test_a_host_reads_its_own_rows_only(dataset, monkeypatch):
     assert read == [5] * 10
 
 
-@pytest.mark.parametrize('sampler', SAMPLERS)
-def test_class_frequencies_over_hosts_and_stops_are_the_exact_ones(dataset, sampler):
-    """Two hosts that are started again every 100 steps, against the probabilities by hand."""
-    labels = LABELS[dataset.parts['train']]
-    counts = np.bincount(labels)
-    begin, steps = 4 * 12, 1000
-    drawn = np.concatenate(
-        [
-            batch['label']
-            for rows in shares_of_hosts(2)
-            for stop in range(begin, begin + steps, 100)
-            for batch in train(dataset, stop, 100, rows=rows, sampler=sampler)
-        ]
-    )
-    weights = {
-        'instance': counts,
-        'class_balanced': np.ones(2),
-        'reversed': 1 / counts,
-    }[sampler]
-    expected = weights / weights.sum()
-    assert len(drawn) == 10_000
-    # The standard deviation of a share is 0.005 at most, and less without replacement.
-    np.testing.assert_allclose(np.bincount(drawn) / len(drawn), expected, atol=0.02)
-
-
 @pytest.mark.parametrize('batch_size', [10, 4])
 def test_hosts_evaluate_every_image_once(dataset, batch_size):
     parts = [
