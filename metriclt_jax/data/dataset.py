@@ -25,9 +25,7 @@ class Dataset:
     aspects: np.ndarray  # float32 [N], width / height of the original image
     ids: np.ndarray  # str [N]
     group_ids: np.ndarray | None  # str [N], lesion or patient; None if the data set has none
-    parts: Mapping[
-        str, np.ndarray
-    ]  # ascending indices; 'validation' may be empty
+    parts: Mapping[str, np.ndarray]  # ascending indices; 'validation' may be empty
 
     @property
     def train_counts(self) -> np.ndarray:

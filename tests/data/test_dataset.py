@@ -282,22 +282,6 @@ def test_subsets_for_larger_ratios_lie_in_those_for_smaller_ones():
     assert not np.array_equal(other['train'], again['train'])
 
 
-def test_xray9_by_patient_divides_no_patient():
-    rng = np.random.default_rng(0)
-    patients = (800 * rng.pareto(1.2, sum(XRAY.values()))).astype(int) % 9000
-    groups = np.array([f'{patient:08d}' for patient in patients])
-    data = config('xray9', split='grouped')
-    names, labels, parts = result(data, [*XRAY], [*XRAY.values()], groups)
-    seen = [set(groups[parts[part]]) for part in PARTS]
-    assert len(set.union(*seen)) == sum(len(patients) for patients in seen)
-    wanted = sizes(*result(config('xray9'), [*XRAY], [*XRAY.values()]))
-    for part, counts in sizes(names, labels, parts).items():
-        difference = np.abs(np.array(counts) - wanted[part])
-        assert np.all(difference <= np.maximum(0.03 * np.array(wanted[part]), 3))
-    by_image = result(config('xray9'), [*XRAY], [*XRAY.values()])[2]
-    assert set(groups[by_image['train']]) & set(groups[by_image['test']])  # what it is there for
-
-
 def test_images_that_are_cut_off_are_seeded_and_few():
     data = config('xray9', classes=(), multiple_of=100, fractions=(0.7, 0.1, 0.2))
     counts = [1234, 599, 300]

@@ -58,12 +58,8 @@ def test_from_nothing_to_batches_on_devices(tmp_path, data_config):
     [
         ({'name': 'digits'}, 'data set digits is not prepared'),
         ({'split': 'random'}, 'data.split'),
-        ({'split': 'grouped'}, 'digits_lt has no groups'),
-        ({'fractions': (0.9, 0.2, 0.1)}, 'data.fractions'),
         ({'fractions': (0.99, 0.001, 0.009)}, 'class 0 has 178 images'),
         ({'split_seed': -1}, 'data.split_seed'),
-        ({'imbalance_ratio': 0.5}, 'data.imbalance_ratio'),
-        ({'imbalance_ratio': 300.0}, 'data.imbalance_ratio'),
         ({'resize': 0}, 'data.resize'),
     ],
 )

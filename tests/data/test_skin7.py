@@ -79,14 +79,6 @@ def test_prepared_data_is_what_the_folder_says(prepared, data_config):
     assert dataset.train_counts.tolist() == [15] * 7
 
 
-def test_grouped_split_keeps_lesions_together(prepared, data_config):
-    config = data_config(prepared, name='skin7', split='grouped', fractions=(0.7, 0.1, 0.2))
-    dataset = load_dataset(config)
-    lesions = {part: set(dataset.group_ids[indices]) for part, indices in dataset.parts.items()}
-    assert sum(len(names) for names in lesions.values()) == 70
-    assert dataset.train_counts.tolist() == [14] * 7
-
-
 def edit(name, old, new, count=1):
     def change(folder):
         text = (folder / name).read_text()
