@@ -130,7 +130,9 @@ def test_ties_go_by_class_index():
 
 @pytest.mark.parametrize(('major', 'minor'), [(2, 2), (3, 1), (0, 1), (1, 0)])
 def test_groups_that_overlap_or_are_empty_are_refused(major, minor):
-    with pytest.raises(InputError, match=f'data.major is {major} and data.minor is {minor}'):
+    with pytest.raises(
+        InputError, match=f'data.major is {major} and data.minor is {minor}'
+    ):
         class_groups([3, 2, 1], major, minor)
 
 
