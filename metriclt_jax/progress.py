@@ -14,21 +14,17 @@ _SECONDS_BETWEEN_LINES = 30.0
 
 
 def say(message: str) -> None:
-    """Prints a line on stderr, for what the user should know before a long task."""
+    """Prints a line on stderr, for what a user should know before something that takes long."""
     Console(stderr=True).print(message, highlight=False, markup=False, soft_wrap=True)
 
 
-def track(items: Iterable[T], description: str, total: int, done: int = 0) -> Iterable[T]:
-    """Yields `items` under a bar on stderr; outside a terminal nothing is shown.
-
-    `total` counts the `done` ones, which are not among `items`.
-    """
+def track(items: Iterable[T], description: str, total: int) -> Iterable[T]:
+    """Yields `items`, of which there are `total`, and shows progress in a terminal, on stderr."""
     console = Console(stderr=True)
     return progress.track(
         items,
         description,
         total=total,
-        completed=done,
         console=console,
         transient=True,
         disable=not console.is_terminal,

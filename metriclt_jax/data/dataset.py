@@ -1,4 +1,4 @@
-"""A data set as the rest of the package sees it: images, labels and the parts, as arrays."""
+"""A data set as the rest of the package sees it: images, labels and parts, as arrays."""
 
 import dataclasses
 import hashlib
@@ -10,33 +10,22 @@ from ml_collections import ConfigDict
 from metriclt_jax.class_groups import configured_groups
 from metriclt_jax.config import validate_data
 from metriclt_jax.data import long_tail, preparation, records, splits
-from metriclt_jax.data.cache import Images, cache_path, open_cache
+from metriclt_jax.data.cache import Cache, cache_path, open_cache
 from metriclt_jax.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Images, what is known of each, and which part it belongs to.
+    """Images, their labels, and which part each belongs to."""
 
-    Attributes:
-        name: as in the config.
-        class_names: `[C]`.
-        images: `images.read(indices)` gives uint8 `[n, R, R, 3]`.
-        labels: int32 `[N]`; -1 for images of a class that is left out, which are in no part.
-        aspects: float32 `[N]`, width / height of the original image.
-        ids: str `[N]`.
-        groups: str `[N]`, images of one lesion or patient; None where the data set has no groups.
-        parts: 'train', 'validation' (may be empty) and 'test', ascending int64 indices.
-    """
-
-    name: str
-    class_names: tuple[str, ...]
-    images: Images
-    labels: np.ndarray
-    aspects: np.ndarray
-    ids: np.ndarray
-    groups: np.ndarray | None
-    parts: Mapping[str, np.ndarray]
+    name: str  # as in the config
+    class_names: tuple[str, ...]  # [C]
+    images: Cache  # images.read(indices) gives uint8 [n, R, R, 3]
+    labels: np.ndarray  # int32 [N]; -1 for images of classes left out, which are in no part
+    aspects: np.ndarray  # float32 [N], width / height of the original image
+    ids: np.ndarray  # str [N]
+    group_ids: np.ndarray | None  # str [N], lesion or patient; None if the data set has none
+    parts: Mapping[str, np.ndarray]  # ascending indices; 'validation' may be empty
 
     @property
     def train_counts(self) -> np.ndarray:
@@ -54,34 +43,29 @@ class Dataset:
 
 
 def load_dataset(config: ConfigDict) -> Dataset:
-    """Opens a prepared data set and divides it; digits_lt is prepared where that is needed.
+    """Opens a prepared data set and divides it; digits_lt is prepared on first use.
 
-    Args:
-        config: the fields of `metriclt_jax.config.data_fields`.
-
-    Raises:
-        InputError: a field that cannot be used, or a data set that is not prepared.
+    `config` has the fields of `metriclt_jax.config.data_fields`.
     """
     validate_data(config)
     if config.name == 'digits_lt':
         preparation.prepare(config.name, None, config.data_dir)
     source = records.open_records(config.name, config.data_dir)
     if not cache_path(config.name, config.resize, config.data_dir).exists():
-        # What cannot be divided is refused before gigabytes are decoded.
+        # Fields that do not fit the data are refused before gigabytes are decoded.
         names, labels, parts = divide(config, source.class_names, *records.read_columns(source))
         configured_groups(config, np.bincount(labels[parts['train']], minlength=len(names)))
     cache = open_cache(source, config.resize, config.data_dir)
-    class_names, labels, parts = divide(
-        config, source.class_names, cache.labels, cache.groups, cache.parts
-    )
+    columns = cache.labels, cache.group_ids, cache.parts
+    class_names, labels, parts = divide(config, source.class_names, *columns)
     return Dataset(
         name=config.name,
         class_names=class_names,
-        images=cache.images,
+        images=cache,
         labels=labels,
         aspects=cache.aspects,
         ids=cache.ids,
-        groups=cache.groups if np.any(cache.groups != '') else None,
+        group_ids=cache.group_ids if np.any(cache.group_ids != '') else None,
         parts=parts,
     )
 
@@ -90,26 +74,23 @@ def divide(
     config: ConfigDict,
     class_names: Sequence[str],
     labels: np.ndarray,
-    groups: np.ndarray,
+    group_ids: np.ndarray,
     official: np.ndarray,
 ) -> tuple[tuple[str, ...], np.ndarray, dict[str, np.ndarray]]:
-    """Chooses the classes, cuts their sizes, splits the images and thins the training part out.
+    """Chooses classes, trims their sizes, splits the images and thins out the training part.
 
     Needs no images, and the same arguments give the same result on every machine.
 
     Args:
-        config: as for `load_dataset`; the fields from `classes` to `long_tail_rounding` are used.
+        config: as for `load_dataset`; uses the fields from `classes` to `long_tail_rounding`.
         class_names: of all classes of the source.
         labels: int `[N]`.
-        groups: str `[N]`, lesion or patient, '' where there is none.
-        official: str `[N]`, the part that the source names, '' where it names none.
+        group_ids: str `[N]`, '' if unknown.
+        official: str `[N]`, the part that the source names, '' if none.
 
     Returns:
-        The names `[C]` of the classes that are kept, the labels int32 `[N]` as positions in them
-        (-1 for other classes), and for each of `splits.PARTS` the indices of its images, ascending.
-
-    Raises:
-        InputError: a field does not fit the data, or a class is too small.
+        The names `[C]` of the chosen classes, the labels int32 `[N]` as positions in them (-1 for
+        other classes), and for each of `splits.PARTS` the indices of its images, ascending.
     """
     class_names, labels = _choose_classes(labels, class_names, config.classes)
     kept = np.flatnonzero(labels >= 0)
@@ -118,16 +99,16 @@ def divide(
         counts -= counts % config.multiple_of
         kept = kept[long_tail.subset(labels[kept], counts, config.split_seed)]
 
-    split = {'paper': _stratified, 'grouped': _grouped, 'official': _official}[config.split]
-    parts = split(config, class_names, labels[kept], groups[kept], official[kept])
+    parts = _split(config, class_names, labels[kept], group_ids[kept], official[kept])
     parts = {part: kept[indices] for part, indices in parts.items()}
 
-    available = np.bincount(labels[parts['train']], minlength=len(class_names))
+    train = parts['train']
+    available = np.bincount(labels[train], minlength=len(class_names))
     if not available.all():
-        missing = [class_names[label] for label in np.flatnonzero(available == 0)]
+        missing = ', '.join(class_names[label] for label in np.flatnonzero(available == 0))
         raise InputError(
-            f'the train part of {config.name} has no image of {", ".join(missing)}; allowed: at '
-            'least one image of each class (data.classes says which classes are kept)'
+            f'the train part of {config.name} has no image of {missing}; it needs at least one of '
+            'each class (data.classes selects classes)'
         )
     if config.imbalance_ratio:
         order = long_tail.head_to_tail(config.long_tail_order, available, class_names)
@@ -138,7 +119,6 @@ def divide(
             config.long_tail_max,
             config.long_tail_rounding,
         )
-        train = parts['train']
         parts['train'] = train[long_tail.subset(labels[train], counts, config.split_seed)]
     return class_names, labels, parts
 
@@ -146,36 +126,35 @@ def divide(
 def _choose_classes(
     labels: np.ndarray, class_names: Sequence[str], chosen: Sequence[str]
 ) -> tuple[tuple[str, ...], np.ndarray]:
-    """Returns the chosen names (all if there are none) and the labels as positions in them."""
+    """Returns the chosen names (by default all) and the labels as positions in them."""
     chosen = tuple(chosen) or tuple(class_names)
     for name in chosen:
         if name not in class_names or chosen.count(name) > 1:
             raise InputError(
-                f'data.classes has {name!r} {chosen.count(name)} times; allowed: some of '
+                f'data.classes has {name!r} {chosen.count(name)} times; use some of '
                 f'{", ".join(class_names)}, each once'
             )
     new = [chosen.index(name) if name in chosen else -1 for name in class_names]
     return chosen, np.array(new, np.int32)[labels]
 
 
-def _stratified(config, class_names, labels, groups, official):
+def _split(
+    config: ConfigDict,
+    class_names: Sequence[str],
+    labels: np.ndarray,
+    group_ids: np.ndarray,
+    official: np.ndarray,
+) -> dict[str, np.ndarray]:
+    # What a split needs, '' where the data set has none.
+    needs = {'grouped': ('groups', group_ids), 'official': ('official parts', official)}
+    available = [name for name, (_, values) in needs.items() if np.any(values != '')]
+    if config.split in needs and config.split not in available:
+        raise InputError(
+            f'data.split is {config.split!r}, but {config.name} has no {needs[config.split][0]}; '
+            f'use {" or ".join(["paper", *available])}'
+        )
+    if config.split == 'official':
+        return splits.official(official, {part: config[f'{part}_parts'] for part in splits.PARTS})
+    if config.split == 'grouped':
+        return splits.grouped(labels, group_ids, config.fractions, config.split_seed, class_names)
     return splits.stratified(labels, config.fractions, config.split_seed, class_names)
-
-
-def _grouped(config, class_names, labels, groups, official):
-    if not np.any(groups != ''):
-        allowed = 'paper or official' if np.any(official != '') else 'paper'
-        raise InputError(
-            f"data.split is 'grouped'; allowed: {allowed}, as {config.name} has no groups"
-        )
-    return splits.grouped(labels, groups, config.fractions, config.split_seed, class_names)
-
-
-def _official(config, class_names, labels, groups, official):
-    if not np.any(official != ''):
-        allowed = 'paper or grouped' if np.any(groups != '') else 'paper'
-        raise InputError(
-            f"data.split is 'official'; allowed: {allowed}, as the source of {config.name} "
-            'names no parts'
-        )
-    return splits.official(official, {part: config[f'{part}_parts'] for part in splits.PARTS})

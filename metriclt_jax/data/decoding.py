@@ -16,13 +16,13 @@ from metriclt_jax.errors import InputError
 from metriclt_jax.progress import track
 
 FORMATS = ('BMP', 'GIF', 'JPEG', 'JPEG2000', 'PNG', 'PPM', 'TIFF', 'WEBP')
-"""What is read. Pillow knows more, some of which start other programs or read other files."""
+"""Formats that are read. Pillow's others may start programs or read further files."""
 
-# Pillow's names of what can be shown in RGB without a choice that only the owner can make.
+# Pillow's names of pixel types that have one obvious conversion to RGB.
 _MODES = ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'RGBX', 'YCbCr')
 _SIXTEEN_BIT_MODES = ('I;16', 'I;16L', 'I;16B', 'I;16N')
 
-# What brings a picture upright, by the value of its EXIF orientation.
+# Turns a picture upright, by the value of its EXIF orientation.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -33,8 +33,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# What Pillow raises on damaged files, depending on the format and on what is damaged. The last two
-# are about images so large that decoding them may be an attack.
+# What Pillow raises on damaged files, and on images so large that decoding may be an attack.
 _DAMAGE = (
     OSError,
     SyntaxError,
@@ -53,67 +52,42 @@ U = TypeVar('U')
 def to_storage(picture: Image.Image, size: int) -> np.ndarray:
     """Converts a picture to upright RGB of `size` x `size`: what is cached and trained on.
 
-    - Orientation: an EXIF orientation is carried out.
-    - Grey, 8 or 16 bits: three equal channels. 16 bits are divided by 257, so that the whole range
-      stays the whole range; what an image uses of it makes no difference.
-    - Transparency (RGBA, LA, palette): laid over black. Where the image is opaque, as the RGBA
-      X-rays of NIH are, nothing changes.
+    - Orientation: as the EXIF tag says.
+    - Gray, 8 or 16 bits: three equal channels. 16 bits are divided by 257, which maps the whole
+      range to the whole range, whatever part of it the image uses.
+    - Transparency (RGBA, LA, palette): blended over black. Opaque images, such as the RGBA X-rays
+      of NIH, stay as they are.
     - Several frames: the first.
-    - Resizing: bilinear and antialiased, the aspect ratio is not kept; a picture that has the size
-      already is left as it is.
-    - No colour profile is applied, and CMYK, which means nothing without one, is refused.
+    - Resizing: bilinear and antialiased, without keeping the aspect ratio.
+    - Color profiles are not applied; CMYK, which is undefined without one, is refused.
 
     Returns:
         uint8 `[size, size, 3]`.
-
-    Raises:
-        InputError: the picture is CMYK, or another kind that has no one conversion to RGB.
     """
     return _resized(_upright(picture), size)
 
 
 def decode(image: bytes, size: int, name: str) -> tuple[np.ndarray, float]:
-    """Decodes an image file.
-
-    Args:
-        image: the file's content.
-        size: side of the result, see `to_storage`.
-        name: of the image, for messages.
+    """Decodes the content of an image file, called `name` in messages.
 
     Returns:
-        Pixels, uint8 `[size, size, 3]`, and width / height of the upright original.
+        Pixels, uint8 `[size, size, 3]` as of `to_storage`, and width / height of the upright
+        original.
 
     Raises:
-        InputError: the image is damaged, empty, larger than `PIL.Image.MAX_IMAGE_PIXELS`, or of a
-            kind that `to_storage` refuses.
+        InputError: the image is damaged, empty, larger than `PIL.Image.MAX_IMAGE_PIXELS`, or has
+            no obvious conversion to RGB.
     """
     with _opened(io.BytesIO(image), f'image {name} cannot be decoded') as picture:
         upright = _upright(picture)
         return _resized(upright, size), upright.width / upright.height
 
 
-def check_images(
-    paths: Sequence[Path], on_checked: Callable[[Path], None] = lambda path: None
-) -> None:
-    """Checks that `decode` will read every file: all are images, complete, and of a kind it takes.
-
-    Args:
-        paths: the files.
-        on_checked: is called with each file that can be read, in order.
-
-    Raises:
-        InputError: says how many files cannot be read and names the first ones.
-    """
-    problems = []
+def check_images(paths: Sequence[Path]) -> None:
+    """Checks that `decode` will read every file; `InputError` names the first bad ones."""
     with ThreadPoolExecutor() as pool:
         checked = track(in_order(pool, _problem, paths), 'Checking images', len(paths))
-        for path, problem in zip(paths, checked, strict=True):
-            if problem:
-                problems.append(problem)
-            else:
-                on_checked(path)
-    if len(problems) == 1:
-        raise InputError(problems[0])
+        problems = [problem for problem in checked if problem]
     if problems:
         more = f'; and {len(problems) - _NAMED} more' if len(problems) > _NAMED else ''
         raise InputError(
@@ -140,30 +114,24 @@ def in_order(
 
 
 def _problem(path: Path) -> str:
-    """Returns why `decode` would refuse a file; '' if it would not."""
-    try:
-        _check(path)
-    except InputError as error:
-        return str(error)
-    return ''
-
-
-def _check(path: Path) -> None:
+    """Returns why `decode` would refuse a file, or ''."""
     problem = f'{path} is not a readable image'
     try:
-        file = path.open('rb')
+        with path.open('rb') as file, _opened(file, problem) as picture:
+            _require_known_mode(picture)
+            # A JPEG is read to its end, but its pixels are computed at an eighth of its size.
+            picture.draft('RGB', (1, 1))
+            _upright(picture)
+    except InputError as error:
+        return str(error)
     except OSError as error:
-        raise InputError(f'{problem}: {error}') from error
-    with file, _opened(file, problem) as picture:
-        _require_known_mode(picture)
-        # A JPEG is read to its end, but its pixels are computed at an eighth of its size.
-        picture.draft('RGB', (1, 1))
-        _upright(picture)
+        return f'{problem}: {error}'
+    return ''
 
 
 @contextlib.contextmanager
 def _opened(file: io.IOBase, problem: str) -> Iterator[Image.Image]:
-    """Yields the picture in a file; what fails meanwhile becomes an `InputError` with `problem`."""
+    """Yields the picture in a file; failures become an `InputError` that starts with `problem`."""
     try:
         if not file.read(1):
             raise InputError('the file is empty')
@@ -171,12 +139,12 @@ def _opened(file: io.IOBase, problem: str) -> Iterator[Image.Image]:
         with Image.open(file, formats=FORMATS) as picture:
             if picture.width * picture.height > Image.MAX_IMAGE_PIXELS:
                 raise InputError(
-                    f'it has {picture.width} x {picture.height} pixels, as a decompression bomb '
-                    f'has; allowed: at most {Image.MAX_IMAGE_PIXELS} pixels'
+                    f'it has {picture.width} x {picture.height} pixels; it must have at most '
+                    f'{Image.MAX_IMAGE_PIXELS}, as decoding more may be an attack'
                 )
             yield picture
     except UnidentifiedImageError as error:
-        raise InputError(f'{problem}: unknown format; allowed: {", ".join(FORMATS)}') from error
+        raise InputError(f'{problem}: unknown format; use {", ".join(FORMATS)}') from error
     except _DAMAGE as error:
         raise InputError(f'{problem}: {error}') from error
 
@@ -208,11 +176,10 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
 def _require_known_mode(picture: Image.Image) -> None:
     if picture.mode == 'CMYK':
         raise InputError(
-            'it is CMYK, made for print, and what colours it means depends on a profile; allowed: '
-            'RGB and grey images, so convert it first'
+            'it is CMYK, whose colors depend on a printing profile; convert it to RGB or gray first'
         )
     if picture.mode not in _MODES + _SIXTEEN_BIT_MODES:
         raise InputError(
-            f'its pixels are of the kind {picture.mode}; allowed: RGB or palette of 8 bits, and '
-            'grey of 8 or 16 bits'
+            f'its pixels are of type {picture.mode}; use RGB or palette of 8 bits, or gray of 8 or '
+            '16 bits'
         )

@@ -1,8 +1,7 @@
-"""How each data set is divided if nobody says otherwise, as data.
+"""How each data set is divided by default, as data.
 
-The facts of the paper (section 3.1, table 1), and where it is silent the choices that the README's
-fidelity table lists. The files in `configs/` start from here, and `prepare_data.py` prints the
-result.
+The facts of the paper (section 3.1, table 1); where it is silent, the choices that the README's
+fidelity table lists. The files in `configs/` start from here.
 """
 
 from typing import Any
@@ -12,24 +11,14 @@ from ml_collections import ConfigDict
 from metriclt_jax.config import data_fields
 
 DEFAULTS: dict[str, dict[str, Any]] = {
-    'digits_lt': {
-        'fractions': (0.6, 0.1, 0.3),
-        'imbalance_ratio': 20.0,
-    },
+    'digits_lt': {'fractions': (0.6, 0.1, 0.3), 'imbalance_ratio': 20.0},
     'skin7': {'minor': 2},
-    # Of the 14 findings of ChestX-ray14 the nine whose single-finding images, cut to a multiple of
-    # five, give table 1.
+    # The nine of ChestX-ray14's 14 findings whose single-finding images, cut to a multiple of five,
+    # give table 1.
     'xray9': {
         'classes': (
-            'Atelectasis',
-            'Effusion',
-            'Nodule',
-            'Pneumothorax',
-            'Mass',
-            'Cardiomegaly',
-            'Emphysema',
-            'Edema',
-            'Hernia',
+            'Atelectasis', 'Effusion', 'Nodule', 'Pneumothorax', 'Mass', 'Cardiomegaly',
+            'Emphysema', 'Edema', 'Hernia',
         ),
         'multiple_of': 5,
     },
@@ -58,7 +47,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         'long_tail_rounding': 'down',
         'groups': 'thirds',
     },
-    # However few classes there are.
+    # Works for any number of classes.
     'folder': {'major': 1, 'minor': 1},
     # The rest of the MedMNIST family, as published.
     'dermamnist': {'split': 'official'},
@@ -71,7 +60,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     'retinamnist': {'split': 'official', 'major': 1, 'minor': 1},
     'pneumoniamnist': {'split': 'official', 'major': 1, 'minor': 1},
     'breastmnist': {'split': 'official', 'major': 1, 'minor': 1},
-}
+}  # fmt: skip
 
 
 def data_config(dataset: str) -> ConfigDict:

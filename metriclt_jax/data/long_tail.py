@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from metriclt_jax.data.seeding import generator
+from metriclt_jax.data.sampling import generator
 from metriclt_jax.errors import InputError
 
 
@@ -17,17 +17,13 @@ def exponential_counts(
 ) -> np.ndarray:
     """Returns the class sizes n_max * ratio^(-i / (C - 1)), i = 0 ... C - 1, as int `[C]`.
 
-    Args:
-        n_max: images of the first, largest class.
-        num_classes: C.
-        ratio: size of the first class over that of the last, 1 or more.
-        rounding: to the 'nearest' integer (half up) or 'down'.
+    They are rounded to the 'nearest' integer (half up) or 'down'.
 
     >>> exponential_counts(9366, 9, 100).tolist()
     [9366, 5267, 2962, 1666, 937, 527, 296, 167, 94]
     """
     if not ratio >= 1:
-        raise InputError(f'data.imbalance_ratio is {ratio}; allowed: 0 (keep all), or 1 or more')
+        raise InputError(f'data.imbalance_ratio is {ratio}; it must be 0 (keep all), or 1 or more')
     exponents = np.arange(num_classes) / max(num_classes - 1, 1)
     sizes = n_max * float(ratio) ** -exponents
     # The power is off by a few units in the last place: 10.000000000000002, or 9.999999999999998.
@@ -38,14 +34,8 @@ def exponential_counts(
 def head_to_tail(order: str, available: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
     """Returns the classes in the order in which the curve thins them out, int64 `[C]`.
 
-    Args:
-        order: 'index', 'size' (ties by index), or all names from head to tail with commas between
-            (names may have commas, too).
-        available: images of each class, int `[C]`.
-        class_names: `[C]`.
-
-    Raises:
-        InputError: the order names a class twice, not at all, or one that does not exist.
+    `order` is 'index', 'size' (ties by index), or all names from head to tail, separated by commas
+    (names may contain commas, too); `available` are the images of each class, int `[C]`.
 
     >>> head_to_tail('size', np.array([20, 30, 20]), ['a', 'b', 'c']).tolist()
     [1, 0, 2]
@@ -64,8 +54,8 @@ def head_to_tail(order: str, available: np.ndarray, class_names: Sequence[str]) 
         rest = rest[len(names[-1]) + 1 :]
     if rest or sorted(names) != sorted(class_names):
         raise InputError(
-            f'data.long_tail_order is {order!r}; allowed: index, size, or each class once, with '
-            f'commas between: {",".join(class_names)}'
+            f'data.long_tail_order is {order!r}; use index, size, or each class once, separated by '
+            f'commas: {",".join(class_names)}'
         )
     return np.array([list(class_names).index(name) for name in names])
 
@@ -79,19 +69,16 @@ def long_tailed_counts(
 ) -> np.ndarray:
     """Returns how many images of each class an exponential subset keeps, int64 `[C]`.
 
-    A class with fewer images than the curve asks for keeps them all, so that the ratio which is
-    reached may differ from the one that was asked for.
+    A class with fewer images than the curve asks for keeps them all, so the actual ratio may differ
+    from `ratio`.
 
     Args:
         available: images of each class, int `[C]`.
         order: the classes from head to tail, int `[C]`.
         ratio: of the curve, 1 or more.
-        largest: where the curve starts: at the size of the 'smallest' class, so that all classes
-            are large enough for it, or at that of the 'first' one.
+        largest: the curve starts at the size of the 'smallest' class, so that all classes are large
+            enough for it, or at that of the 'first' one.
         rounding: see `exponential_counts`.
-
-    Raises:
-        InputError: the ratio is below 1, or so large that no image of a class would be left.
 
     >>> long_tailed_counts(np.array([50, 60, 80]), np.array([2, 1, 0]), 4.0, 'first').tolist()
     [20, 40, 80]
@@ -101,8 +88,8 @@ def long_tailed_counts(
     if curve.min() < 1:
         limit = {'nearest': 2 * n_max, 'down': n_max}[rounding]
         raise InputError(
-            f'data.imbalance_ratio is {ratio}; allowed: at most {limit}, as the largest class '
-            f'keeps {n_max} images and the smallest needs one'
+            f'data.imbalance_ratio is {ratio}; it must be at most {limit}, as the largest '
+            f'class keeps {n_max} images and the smallest needs one'
         )
     counts = np.empty_like(curve)
     counts[order] = np.minimum(curve, available[order])
@@ -110,18 +97,10 @@ def long_tailed_counts(
 
 
 def subset(labels: np.ndarray, counts: np.ndarray, seed: int) -> np.ndarray:
-    """Chooses `counts[c]` images of each class c at random.
+    """Chooses `counts[c]` images of each class c at random; returns ascending indices.
 
     One permutation per class, cut after `counts[c]`: with the same seed, smaller counts choose a
     subset of what larger counts choose.
-
-    Args:
-        labels: int `[N]`.
-        counts: int `[C]`, none larger than the class.
-        seed: 0 or more.
-
-    Returns:
-        Indices into `labels`, ascending, int64 `[sum(counts)]`.
     """
     chosen = []
     for label, count in enumerate(counts):

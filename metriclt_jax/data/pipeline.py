@@ -1,9 +1,7 @@
 """Index arrays to batches, on the host and ahead of the devices."""
 
 import collections
-import dataclasses
 import functools
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -19,20 +17,16 @@ from metriclt_jax.errors import InputError
 
 Batch = dict[str, Any]  # arrays, or another batch
 
-# A batch is a gather from memory or disk: threads overlap the waiting, and few are ever needed.
+# A batch is gathered from memory or disk; a few threads suffice to overlap the waiting.
 _READING = grain.ReadOptions(num_threads=4, prefetch_buffer_size=8)
 
 
 def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
-    """Returns how many whole batches the training part has; the last incomplete one is dropped.
-
-    Raises:
-        InputError: not even one.
-    """
+    """Returns how many whole batches the training part has; the incomplete last one is dropped."""
     images = len(dataset.parts['train'])
     if not 1 <= batch_size <= images:
         raise InputError(
-            f'batch_size is {batch_size}; allowed: 1 to {images}, the training images of '
+            f'batch_size is {batch_size}; it must be 1 to {images}, the training images of '
             f'{dataset.name}'
         )
     return images // batch_size
@@ -46,48 +40,34 @@ def train_batches(
     batch_size: int,
     first_step: int,
     num_steps: int,
-    epochs: int | None = None,
     second_sampler: Sampler | None = None,
     rows: slice = slice(None),
-    repeat_first: bool = False,
-    threads: int = _READING.num_threads,
 ) -> Iterator[Batch]:
     """Yields the training batches `first_step`, ..., `first_step + num_steps - 1`.
 
-    Batch k is a pure function of (seed, k): whoever starts at step k sees what he would have seen
-    there in a run from the start.
+    Batch k is a pure function of (seed, k), wherever the iteration starts. It is {'image': uint8
+    `[B, R, R, 3]`, 'label': int32 `[B]`, 'aspect': float32 `[B]`}.
 
     Args:
         dataset: what to draw from.
         sampler: see `sampling.epoch_order`.
         seed: 0 or more.
         batch_size: B, of the global batch.
-        first_step: steps done before.
-        num_steps: how many batches to yield.
-        epochs: length of the training, which the sampler 'progressive' needs.
-        second_sampler: of a second batch beside each, for what learns from two at a time; another
-            one than `sampler`, since equal samplers draw equal batches.
-        rows: of each batch, those to read and to yield: a host's share.
-        repeat_first: yield batch `first_step` every time, which leaves only the cost of the step
-            in a benchmark.
-        threads: how many make batches ahead of time.
-
-    Returns:
-        Batches {'image': uint8 `[B, R, R, 3]`, 'label': int32 `[B]`, 'aspect': float32 `[B]`}, and
-        with a `second_sampler` another such dict at 'second'.
-
-    Raises:
-        InputError: B is larger than the training part, or the samplers are equal.
+        first_step: number of steps done before.
+        num_steps: number of batches to yield.
+        second_sampler: draws a second batch, under 'second', for methods with two branches; must
+            differ from `sampler`, since equal samplers draw equal batches.
+        rows: of each batch, those to read and to yield: one host's share.
     """
     if second_sampler == sampler:
-        raise InputError(f'second_sampler is {second_sampler!r}; allowed: another than sampler')
+        raise InputError(f'second_sampler is {second_sampler!r}; it must differ from sampler')
     per_epoch = steps_per_epoch(dataset, batch_size)
     train = dataset.parts['train']
     labels = dataset.labels[train]
 
-    @functools.lru_cache(maxsize=4)  # threads may work at the end of an epoch and past it
+    @functools.lru_cache(maxsize=4)  # threads may work on both sides of the end of an epoch
     def order(sampler: Sampler, epoch: int) -> np.ndarray:
-        return train[epoch_order(labels, sampler, seed, epoch, epochs=epochs)]
+        return train[epoch_order(labels, sampler, seed, epoch)]
 
     def drawn(sampler: Sampler, step: int) -> Batch:
         epoch, position = divmod(step, per_epoch)
@@ -98,31 +78,22 @@ def train_batches(
         first = drawn(sampler, step)
         return first | {'second': drawn(second_sampler, step)} if second_sampler else first
 
-    if repeat_first:
-        return itertools.repeat(batch(first_step), num_steps)
     steps = grain.MapDataset.range(first_step, first_step + num_steps)
-    reading = dataclasses.replace(_READING, num_threads=threads)
-    return iter(steps.map(batch).to_iter_dataset(reading))
+    return iter(steps.map(batch).to_iter_dataset(_READING))
 
 
 def eval_batches(
     dataset: Dataset, part: str, batch_size: int, rows: slice = slice(None)
 ) -> Iterator[Batch]:
-    """Yields every image of a part exactly once, in order.
+    """Yields every image of a part exactly once, in order, in batches as of `train_batches`.
 
-    Args:
-        dataset: the data set.
-        part: 'train', 'validation' or 'test'.
-        batch_size: B; the last batch is filled up with copies of its last image.
-        rows: of each batch, those to read and to yield: a host's share.
-
-    Returns:
-        Batches as from `train_batches`, with 'mask' float32 `[B]`: 1, and 0 for the copies.
+    The last batch is padded with copies of its last image; 'mask', float32 `[B]`, is 0 for these
+    and 1 elsewhere. `rows` are one host's share of each batch.
     """
     if batch_size < 1:
-        raise InputError(f'batch_size is {batch_size}; allowed: 1 or more')
+        raise InputError(f'batch_size is {batch_size}; it must be 1 or more')
     if part not in dataset.parts:
-        raise InputError(f'the part is {part!r}; allowed: {", ".join(dataset.parts)}')
+        raise InputError(f'the part is {part!r}; it must be one of {", ".join(dataset.parts)}')
     indices = dataset.parts[part]
 
     def batch(step: int) -> Batch:
@@ -142,28 +113,24 @@ def prefetch_to_devices(
     """Yields batches as `jax.pmap` with `in_axes=0` wants them, put onto the devices ahead of time.
 
     A thread takes batches and starts their transfers while the devices compute. It stops with the
-    generator, and an error in it is raised here.
+    generator, and its errors are raised here.
 
     Args:
-        batches: arrays with a leading axis B; of several hosts, each gives its share.
-        devices: those that share each batch, n of them in this process; they must be those of the
-            pmap, in that order.
+        batches: arrays with a leading axis B; each of several hosts passes its share.
+        devices: those that share each batch, n of them in this process, in the order of the pmap.
         depth: how many batches are on their way.
 
     Yields:
         The batches with leading axes `[n, B / n]`, row i on device i.
-
-    Raises:
-        InputError: n does not divide B.
     """
-    # What pmap itself asks for. Under another axis name than its own, it would compile once more.
+    # The sharding that pmap itself asks for; under another axis name it would compile once more.
     sharding = split(devices)
     count = len(sharding.addressable_devices)
 
     def divide(array: np.ndarray) -> np.ndarray:
         if len(array) % count:
             raise InputError(
-                f'batch_size is {len(array)}; allowed: a multiple of {count}, the devices'
+                f'batch_size is {len(array)}; it must be a multiple of {count}, the devices'
             )
         return array.reshape(count, -1, *array.shape[1:])
 

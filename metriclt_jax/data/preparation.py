@@ -1,6 +1,5 @@
 """Original files to records, once: read, check, write."""
 
-import functools
 import inspect
 import logging
 import os
@@ -12,34 +11,11 @@ from typing import Any
 
 from etils import epath
 
-from metriclt_jax.data import decoding, records, remote
-from metriclt_jax.data.builders import (
-    digits_lt,
-    dogs_lt,
-    flower_lt,
-    folder,
-    medmnist,
-    skin7,
-    xray9,
-)
-from metriclt_jax.data.builders.source import Source
+from metriclt_jax.data import decoding, records, storage
+from metriclt_jax.data.sources import READERS
+from metriclt_jax.data.sources.common import Source
 from metriclt_jax.errors import InputError
 from metriclt_jax.files import locked
-
-READERS: Mapping[str, Callable[..., Source]] = {
-    'skin7': skin7.read_source,
-    'xray9': xray9.read_source,
-    'pathmnist_lt': functools.partial(medmnist.read_source, 'pathmnist'),
-    'flower_lt': flower_lt.read_source,
-    'dogs_lt': dogs_lt.read_source,
-    'digits_lt': digits_lt.read_source,
-    'folder': folder.read_source,
-} | {
-    name: functools.partial(medmnist.read_source, name)
-    for name in medmnist.SETS
-    if name != 'pathmnist'
-}
-"""What reads the original files of each data set."""
 
 _log = logging.getLogger(__name__)
 
@@ -56,38 +32,21 @@ def prepare(
     announce: Callable[[str], None] = _log.info,
     **options: Any,
 ) -> epath.Path:
-    """Writes the records of a data set, unless they are there already; returns their folder.
+    """Writes the records of a data set, unless they exist already; returns their folder.
 
-    The source is checked completely, down to the pixels, before records are written; a check that
-    was cut off goes on where it was. The records appear in one step when they are complete, and of
-    two processes the second waits for the first.
+    The source is checked completely, down to the pixels, before records are written. The records
+    appear in one step when they are complete; of two processes, the second waits for the first.
 
     Args:
         dataset: a key of READERS.
-        source: the folder (or file) with the original files; not used by digits_lt.
-        data_dir: where prepared data sets lie, also gs://... .
-        name: of the prepared data set, as configs call it; '' is the same as `dataset`.
-        announce: is called with a sentence that says what will be written.
+        source: the folder (or file) with the original files; ignored by digits_lt.
+        data_dir: where prepared data sets lie; may be gs://... .
+        name: of the prepared data set in configs; by default that of `dataset`.
+        announce: called with a sentence that says what will be written.
         **options: further arguments of the reader.
-
-    Raises:
-        InputError: unknown data set, a source that is not as expected or not the one that was
-            prepared under this name, or a folder that cannot be written to.
     """
-    if dataset not in READERS:
-        raise InputError(f'the data set is {dataset!r}; allowed: {", ".join(READERS)}')
     name = name or dataset
-    if not re.fullmatch(r'[A-Za-z]\w*', name, re.ASCII):
-        raise InputError(
-            f'the name of the data set is {name!r}; allowed: letters, digits and _, a letter first'
-        )
-    if name in READERS and name != dataset:
-        raise InputError(
-            f'the name of the data set is {name!r}, which is another data set; allowed: a name '
-            'that is not ' + ', '.join(READERS)
-        )
-    for option in options.keys() - inspect.signature(READERS[dataset]).parameters.keys():
-        raise InputError(f'{dataset} has no option {option}; allowed: without it')
+    _check_arguments(dataset, name, options)
     path = records.folder(name, data_dir)
     origin = _origin(source, **options)
     if records.are_complete(path):
@@ -97,31 +56,42 @@ def prepare(
         original = READERS[dataset](source, **options)
     except OSError as error:
         file = str(error.filename or source)
-        raise InputError(
-            f'{file[:_SHOWN]}{"..." * (len(file) > _SHOWN)} cannot be read: '
-            f'{error.strerror or error}'
-        ) from error
+        shown = file if len(file) <= _SHOWN else f'{file[:_SHOWN]}...'
+        raise InputError(f'{shown} cannot be read: {error.strerror or error}') from error
     if not original.count:
         raise InputError(f'the source {source} of {name} has no images; it needs at least one')
-    local = Path(records.folder(name, remote.local_folder(data_dir)))
+    local = Path(records.folder(name, storage.local_folder(data_dir)))
     try:
         local.parent.mkdir(parents=True, exist_ok=True)
         with locked(local.parent / '.lock'):
             if not records.are_complete(path):
-                if remote.is_remote(path):  # a copy here is of records that were removed there
+                if storage.is_remote(path):  # a local copy is of records that were removed there
                     shutil.rmtree(local, ignore_errors=True)
                 _write(original, local, name, dataset, origin, announce)
-                if remote.is_remote(path):
-                    records.upload(local, path)
+                if storage.is_remote(path):
+                    storage.copy_files(epath.Path(local), path, records.LAST)
         _require_same(name, path, dataset, origin)
-    except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError of array_record
+    except (OSError, RuntimeError) as error:  # array_record raises RuntimeError for a full disk
         raise InputError(f'{name} cannot be prepared in {data_dir}: {error}') from error
     return path
 
 
 def is_prepared(name: str, data_dir: os.PathLike | str) -> bool:
-    """Whether the records of a data set are there."""
+    """Whether the records of a data set exist."""
     return records.are_complete(records.folder(name, data_dir))
+
+
+def _check_arguments(dataset: str, name: str, options: Mapping[str, Any]) -> None:
+    if dataset not in READERS:
+        raise InputError(f'the data set is {dataset!r}; it must be one of {", ".join(READERS)}')
+    if not re.fullmatch(r'[A-Za-z]\w*', name, re.ASCII):
+        raise InputError(
+            f'the name of the data set is {name!r}; use letters, digits and _, a letter first'
+        )
+    if name in READERS and name != dataset:
+        raise InputError(f'the name of the data set is {name!r}, which is another data set')
+    for option in options.keys() - inspect.signature(READERS[dataset]).parameters.keys():
+        raise InputError(f'{dataset} has no option {option}; leave it out')
 
 
 def _write(
@@ -135,83 +105,42 @@ def _write(
     if path.exists():
         raise InputError(f'{path} is in the way: it is not a prepared data set; remove it first')
     needed = original.num_bytes + _OVERHEAD * original.count + _FILE_OVERHEAD
-    free = remote.require_space(path.parent, needed, name)
+    free = storage.require_space(path.parent, needed, name)
+    note = f', {original.note}' if original.note else ''
     announce(
-        f'{name}: {original.count:,} images of {len(original.class_names)} classes'
-        f'{", " * bool(original.note)}{original.note}; writes up to {needed / 2**20:,.0f} MiB to '
-        f'{path} ({free / 2**20:,.0f} MiB are free)'
+        f'{name}: {original.count:,} images of {len(original.class_names)} classes{note}; writes '
+        f'up to {needed / 2**20:,.0f} MiB to {path} ({free / 2**20:,.0f} MiB are free)'
     )
-    checked = path.parent / '.checked'
-    _check_images(original.files, checked)
-    with records.written_aside(path) as aside:
-        records.write(
-            aside,
-            name,
-            original.class_names,
-            original.examples,
-            original.count,
-            original.num_bytes,
-            dataset,
-            origin,
-        )
-    checked.unlink(missing_ok=True)
-
-
-def _check_images(files: Sequence[Path], checked: Path) -> None:
-    """Checks the images but for those that are in the list `checked`, which is added to.
-
-    A line is an image as it was, so one that has changed since is checked again.
-    """
-    lines = checked.read_text().splitlines() if checked.exists() else ()
-    known = set(lines)
-    states = {file: _state(file) for file in files}
-    with checked.open('a', buffering=1) as log:
-        decoding.check_images(
-            [file for file, state in states.items() if state not in known],
-            lambda file: log.write(states[file] + '\n'),
-        )
-
-
-def _state(file: Path) -> str:
-    stat = file.stat()
-    return f'{stat.st_size} {stat.st_mtime_ns} {os.path.realpath(file)!r}'
+    decoding.check_images(original.files)
+    with storage.written_aside(path) as aside:
+        records.write(aside, name, original, dataset, origin)
 
 
 def _origin(
-    source: str | None,
-    labels: str | None = None,
-    classes: Sequence[str] = (),
-    **_: Any,
+    source: str | None, labels: str | None = None, classes: Sequence[str] = (), **_: Any
 ) -> dict[str, Any]:
-    """Returns what was given of that which decides what the records hold."""
-
-    def resolved(path: str) -> str:
-        return os.path.realpath(Path(path).expanduser())
-
+    """Returns those arguments that decide what the records hold."""
     paths = {'source': source, 'labels': labels}
-    origin: dict[str, Any] = {key: resolved(path) for key, path in paths.items() if path}
+    origin: dict[str, Any] = {
+        key: os.path.realpath(Path(path).expanduser()) for key, path in paths.items() if path
+    }
     return origin | ({'classes': list(classes)} if classes else {})
 
 
 def _require_same(
     name: str, path: os.PathLike | str, dataset: str, origin: Mapping[str, Any]
 ) -> None:
-    """Raises `InputError` if the records are not of this data set, or not of what was given."""
+    """Raises `InputError` unless the records are of this data set and of the same origin."""
     prepared = records.read_metadata(path)
     if prepared['dataset'] != dataset:
         raise InputError(
-            f'{path} is a prepared {prepared["dataset"]}, not {dataset}; allowed: another name '
-            '(--name), or remove that folder'
+            f'{path} is a prepared {prepared["dataset"]}, not {dataset}; use another --name, or '
+            'remove that folder'
         )
-    kept = prepared['origin']
-    for key in origin:
-        if origin[key] != kept.get(key):
-            shown = [_shown(key, value) for key, value in kept.items()] or ['no source']
+    for key, value in origin.items():
+        if value != prepared['origin'].get(key):
+            kept = ', '.join(f'{k} {v}' for k, v in prepared['origin'].items()) or 'no source'
             raise InputError(
-                f'{name} is already prepared in {path} from {", ".join(shown)}, not from '
-                f'{_shown(key, origin[key])}; delete that folder or use another --name'
+                f'{name} is already prepared in {path} from {kept}, not from {key} {value}; delete '
+                'that folder or use another --name'
             )
-
-
-def _shown(key: str, value: Any) -> str:
-    return value if key == 'source' else f'{key} {value}'

@@ -1,18 +1,19 @@
 """Training, validation and test part of a data set, as index arrays.
 
 Three modes. 'paper' splits the images of each class at random, as published. 'grouped' keeps all
-images of one group (lesion, patient) in one part: image-level splits put near-duplicates of
-training images into the test part, so its numbers are the ones to trust. 'official' takes the parts
-that the data set itself names.
+images of one group (lesion, patient) in one part; trust its numbers, since image-level splits put
+near-duplicates of training images into the test part. 'official' uses the data set's own parts.
+
+All return for each of PARTS the indices of its images, ascending, int64 `[n]`.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 import numpy as np
 
-from metriclt_jax.data.seeding import generator
+from metriclt_jax.data.sampling import generator
 from metriclt_jax.errors import InputError
 
 PARTS = ('train', 'validation', 'test')
@@ -21,13 +22,13 @@ PARTS = ('train', 'validation', 'test')
 def part_counts(count: int, fractions: Sequence[float]) -> tuple[int, int, int]:
     """Returns how many of `count` images of one class go to each part.
 
-    Half-up(f_train N) to training, N - floor((1 - f_test) N) to test, the rest to validation; that
-    gives Table 1 of the paper. Where nothing is left for the rest, the test part is the smaller.
+    Half-up(f_train N) to training, N - floor((1 - f_test) N) to test, the rest to validation; this
+    gives table 1 of the paper. If nothing is left for the rest, the test part shrinks.
 
     >>> part_counts(6705, (0.75, 0.05, 0.2))
     (5029, 335, 1341)
     """
-    # Decimal fractions are meant exactly: 0.05 is 1/20 here, whatever its binary form is.
+    # Decimal fractions are taken exactly: 0.05 is 1/20, unlike its binary form.
     train, validation, test = (Fraction(f).limit_denominator(10**6) for f in fractions)
     num_train = math.floor(train * count + Fraction(1, 2))
     num_test = count - num_train
@@ -37,28 +38,18 @@ def part_counts(count: int, fractions: Sequence[float]) -> tuple[int, int, int]:
 
 
 def stratified(
-    labels: np.ndarray,
-    fractions: Sequence[float] = (0.75, 0.05, 0.2),
-    seed: int = 0,
-    class_names: Sequence[str] | None = None,
+    labels: np.ndarray, fractions: Sequence[float], seed: int, class_names: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """Splits the images of each class at random (the mode 'paper').
+    """Splits the images of each class at random (mode 'paper').
 
     Args:
         labels: int `[N]`.
         fractions: of training, validation and test; they sum to 1, validation may be 0.
         seed: 0 or more.
         class_names: `[C]`, for messages.
-
-    Returns:
-        For each of PARTS the indices of its images, ascending, int64.
-
-    Raises:
-        InputError: impossible fractions, or a class with too few images for all parts.
     """
-    _check_fractions(fractions)
     parts: dict[str, list[np.ndarray]] = {part: [] for part in PARTS}
-    for label, counts in _targets(labels, fractions, class_names).items():
+    for label, counts in enumerate(_targets(labels, fractions, class_names)):
         order = generator('split', seed, label).permutation(np.flatnonzero(labels == label))
         for part, chosen in zip(PARTS, np.split(order, np.cumsum(counts)[:-1]), strict=True):
             parts[part].append(chosen)
@@ -67,44 +58,31 @@ def stratified(
 
 def grouped(
     labels: np.ndarray,
-    groups: np.ndarray,
-    fractions: Sequence[float] = (0.75, 0.05, 0.2),
-    seed: int = 0,
-    class_names: Sequence[str] | None = None,
+    group_ids: np.ndarray,
+    fractions: Sequence[float],
+    seed: int,
+    class_names: Sequence[str],
 ) -> dict[str, np.ndarray]:
     """Splits so that no group has images in two parts; class sizes come close to `stratified`.
 
     Groups are dealt out from large to small, in random order among equals, each to the part where
     it lowers sum((size - target)^2 / target) over the group's classes most. A group may have
-    images of several classes. An image with group '' is a group of its own.
+    images of several classes. An image with group id '' is a group of its own.
 
-    Args:
-        labels: int `[N]`.
-        groups: str `[N]`.
-        fractions: of training, validation and test; they sum to 1, validation may be 0.
-        seed: 0 or more.
-        class_names: `[C]`, for messages.
-
-    Returns:
-        For each of PARTS the indices of its images, ascending, int64.
-
-    Raises:
-        InputError: impossible fractions, or a class with too few images or groups for all parts.
+    `group_ids` are str `[N]`; the other arguments are those of `stratified`.
     """
-    _check_fractions(fractions)
     targets = _targets(labels, fractions, class_names)
-    _, column = np.unique(labels, return_inverse=True)
-    names, group_of = np.unique(groups, return_inverse=True)
-    alone = np.flatnonzero(np.asarray(groups) == '')
+    names, group_of = np.unique(group_ids, return_inverse=True)
+    alone = np.flatnonzero(np.asarray(group_ids) == '')
     group_of[alone] = len(names) + np.arange(len(alone))
 
     sizes = np.zeros((group_of.max() + 1, len(targets)), np.int64)  # [G, C]
-    np.add.at(sizes, (group_of, column), 1)
+    np.add.at(sizes, (group_of, labels), 1)
     order = generator('grouped split', seed).permutation(len(sizes))
     order = order[np.argsort(-sizes[order].sum(axis=1), kind='stable')]
 
     used = [p for p, fraction in enumerate(fractions) if fraction > 0]
-    target = np.array(list(targets.values()), float).T[used]  # [P, C]
+    target = np.array(targets, float).T[used]  # [P, C]
     filled = np.zeros_like(target)
     part_of = np.empty(len(sizes), np.int64)
     for group in order:
@@ -115,8 +93,8 @@ def grouped(
         part_of[group] = used[best]
         filled[best, classes] += size
 
-    for label, name, got in zip(targets, _names(targets, class_names), filled.T, strict=True):
-        if not got.all():
+    for label, name in enumerate(class_names):
+        if not filled[:, label].all():
             num_groups = len(np.unique(group_of[labels == label]))
             raise InputError(
                 f'class {name} has {num_groups} groups, too few for a grouped split with '
@@ -126,67 +104,48 @@ def grouped(
 
 
 def official(named: np.ndarray, names: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
-    """Puts the parts that the source of a data set names together (the mode 'official').
+    """Assembles the parts from those of the source (mode 'official').
 
     Args:
-        named: str `[N]`, the part of each image in the source; '' where it is in none.
-        names: for each of PARTS the names in `named` that form it. Images of parts that are not
-            among them are in no part.
-
-    Returns:
-        For each of PARTS the indices of its images, ascending, int64.
-
-    Raises:
-        InputError: a name that the source does not have, or that is to be in two parts.
+        named: str `[N]`, the part of each image in the source; '' if none.
+        names: for each of PARTS the names in `named` that form it; other images are in no part.
 
     >>> parts = {'train': ['test'], 'validation': [], 'test': ['train', 'validation']}
     >>> official(np.array(['test', 'train', 'test', 'validation']), parts)['test'].tolist()
     [1, 3]
     """
-    there = sorted(set(named.tolist()) - {''})
-    or_none = dict.fromkeys(PARTS, '') | {'validation': ', or () for no validation part'}
+    known = sorted(set(named.tolist()) - {''})
     taken = [name for part in PARTS for name in names[part]]
     for part in PARTS:
         for name in names[part]:
-            if name not in there:
+            if name not in known or taken.count(name) > 1:
                 raise InputError(
-                    f'data.{part}_parts has {name!r}, which the data set does not; '
-                    f'allowed: {", ".join(there)}{or_none[part]}'
-                )
-            if taken.count(name) > 1:
-                raise InputError(
-                    f'data.{part}_parts has {name!r}, which is taken {taken.count(name)} times; '
-                    'allowed: each part of the data set once'
+                    f'data.{part}_parts has {name!r}, which is used {taken.count(name)} times; use '
+                    f'each part of the data set ({", ".join(known)}) once, or () for no validation '
+                    'part'
                 )
     return {part: np.flatnonzero(np.isin(named, list(names[part]))) for part in PARTS}
 
 
 def _targets(
-    labels: np.ndarray, fractions: Sequence[float], class_names: Sequence[str] | None
-) -> dict[int, tuple[int, int, int]]:
-    """Returns the class sizes of the parts, by label, or says which class is too small."""
-    present = np.unique(labels).tolist() if class_names is None else range(len(class_names))
-    targets = {label: part_counts(int(np.sum(labels == label)), fractions) for label in present}
-    for name, counts in zip(_names(targets, class_names), targets.values(), strict=True):
-        for part, fraction, count in zip(PARTS, fractions, counts, strict=True):
-            if fraction > 0 and count == 0:
-                raise InputError(
-                    f'class {name} has {sum(counts)} images, too few for data.fractions '
-                    f'{tuple(fractions)}: none is left for the {part} part; allowed: other '
-                    'data.fractions, such as (0.75, 0.0, 0.25) without a validation part, or '
-                    'data.split=official where the data set has parts'
-                )
-    return targets
-
-
-def _names(labels: Iterable[int], class_names: Sequence[str] | None) -> list[str]:
-    return [str(label) if class_names is None else class_names[label] for label in labels]
-
-
-def _check_fractions(fractions: Sequence[float]) -> None:
+    labels: np.ndarray, fractions: Sequence[float], class_names: Sequence[str]
+) -> list[tuple[int, int, int]]:
+    """Returns the sizes of the parts of each class, or says which class is too small."""
     fits = len(fractions) == len(PARTS) and fractions[0] > 0 and min(fractions) >= 0
     if not (fits and abs(sum(fractions) - 1) < 1e-6):
         raise InputError(
-            f'data.fractions is {tuple(fractions)}; allowed: three numbers that sum to 1, above 0 '
-            'for training, 0 or more for validation and test'
+            f'data.fractions is {tuple(fractions)}; it must be three numbers that sum to 1, above '
+            '0 for training, 0 or more for validation and test'
         )
+    targets = []
+    for label, name in enumerate(class_names):
+        targets.append(part_counts(int(np.sum(labels == label)), fractions))
+        for part, fraction, count in zip(PARTS, fractions, targets[-1], strict=True):
+            if fraction > 0 and count == 0:
+                raise InputError(
+                    f'class {name} has {sum(targets[-1])} images, too few for data.fractions '
+                    f'{tuple(fractions)}: none is left for the {part} part; use other '
+                    'data.fractions, such as (0.75, 0.0, 0.25) without a validation part, or '
+                    'data.split=official if the data set has parts'
+                )
+    return targets

@@ -16,7 +16,7 @@ from metriclt_jax.class_groups import configured_groups
 from metriclt_jax.data import records
 from metriclt_jax.data.dataset import divide
 from metriclt_jax.data.decoding import decode
-from metriclt_jax.data.seeding import generator
+from metriclt_jax.data.sampling import generator
 from metriclt_jax.data.splits import PARTS
 from metriclt_jax.reports.drawing import BLUE, GREEN, GREY, ORANGE, RED, SKY, save
 

@@ -158,15 +158,15 @@ CMYK = Image.fromarray(RNG.integers(0, 256, (9, 12, 4), np.uint8), 'CMYK')
 HUGE = png(20_000, 20_000, 8, 0, b'')  # 77 bytes that ask for 400 million
 BAD = {
     'empty': (b'', 'the file is empty'),
-    'no image': (b'no image', 'unknown format; allowed: BMP, GIF, JPEG'),
+    'no image': (b'no image', 'unknown format'),
     'truncated JPEG': (JPEG[: len(JPEG) // 2], 'truncated'),
     'JPEG without its end': (JPEG[:-200], 'truncated'),
     'header only': (JPEG[:20], 'unknown format|truncated'),
     'truncated PNG': (encoded(Image.fromarray(RGB))[:-40], 'truncated|broken'),
-    'CMYK JPEG': (encoded(CMYK, 'JPEG'), 'it is CMYK.*convert it first'),
+    'CMYK JPEG': (encoded(CMYK, 'JPEG'), 'it is CMYK'),
     'CMYK TIFF': (encoded(CMYK, 'TIFF'), 'it is CMYK'),
-    'float TIFF': (encoded(Image.fromarray(np.ones((4, 4), np.float32)), 'TIFF'), 'of the kind F'),
-    'bomb': (HUGE, '400000000 pixels'),
+    'float TIFF': (encoded(Image.fromarray(np.ones((4, 4), np.float32)), 'TIFF'), 'of type F'),
+    'bomb': (HUGE, '400000000 pixels|20000 x 20000 pixels'),
     'small bomb': (png(10_000, 10_000, 8, 0, b''), '100000000 pixels|10000 x 10000 pixels'),
     # Ghostscript would be started for this one.
     'PostScript': (b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n', 'unknown format'),
@@ -188,11 +188,6 @@ def test_a_file_that_cannot_be_used_is_one_sentence(image, words, tmp_path):
 def test_a_bomb_is_one_sentence_where_warnings_are_errors_too():
     with pytest.raises(InputError, match='100000000 pixels'):
         decode(BAD['small bomb'][0], 8, 'x')
-
-
-def test_pictures_in_memory_are_refused_by_the_same_rule():
-    with pytest.raises(InputError, match='it is CMYK'):
-        to_storage(CMYK, 8)
 
 
 def test_good_files_pass_the_check(tmp_path):
@@ -240,14 +235,12 @@ def test_all_bad_files_are_found_at_once_and_twenty_named(tmp_path):
         path.write_bytes(encoded(Image.fromarray(RGB)))
     for path in (paths[3], paths[28]):
         path.write_bytes(b'')
-    good = []
     with pytest.raises(InputError) as raised:
-        check_images(paths, good.append)
+        check_images(paths)
     empty = 'is not a readable image: the file is empty'
     assert str(raised.value) == (
         f'2 of 30 images cannot be read: {paths[3]} {empty}; {paths[28]} {empty}'
     )
-    assert good == [path for path in paths if path not in (paths[3], paths[28])]
 
     for path in paths[:25]:
         path.write_bytes(b'')

@@ -1,3 +1,4 @@
+import os
 import shutil
 
 import numpy as np
@@ -6,10 +7,9 @@ from PIL import Image
 from scipy.io import savemat
 from tensorflow_datasets.datasets.oxford_flowers102 import oxford_flowers102_dataset_builder
 
-from metriclt_jax.data import load_dataset, prepare, records
-from metriclt_jax.data.builders import flower_lt
+from metriclt_jax.data import load_dataset, prepare
 from metriclt_jax.data.defaults import data_config
-from metriclt_jax.errors import InputError
+from metriclt_jax.data.sources import flower_lt
 
 COUNT = 306  # three of each class
 
@@ -39,25 +39,6 @@ def original(tmp_path_factory):
 @pytest.fixture
 def folder(original, tmp_path):
     return shutil.copytree(original, tmp_path / 'flowers')
-
-
-def test_official_files_are_prepared(original, tmp_path):
-    prepare('flower_lt', str(original), str(tmp_path))
-    opened = records.open_records('flower_lt', str(tmp_path))
-    examples = opened.read(range(len(opened)))
-    assert [example.image_id for example in examples] == [
-        f'image_{number:05d}' for number in range(1, COUNT + 1)
-    ]
-    assert examples[0].label == 76  # label 77
-    assert [example.label for example in examples[1:]] == [n % 102 for n in range(2, COUNT + 1)]
-    numbers = np.random.default_rng(0).permutation(COUNT) + 1
-    for part, members in (
-        ('train', numbers[:50]),
-        ('validation', numbers[50:100]),
-        ('test', numbers[100:]),
-    ):
-        assert {examples[number - 1].part for number in members} == {part}
-    assert examples[4].image == (original / 'jpg' / 'image_00005.jpg').read_bytes()
 
 
 def test_from_the_official_files_to_the_parts(folder, tmp_path):
@@ -90,67 +71,43 @@ def test_class_names_are_those_of_tfds():
 
 ALL = range(1, COUNT + 1)
 SPOILED = {
-    'no folder': (shutil.rmtree, 'there is no folder .*/flowers; the source of flower_lt is'),
-    'no images': (lambda f: shutil.rmtree(f / 'jpg'), 'there is no folder .*jpg; the source'),
-    'no labels': (lambda f: (f / 'imagelabels.mat').unlink(), 'there is no file .*imagelabels.mat'),
-    'no parts': (lambda f: (f / 'setid.mat').unlink(), 'there is no file .*setid.mat'),
-    'missing image': (
-        lambda f: (f / 'jpg' / 'image_00100.jpg').unlink(),
-        'jpg lacks 1 of the 306 images of .*imagelabels.mat, the first is image_00100',
-    ),
+    'no folder': (shutil.rmtree, 'flowers'),
+    'no images': (lambda f: shutil.rmtree(f / 'jpg'), 'no folder .*jpg'),
+    'no labels': (lambda f: (f / 'imagelabels.mat').unlink(), 'no file .*imagelabels.mat'),
+    'no parts': (lambda f: (f / 'setid.mat').unlink(), 'no file .*setid.mat'),
+    'missing image': (lambda f: (f / 'jpg/image_00100.jpg').unlink(), 'image_00100'),
     'not a MATLAB file': (
         lambda f: (f / 'setid.mat').write_bytes(b'\x1f\x8b' * 200),
-        'setid.mat cannot be read as a MATLAB file',
+        'setid.mat cannot be read',
     ),
-    'empty file': (lambda f: (f / 'setid.mat').write_bytes(b''), 'setid.mat cannot be read as a'),
-    'truncated': (
-        lambda f: (f / 'setid.mat').write_bytes((f / 'setid.mat').read_bytes()[:300]),
-        'setid.mat cannot be read as a MATLAB file',
-    ),
-    'other variable': (
-        lambda f: savemat(f / 'imagelabels.mat', {'label': [1]}),
-        "imagelabels.mat has no variable 'labels'; it needs labels",
-    ),
-    'a part less': (
-        lambda f: save_parts(f, trnid=ALL[:9], tstid=ALL[9:]),
-        "setid.mat has no variable 'valid'; it needs trnid, valid, tstid",
-    ),
-    'label 0': (
-        lambda f: save_labels(f, [n % 102 for n in ALL]),
-        'imagelabels.mat has the label 0; allowed: 1 to 102',
-    ),
-    'label 103': (
-        lambda f: save_labels(f, [*ALL[:102], 103] * 2 + [1] * 100),
-        'has the label 103; allowed',
-    ),
+    'empty file': (lambda f: os.truncate(f / 'setid.mat', 0), 'setid.mat cannot be read'),
+    'truncated': (lambda f: os.truncate(f / 'setid.mat', 300), 'setid.mat cannot be read'),
+    'other variable': (lambda f: savemat(f / 'imagelabels.mat', {'label': [1]}), "'labels'"),
+    'a part less': (lambda f: save_parts(f, trnid=ALL[:9], tstid=ALL[9:]), "setid.mat .*'valid'"),
+    'label 0': (lambda f: save_labels(f, [n % 102 for n in ALL]), 'imagelabels.mat .*label 0'),
+    'label 103': (lambda f: save_labels(f, [*ALL[:102], 103] * 2 + [1] * 100), 'label 103'),
     'half a label': (
         lambda f: savemat(f / 'imagelabels.mat', {'labels': [[1.5] * COUNT]}),
-        'imagelabels.mat has labels of the kind float64; allowed: whole numbers',
+        'imagelabels.mat has labels of type float64',
     ),
     'labels of another kind': (
         lambda f: savemat(f / 'imagelabels.mat', {'labels': {'a': [1]}}),
-        'imagelabels.mat has labels of the kind ',
+        'imagelabels.mat has labels of type ',
     ),
     'in two parts': (
         lambda f: save_parts(f, trnid=ALL[:9], valid=ALL[8:20], tstid=ALL[20:]),
-        'setid.mat does not list the images 1 to 306 of .*imagelabels.mat once each',
+        'setid.mat must list each of the images 1 to 306',
     ),
     'in no part': (
         lambda f: save_parts(f, trnid=ALL[:9], valid=ALL[9:20], tstid=ALL[20:-1]),
-        'does not list the images 1 to 306',
+        'setid.mat must list each of the images 1 to 306',
     ),
-    'zero bytes': (
-        lambda f: (f / 'jpg' / 'image_00007.jpg').write_bytes(b''),
-        'image_00007.jpg is not a readable image',
-    ),
+    'zero bytes': (lambda f: os.truncate(f / 'jpg/image_00007.jpg', 0), 'image_00007.jpg'),
 }
 
 
 @pytest.mark.parametrize('case', SPOILED)
-def test_bad_folders_are_refused(case, folder, tmp_path):
+def test_bad_folders_are_refused(case, folder, assert_refused):
     spoil, message = SPOILED[case]
     spoil(folder)
-    with pytest.raises(InputError, match=message) as raised:
-        prepare('flower_lt', str(folder), str(tmp_path / 'data'))
-    assert '\n' not in str(raised.value)
-    assert not list((tmp_path / 'data').glob('flower_lt/*/*'))
+    assert_refused('flower_lt', folder, message)

@@ -14,6 +14,7 @@ from metriclt_jax.data.pipeline import (
     steps_per_epoch,
     train_batches,
 )
+from metriclt_jax.data.sampling import SAMPLERS
 from metriclt_jax.errors import InputError
 
 
@@ -26,7 +27,6 @@ class Images:
         ).copy()
 
 
-SAMPLERS = ['instance', 'class_balanced', 'square_root', 'reversed', 'progressive']
 COUNT = 60
 LABELS = np.array([0] * 48 + [1] * 12, np.int32)
 
@@ -41,7 +41,7 @@ def dataset():
         labels=LABELS,
         aspects=np.arange(COUNT, dtype=np.float32) / 10,
         ids=np.arange(COUNT).astype(str),
-        groups=None,
+        group_ids=None,
         parts={
             'train': np.sort(order[:45]),
             'validation': np.zeros(0, np.int64),
@@ -92,23 +92,12 @@ def test_an_epoch_visits_training_images_once(dataset):
 
 @pytest.mark.parametrize('sampler', SAMPLERS)
 def test_a_batch_is_a_pure_function_of_seed_and_step(dataset, sampler):
-    options = {'sampler': sampler, 'epochs': 4}
+    options = {'sampler': sampler}
     whole = train(dataset, num_steps=13, **options)
     assert len({tuple(batch) for batch in indices(whole)}) == 13
     for first in (1, 3, 4, 7, 12, 13):  # within an epoch, at its end, past it
         assert_equal(train(dataset, first, 13 - first, **options), whole[first:])
     assert indices(train(dataset, seed=1, **options)) != indices(whole[:10])
-
-
-def test_progressive_batches_know_the_epoch(dataset):
-    labels = [
-        batch['label'] for batch in train(dataset, num_steps=400, sampler='progressive', epochs=100)
-    ]
-    begin, end = np.mean(labels[:100]), np.mean(labels[-100:])
-    instance = LABELS[dataset.parts['train']].mean()
-    # The standard deviation is 0.016; the mean progress in a quarter is 1/8 or 7/8.
-    assert abs(begin - (instance * 7 / 8 + 0.5 / 8)) < 0.06
-    assert abs(end - (instance / 8 + 0.5 * 7 / 8)) < 0.06
 
 
 def test_a_second_batch_is_what_its_sampler_draws_alone(dataset):
@@ -119,17 +108,10 @@ def test_a_second_batch_is_what_its_sampler_draws_alone(dataset):
     assert_equal(seconds, train(dataset, num_steps=13, sampler='reversed'))
     resumed = [batch['second'] for batch in train(dataset, 7, 6, second_sampler='reversed')]
     assert_equal(resumed, seconds[7:])
-    with pytest.raises(InputError, match="second_sampler is 'instance'; allowed: another"):
+    hosts = [train(dataset, rows=rows, **options) for rows in shares_of_hosts(2)]
+    assert_equal(joined([[batch.pop('second') for batch in host] for host in hosts]), seconds)
+    with pytest.raises(InputError, match="second_sampler is 'instance'"):
         train(dataset, second_sampler='instance')
-
-
-def test_a_second_batch_reaches_the_devices(dataset):
-    pairs = train(dataset, second_sampler='reversed', num_steps=2)
-    moved = prefetch_to_devices(pairs, jax.devices()[:5])
-    for pair, batch in zip(pairs, moved, strict=True):
-        for name, array in pair['second'].items():
-            assert batch['second'][name].shape[:2] == (5, 2)
-            np.testing.assert_array_equal(np.reshape(batch['second'][name], array.shape), array)
 
 
 def shares_of_hosts(count, batch_size=10):
@@ -149,7 +131,7 @@ def joined(hosts):
 @pytest.mark.parametrize('sampler', SAMPLERS)
 @pytest.mark.parametrize('hosts', [2, 5])
 def test_what_hosts_draw_with_stops_between_is_what_one_draws(dataset, sampler, hosts):
-    options = {'sampler': sampler, 'epochs': 4}
+    options = {'sampler': sampler}
     whole = train(dataset, num_steps=13, **options)
     stops = [(0, 5), (5, 1), (6, 7)]  # in an epoch, and past its end
     parts = [
@@ -170,42 +152,6 @@ def test_a_host_reads_its_own_rows_only(dataset, monkeypatch):
     assert read == [5] * 10
 
 
-def test_hosts_share_second_batches_too(dataset):
-    options = {'second_sampler': 'reversed', 'num_steps': 6}
-    whole = train(dataset, **options)
-    parts = [train(dataset, rows=rows, **options) for rows in shares_of_hosts(2)]
-    seconds = [[batch.pop('second') for batch in part] for part in [whole, *parts]]
-    assert_equal(joined(parts), whole)
-    assert_equal(joined(seconds[1:]), seconds[0])
-
-
-@pytest.mark.parametrize('sampler', SAMPLERS)
-def test_class_frequencies_over_hosts_and_stops_are_the_exact_ones(dataset, sampler):
-    """Two hosts that are started again every 100 steps, against the probabilities by hand."""
-    labels = LABELS[dataset.parts['train']]
-    counts = np.bincount(labels)
-    begin, steps = 4 * 12, 1000  # the progress of 'progressive' is 1 from epoch 11 on
-    drawn = np.concatenate(
-        [
-            batch['label']
-            for rows in shares_of_hosts(2)
-            for stop in range(begin, begin + steps, 100)
-            for batch in train(dataset, stop, 100, rows=rows, sampler=sampler, epochs=12)
-        ]
-    )
-    weights = {
-        'instance': counts,
-        'class_balanced': np.ones(2),
-        'square_root': np.sqrt(counts),
-        'reversed': 1 / counts,
-        'progressive': np.ones(2),
-    }[sampler]
-    expected = weights / weights.sum()
-    assert len(drawn) == 10_000
-    # The standard deviation of a share is 0.005 at most, and less without replacement.
-    np.testing.assert_allclose(np.bincount(drawn) / len(drawn), expected, atol=0.02)
-
-
 @pytest.mark.parametrize('batch_size', [10, 4])
 def test_hosts_evaluate_every_image_once(dataset, batch_size):
     parts = [
@@ -215,23 +161,9 @@ def test_hosts_evaluate_every_image_once(dataset, batch_size):
     assert_equal(joined(parts), list(eval_batches(dataset, 'test', batch_size)))
 
 
-def test_class_balanced_batches_are_balanced(dataset):
-    labels = np.concatenate(
-        [b['label'] for b in train(dataset, sampler='class_balanced', num_steps=200)]
-    )
-    assert abs(labels.mean() - 0.5) < 0.05  # the standard deviation is 0.011
-    labels = np.concatenate([b['label'] for b in train(dataset, num_steps=200)])
-    assert abs(labels.mean() - LABELS[dataset.parts['train']].mean()) < 0.05
-
-
-def test_repeat_first(dataset):
-    first = train(dataset, 5, 1)
-    assert_equal(train(dataset, 5, 3, repeat_first=True), first * 3)
-
-
 @pytest.mark.parametrize('batch_size', [0, 46])
 def test_a_batch_larger_than_the_training_part_is_refused_at_once(dataset, batch_size):
-    with pytest.raises(InputError, match='allowed: 1 to 45'):
+    with pytest.raises(InputError, match='batch_size'):
         train_batches(
             dataset,
             sampler='instance',
@@ -263,7 +195,7 @@ def test_an_empty_part_has_no_batches(dataset):
 
 
 def test_evaluation_refuses_bad_input(dataset):
-    with pytest.raises(InputError, match='allowed: train, validation, test'):
+    with pytest.raises(InputError, match='train, validation, test'):
         eval_batches(dataset, 'val', 8)
     with pytest.raises(InputError, match='batch_size is 0'):
         eval_batches(dataset, 'test', 0)
@@ -368,5 +300,5 @@ def test_no_thread_outlives_its_consumer(dataset):
 
 
 def test_a_batch_that_the_devices_cannot_share_is_refused():
-    with pytest.raises(InputError, match='batch_size is 16; allowed: a multiple of 3'):
+    with pytest.raises(InputError, match=r'batch_size is 16; .* multiple of 3'):
         next(prefetch_to_devices(host_batches(1), jax.devices()[:3]))

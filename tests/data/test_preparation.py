@@ -5,15 +5,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from metriclt_jax.data import decoding, prepare, records
+from metriclt_jax.data import prepare, records
 from metriclt_jax.errors import InputError
 
 COUNT = 12
@@ -30,20 +28,6 @@ def source(tmp_path):
     return tmp_path / 'source'
 
 
-@pytest.fixture
-def checked(monkeypatch):
-    """Names of the images that are looked at, in order."""
-    names = []
-    check = decoding._check
-
-    def note(path):
-        names.append(path.name)
-        check(path)
-
-    monkeypatch.setattr(decoding, '_check', note)
-    return names
-
-
 def prepare_mine(source, data_dir, **options):
     return Path(prepare('folder', str(source), str(data_dir), 'mine', **options))
 
@@ -53,9 +37,8 @@ def content(data_dir):
     return opened.read(range(len(opened)))
 
 
-def test_the_second_time_nothing_is_read_or_written(source, tmp_path, checked):
+def test_the_second_time_nothing_is_read_or_written(source, tmp_path):
     path = prepare_mine(source, tmp_path)
-    assert len(checked) == COUNT
     before = {file: file.stat().st_mtime_ns for file in path.iterdir()}
     shutil.rmtree(source)
     assert prepare_mine(source, tmp_path) == path
@@ -93,7 +76,7 @@ def test_a_disk_that_fills_up_leaves_nothing_that_is_trusted(source, tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     left = {path.name for path in (tmp_path / 'data').rglob('*') if path.is_file()}
-    assert left == {'.lock', '.checked'}
+    assert left == {'.lock'}
     prepare_mine(source, tmp_path / 'data')
     assert len(content(tmp_path / 'data')) == COUNT
 
@@ -111,47 +94,12 @@ def test_a_killed_process_leaves_nothing_that_is_trusted(source, tmp_path):
     data_dir = tmp_path / 'data'
     process = subprocess.run([sys.executable, '-c', program, source, data_dir], check=False)
     assert process.returncode == -signal.SIGKILL
-    assert (data_dir / 'mine' / '.incomplete').exists()
+    assert (data_dir / 'mine' / f'.{records.VERSION}.incomplete').exists()
     with pytest.raises(InputError, match='mine is not prepared'):
         content(data_dir)
     prepare_mine(source, data_dir)
     assert len(content(data_dir)) == COUNT
     assert sorted(p.name for p in (data_dir / 'mine').iterdir()) == ['.lock', records.VERSION]
-
-
-def test_images_that_were_checked_are_not_checked_again(source, tmp_path, checked, monkeypatch):
-    monkeypatch.setattr(decoding, 'in_order', lambda pool, function, items: map(function, items))
-    bad = source / 'b' / '05.png'
-    good = bad.read_bytes()
-    bad.write_bytes(good[:200])
-    with pytest.raises(InputError, match=r'05\.png is not a readable image'):
-        prepare_mine(source, tmp_path)
-    assert checked == [f'{n:02d}.png' for n in (0, 2, 4, 6, 8, 10, 1, 3, 5, 7, 9, 11)]
-    checked.clear()
-    bad.write_bytes(good)
-    Image.new('L', (9, 9)).save(source / 'a' / '04.png')  # is not the one that was checked
-    prepare_mine(source, tmp_path)
-    assert checked == ['04.png', '05.png']
-    assert not (tmp_path / 'mine' / '.checked').exists()
-
-
-def test_of_those_that_prepare_at_once_one_writes(source, tmp_path, monkeypatch):
-    written = []
-
-    def write(*arguments):
-        written.append(arguments)
-        time.sleep(0.5)
-        original(*arguments)
-
-    original = records.write
-    monkeypatch.setattr(records, 'write', write)
-    threads = [threading.Thread(target=prepare_mine, args=(source, tmp_path)) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(written) == 1
-    assert len(content(tmp_path)) == COUNT
 
 
 def test_two_processes_at_once(source, tmp_path):
@@ -186,7 +134,7 @@ def test_something_else_in_the_way_is_not_deleted(source, tmp_path):
 
 @pytest.mark.parametrize('name', ['../mine', 'my images', 'a/b', '7', 'münze', '.', 'a-b'])
 def test_a_name_is_a_word(source, tmp_path, name):
-    with pytest.raises(InputError, match=r'the name of the data set is .* letters, digits and _'):
+    with pytest.raises(InputError, match='the name of the data set is'):
         prepare('folder', str(source), str(tmp_path / 'data'), name)
     assert not (tmp_path / 'data').exists()
 
@@ -196,35 +144,27 @@ def test_another_source_under_the_same_name_is_refused(source, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     assert prepare_mine('source', tmp_path) == path  # the same in other words
     assert Path(prepare('folder', None, str(tmp_path), 'mine')) == path
-    other = (
-        f'mine is already prepared in {path} from {source}, '
-        "classes ['a', 'b'], not from {}; delete that folder or use another --name"
-    )
     for arguments, named in (
-        ({'source': tmp_path / 'typo'}, f'{tmp_path}/typo'),
+        ({'source': tmp_path / 'typo'}, f'source {tmp_path}/typo'),
         ({'source': source, 'labels': 'x.csv'}, f'labels {tmp_path}/x.csv'),
         ({'source': source, 'classes': ['b', 'a']}, "classes ['b', 'a']"),
     ):
         with pytest.raises(InputError) as raised:
             prepare_mine(data_dir=tmp_path, **arguments)
-        assert str(raised.value) == other.format(named)
+        assert f'from source {source}, ' in str(raised.value)
+        assert f'not from {named};' in str(raised.value)
 
 
-def test_a_name_that_means_another_data_set(source, tmp_path):
-    with pytest.raises(InputError, match="the name of the data set is 'skin7', which is another"):
-        prepare('folder', str(source), str(tmp_path / 'data'), 'skin7')
-    assert not (tmp_path / 'data').exists()
-
-
-def test_a_name_that_is_taken_by_another_data_set(source, tmp_path):
-    prepare_mine(source, tmp_path)
-    with pytest.raises(InputError, match='is a prepared folder, not digits_lt; allowed'):
-        prepare('digits_lt', None, str(tmp_path), 'mine')
-
-
-def test_unknown_data_sets_and_options(source, tmp_path):
-    with pytest.raises(InputError, match="the data set is 'skin8'; allowed: skin7, xray9, "):
-        prepare('skin8', str(source), str(tmp_path))
+def test_names_that_cannot_be_used(source, tmp_path):
+    prepare_mine(source, tmp_path / 'data')
+    for arguments, message in (
+        (('folder', source, 'skin7'), 'another data set'),
+        (('digits_lt', None, 'mine'), 'is a prepared folder, not digits_lt'),
+        (('skin8', source, ''), "'skin8'.* skin7, xray9"),
+    ):
+        dataset, where, name = arguments
+        with pytest.raises(InputError, match=message):
+            prepare(dataset, where and str(where), str(tmp_path / 'data'), name)
     with pytest.raises(InputError, match='digits_lt has no option labels'):
         prepare('digits_lt', None, str(tmp_path), labels='labels.csv')
 

@@ -21,7 +21,7 @@ from rich.console import Console
 from metriclt_jax import hosts
 from metriclt_jax.cli.hosts import check
 from metriclt_jax.data import preparation
-from metriclt_jax.data.builders import digits_lt
+from metriclt_jax.data.sources import digits_lt
 from metriclt_jax.devices import choose_devices, local_rows
 from metriclt_jax.errors import InputError
 from metriclt_jax.training.checkpoints import StageCheckpoints

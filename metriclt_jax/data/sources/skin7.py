@@ -9,9 +9,15 @@ Reads the folder that the official archives unpack to (https://challenge.isic-ar
 
 from pathlib import Path
 
-from metriclt_jax.data.builders.source import Source, find_images, from_examples, open_folder
-from metriclt_jax.data.records import Example
-from metriclt_jax.data.tables import read_csv, require_all
+from metriclt_jax.data.sources.common import (
+    Example,
+    Source,
+    find_images,
+    from_examples,
+    open_folder,
+    read_csv,
+    require_all,
+)
 from metriclt_jax.errors import InputError
 
 CLASS_NAMES = ('MEL', 'NV', 'BCC', 'AKIEC', 'BKL', 'DF', 'VASC')
@@ -23,11 +29,7 @@ LESIONS = 'ISIC2018_Task3_Training_LesionGroupings.csv'
 
 
 def read_source(source: str | None) -> Source:
-    """Returns every image of the folder `source`, grouped by lesion.
-
-    Raises:
-        InputError: the folder is not complete, or its tables do not fit each other or the images.
-    """
+    """Returns every image of the folder `source`, grouped by lesion."""
     layout = f'{IMAGES}/, {LABELS} and {LESIONS}'
     folder = open_folder(source, 'skin7', layout, folders=(IMAGES,), files=(LABELS, LESIONS))
     labels = {
@@ -55,7 +57,7 @@ def _label(row: dict[str, str], path: Path) -> int:
         numbers = []
     if sorted(numbers) != [0.0] * (len(CLASS_NAMES) - 1) + [1.0]:
         raise InputError(
-            f'{path} has {",".join(values)} for image {row["image"]}; allowed: 1.0 for one of '
-            f'{", ".join(CLASS_NAMES)} and 0.0 for the others'
+            f'{path} has {",".join(values)} for image {row["image"]}; one of '
+            f'{", ".join(CLASS_NAMES)} must be 1.0 and the others 0.0'
         )
     return numbers.index(1.0)

@@ -5,10 +5,11 @@ import shutil
 
 import pytest
 from etils.epath import backend
+from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
-from metriclt_jax.data import prepare, records, remote
+from metriclt_jax.data import prepare, records, storage
 from metriclt_jax.errors import InputError
 
 DATA_DIR = 'gs://bucket/some data/'
@@ -34,11 +35,12 @@ def use(monkeypatch, get_filesystem):
 
 
 @pytest.fixture
-def storage(monkeypatch, tmp_path):
+def bucket(monkeypatch, tmp_path):
     for field, value in {'store': {}, 'pseudo_dirs': [''], 'opened': []}.items():
         monkeypatch.setattr(Storage, field, value, raising=False)
-    use(monkeypatch, lambda self, name: Storage())
-    monkeypatch.setenv(remote.LOCAL_ROOT, str(tmp_path / 'local'))
+    local = LocalFileSystem()
+    use(monkeypatch, lambda self, name: local if name == 'file' else Storage())
+    monkeypatch.setenv(storage.LOCAL_ROOT, str(tmp_path / 'local'))
     return Storage
 
 
@@ -62,19 +64,19 @@ def pixels(opened):
 
 
 def test_a_local_folder_is_its_own(tmp_path, monkeypatch):
-    assert remote.local_folder(tmp_path) == tmp_path
+    assert storage.local_folder(tmp_path) == tmp_path
     monkeypatch.setenv('HOME', '/home/someone')
-    monkeypatch.delenv(remote.LOCAL_ROOT, raising=False)
-    assert str(remote.local_folder('~/data')) == '/home/someone/data'
-    local = str(remote.local_folder('gs://bucket/../data/'))
+    monkeypatch.delenv(storage.LOCAL_ROOT, raising=False)
+    assert str(storage.local_folder('~/data')) == '/home/someone/data'
+    local = str(storage.local_folder('gs://bucket/../data/'))
     assert local == '/home/someone/.cache/metriclt_jax/data/gs%3A%2F%2Fbucket%2F..%2Fdata'
 
 
-def test_prepared_elsewhere_and_read_here(storage, source, tmp_path):
+def test_prepared_elsewhere_and_read_here(bucket, source, tmp_path):
     path = prepare('folder', source, DATA_DIR, 'mine')
     assert str(path) == f'gs://bucket/some data/mine/{records.VERSION}'
-    assert f'{FOLDER}/dataset_info.json' in storage.store
-    written = [name for name, mode in storage.opened if mode == 'wb']
+    assert f'{FOLDER}/dataset_info.json' in bucket.store
+    written = [name for name, mode in bucket.opened if mode == 'wb']
     assert written[-1] == f'{FOLDER}/dataset_info.json'
 
     forget_local_copies(tmp_path)  # on another machine
@@ -82,39 +84,39 @@ def test_prepared_elsewhere_and_read_here(storage, source, tmp_path):
     assert pixels(opened) == [0, 2, 4, 1, 3, 5]
     assert opened.path.is_relative_to(tmp_path / 'local')
 
-    storage.opened.clear()
+    bucket.opened.clear()
     assert pixels(records.open_records('mine', DATA_DIR)) == [0, 2, 4, 1, 3, 5]
-    assert [name for name, _ in storage.opened] == [f'{FOLDER}/metadata.json']
+    assert [name for name, _ in bucket.opened] == [f'{FOLDER}/metadata.json']
 
 
-def test_the_second_time_nothing_is_written(storage, source):
+def test_the_second_time_nothing_is_written(bucket, source):
     prepare('folder', source, DATA_DIR, 'mine')
-    storage.opened.clear()
+    bucket.opened.clear()
     prepare('folder', source, DATA_DIR, 'mine')
-    assert [name for name, _ in storage.opened] == [f'{FOLDER}/metadata.json']
+    assert [name for name, _ in bucket.opened] == [f'{FOLDER}/metadata.json']
 
 
-def test_an_upload_that_was_cut_off_is_not_trusted_and_repeated(storage, source, tmp_path):
+def test_an_upload_that_was_cut_off_is_not_trusted_and_repeated(bucket, source, tmp_path):
     prepare('folder', source, DATA_DIR, 'mine')
-    complete = dict(storage.store)
-    del storage.store[f'{FOLDER}/dataset_info.json']
+    complete = dict(bucket.store)
+    del bucket.store[f'{FOLDER}/dataset_info.json']
     with pytest.raises(InputError, match='data set mine is not prepared'):
         records.open_records('mine', DATA_DIR)
     prepare('folder', source, DATA_DIR, 'mine')
-    assert {name: file.getvalue() for name, file in storage.store.items()} == {
+    assert {name: file.getvalue() for name, file in bucket.store.items()} == {
         name: file.getvalue() for name, file in complete.items()
     }
 
 
-def test_records_that_were_prepared_anew_are_copied_anew(storage, source, tmp_path, monkeypatch):
+def test_records_that_were_prepared_anew_are_copied_anew(bucket, source, tmp_path, monkeypatch):
     prepare('folder', source, DATA_DIR, 'mine')
     shutil.copytree(tmp_path / 'local', tmp_path / 'of another machine')
-    storage.store.clear()
+    bucket.store.clear()
     Image.new('L', (2, 2), 99).save(f'{source}/a/0.png')
     prepare('folder', source, DATA_DIR, 'mine')
     assert pixels(records.open_records('mine', DATA_DIR)) == [99, 2, 4, 1, 3, 5]
 
-    monkeypatch.setenv(remote.LOCAL_ROOT, str(tmp_path / 'of another machine'))
+    monkeypatch.setenv(storage.LOCAL_ROOT, str(tmp_path / 'of another machine'))
     assert pixels(records.open_records('mine', DATA_DIR)) == [99, 2, 4, 1, 3, 5]
 
 
@@ -123,21 +125,21 @@ def flip_a_bit(content):
 
 
 @pytest.mark.parametrize('damage', [flip_a_bit, lambda content: content[: len(content) // 2]])
-def test_damage_on_the_way_is_noticed(storage, source, tmp_path, damage):
+def test_damage_on_the_way_is_noticed(bucket, source, tmp_path, damage):
     prepare('folder', source, DATA_DIR, 'mine')
     forget_local_copies(tmp_path)
-    (name,) = (name for name in storage.store if 'array_record' in name)
-    content = storage.store[name].getvalue()
-    storage().pipe_file(name, damage(content))
+    (name,) = (name for name in bucket.store if 'array_record' in name)
+    content = bucket.store[name].getvalue()
+    bucket().pipe_file(name, damage(content))
     with pytest.raises(InputError, match='damaged'):
         records.open_records('mine', DATA_DIR)
     left = {path.name for path in (tmp_path / 'local').rglob('*') if path.is_file()}
     assert left <= {'.lock'}
-    storage().pipe_file(name, content)
+    bucket().pipe_file(name, content)
     assert pixels(records.open_records('mine', DATA_DIR)) == [0, 2, 4, 1, 3, 5]
 
 
-def test_no_space_for_a_copy(storage, source, tmp_path, monkeypatch):
+def test_no_space_for_a_copy(bucket, source, tmp_path, monkeypatch):
     prepare('folder', source, DATA_DIR, 'mine')
     forget_local_copies(tmp_path)
     usage = shutil._ntuple_diskusage(100, 100, 0)
@@ -146,7 +148,7 @@ def test_no_space_for_a_copy(storage, source, tmp_path, monkeypatch):
         records.open_records('mine', DATA_DIR)
 
 
-def test_storage_that_cannot_be_reached_is_a_sentence(storage, monkeypatch):
+def test_storage_that_cannot_be_reached_is_a_sentence(bucket, monkeypatch):
     def fail(self, path, **options):
         raise ConnectionError('no route')
 

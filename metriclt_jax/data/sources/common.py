@@ -1,0 +1,221 @@
+"""What readers return and share: checks of folders and names, label files."""
+
+import collections
+import csv
+import dataclasses
+import io
+import itertools
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from metriclt_jax.errors import InputError
+
+SUFFIXES = (
+    '.bmp', '.gif', '.jp2', '.jpeg', '.jpg', '.pgm', '.png', '.pnm', '.ppm', '.tif', '.tiff',
+    '.webp',
+)  # fmt: skip
+"""Endings of image files, in lower case."""
+
+
+class Example(NamedTuple):
+    """One image, in a record or on its way there."""
+
+    image_id: str
+    label: int
+    group: str  # the lesion or patient; '' if unknown
+    image: bytes | Path  # the encoded image, or (never when read from a record) its file
+    part: str = ''  # 'train', 'validation' or 'test' if the data set has official parts
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """The original files of a data set, read and checked except for the pixels."""
+
+    class_names: tuple[str, ...]  # [C]
+    examples: Iterable[Example] = dataclasses.field(repr=False)  # by ascending id; may be lazy
+    count: int  # number of examples
+    num_bytes: int  # upper bound on the size of their images
+    files: Sequence[Path] = dataclasses.field(repr=False, default=())  # to be checked by decoding
+    note: str = ''  # what else the reader found, to be shown to the user
+
+
+def from_examples(
+    class_names: Sequence[str], examples: Iterable[Example], note: str = ''
+) -> Source:
+    """Returns the source of examples in any order, after a check of all names."""
+    examples = sorted(examples, key=lambda example: example.image_id)
+    names = {'class': sorted(class_names), 'image': [example.image_id for example in examples]}
+    for kind, given in names.items():
+        for name in given:
+            require_name(kind, name)
+        for first, second in itertools.pairwise(given):
+            if first == second:
+                raise InputError(f'{kind} {first} is listed twice; list it once')
+    for group in sorted({example.group for example in examples} - {''}):
+        require_name('group', group)
+    files = [example.image for example in examples if isinstance(example.image, Path)]
+    encoded = sum(len(example.image) for example in examples if isinstance(example.image, bytes))
+    return Source(
+        class_names=tuple(class_names),
+        examples=examples,
+        count=len(examples),
+        num_bytes=encoded + sum(file.stat().st_size for file in files),
+        files=files,
+        note=note,
+    )
+
+
+def to_png(pixels: np.ndarray) -> bytes:
+    """Encodes uint8 `[H, W]` or `[H, W, 3]`."""
+    from PIL import Image
+
+    png = io.BytesIO()
+    Image.fromarray(pixels).save(png, 'PNG')
+    return png.getvalue()
+
+
+def require_name(kind: str, name: str) -> None:
+    """Raises `InputError` if a name may look like another one, as 'a ' and 'a' do."""
+    if not name.isprintable() or name != name.strip() or not name:
+        raise InputError(
+            f'the name of one {kind} is {name!r}; use printable characters without spaces at the '
+            'ends'
+        )
+
+
+def open_folder(
+    source: str | None,
+    dataset: str,
+    layout: str,
+    folders: Sequence[str] = (),
+    files: Sequence[str] = (),
+) -> Path:
+    """Returns the folder `source`, which must contain `folders` and `files` (`layout` in words)."""
+    if not source:
+        raise InputError(f'{dataset} needs a source: a folder with {layout}')
+    root = Path(source).expanduser()
+    kinds = dict.fromkeys(('', *folders), 'folder') | dict.fromkeys(files, 'file')
+    for name, kind in kinds.items():
+        if not {'folder': Path.is_dir, 'file': Path.is_file}[kind](root / name):
+            raise InputError(
+                f'there is no {kind} {root / name}; the source of {dataset} is a folder with '
+                f'{layout}'
+            )
+        require_inside(root / name, root)
+    return root
+
+
+def find_images(folder: Path, suffix: str, root: Path) -> dict[str, Path]:
+    """Returns the visible files with a suffix in a folder, by their names without it."""
+    paths = [path for path in folder.iterdir() if path.suffix == suffix and not hidden(path.name)]
+    for path in (folder, *paths):
+        if path.is_symlink():
+            require_inside(path, root)
+    return {path.stem: path for path in paths}
+
+
+def hidden(name: str) -> bool:
+    """Whether a file was left by a file manager or system, such as .DS_Store and Thumbs.db."""
+    return name.startswith('.') or name.lower() in ('thumbs.db', 'desktop.ini')
+
+
+def require_inside(path: Path, root: Path) -> Path:
+    """Returns `path`, or raises `InputError` if it leaves `root` by '..', a link or its start."""
+    try:
+        real = Path(os.path.realpath(path))
+    except ValueError as error:
+        raise InputError(f'{str(path)!r} cannot be the path of a file: {error}') from error
+    if not real.is_relative_to(os.path.realpath(root)):
+        raise InputError(f'{path} leaves the source folder; it must be inside {root}')
+    return path
+
+
+def require_all(
+    needed: Collection[str], needed_by: Path, present: Collection[str], present_in: Path
+) -> None:
+    """Raises `InputError` if an image that one place needs is missing from another."""
+    missing = sorted(set(needed) - set(present))
+    if missing:
+        raise InputError(
+            f'{present_in} lacks {len(missing)} of the {len(needed)} images of {needed_by}, the '
+            f'first is {missing[0]}'
+        )
+
+
+def read_csv(
+    path: Path, columns: Sequence[str], optional: Sequence[str] = ()
+) -> list[dict[str, str]]:
+    """Reads a CSV file with one row per image.
+
+    A byte order mark is skipped, and so are empty fields beyond the last column. (pandas would
+    rename repeated columns and shift rows with too many fields, which are errors here.)
+
+    Args:
+        path: of the file.
+        columns: required columns, without empty fields; the first names the image.
+        optional: further columns, filled with '' if missing.
+    """
+    try:
+        with path.open(newline='', encoding='utf-8-sig') as file:
+            reader = csv.DictReader(file, restval='')
+            header = list(reader.fieldnames or ())
+            while header and not header[-1].strip():
+                header.pop()
+            reader.fieldnames = header
+            rows = list(reader)
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f'{path} cannot be read as a CSV file: {error}') from error
+    for column in (*columns, *optional):
+        count = header.count(column)
+        if count > 1 or (column in columns and not count):
+            raise InputError(
+                f'{path} has {count or "no"} columns {column!r}; it needs the columns '
+                f'{", ".join(columns)}, once each and separated by commas, and has '
+                f'{", ".join(header) or "none"}'
+            )
+    if not rows:
+        raise InputError(f'{path} has no rows; it needs one per image')
+    key = columns[0]
+    for row in rows:
+        if any(field.strip() for field in row.pop(None, ())):
+            raise InputError(
+                f'{path} has more fields than columns in the row of image {row[key]!r}; put "" '
+                'around a field that contains a comma'
+            )
+        if not all(row[column] for column in columns):
+            raise InputError(f'{path} has an empty field in the row of image {row[key]!r}')
+        for column in optional:
+            row.setdefault(column, '')
+    ((image_id, count),) = collections.Counter(row[key] for row in rows).most_common(1)
+    if count > 1:
+        raise InputError(f'{path} lists image {image_id} {count} times; list it once')
+    return rows
+
+
+def read_mat(path: Path, variables: Mapping[str, type]) -> list[np.ndarray]:
+    """Reads lists of integers (`int`) or texts (`str`) of a MATLAB file, as arrays `[N]`."""
+    from scipy.io import loadmat
+
+    try:
+        found = loadmat(path)
+    except Exception as error:  # the parser fails in many ways
+        raise InputError(f'{path} cannot be read as a MATLAB file: {error}') from error
+    for name in variables:
+        if name not in found:
+            raise InputError(f'{path} has no variable {name!r}; it needs {", ".join(variables)}')
+    return [_list(path, name, np.ravel(found[name]), kind) for name, kind in variables.items()]
+
+
+def _list(path: Path, name: str, values: np.ndarray, kind: type) -> np.ndarray:
+    if kind is int and values.dtype.kind in 'iuf' and np.all(values % 1 == 0):
+        return values.astype(np.int64)
+    if kind is str and values.dtype.kind == 'O':  # cells, each an array of one text
+        cells = [np.ravel(cell) for cell in values]
+        if all(cell.dtype.kind == 'U' and len(cell) == 1 for cell in cells):
+            return np.array([str(cell[0]) for cell in cells])
+    wanted = {int: 'integers', str: 'cells with one text each'}[kind]
+    raise InputError(f'{path} has {name} of type {values.dtype}; it must hold {wanted}')

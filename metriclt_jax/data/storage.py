@@ -1,0 +1,97 @@
+"""Data folders: local ones and remote ones such as gs://bucket/data.
+
+Records and memory maps are read from local files, so a remote data folder has a local one beside
+it, which holds copies of its records and all that is derived from them (the decoded images).
+"""
+
+import contextlib
+import os
+import shutil
+import urllib.parse
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from etils import epath
+
+from metriclt_jax.errors import InputError
+from metriclt_jax.progress import track
+
+LOCAL_ROOT = 'METRICLT_LOCAL_DATA'
+"""Environment variable: where local folders lie; by default ~/.cache/metriclt_jax/data."""
+
+
+def is_remote(path: os.PathLike | str) -> bool:
+    """Whether a path is an address such as gs://bucket/data."""
+    return '://' in os.fspath(path)
+
+
+def local_folder(data_dir: os.PathLike | str) -> Path:
+    """Returns `data_dir` itself, or the local folder that belongs to it if it is remote."""
+    if not is_remote(data_dir):
+        return Path(data_dir).expanduser()
+    root = os.environ.get(LOCAL_ROOT, '~/.cache/metriclt_jax/data')
+    return Path(root).expanduser() / urllib.parse.quote(os.fspath(data_dir).rstrip('/'), safe='')
+
+
+@contextlib.contextmanager
+def reached(path: os.PathLike | str) -> Iterator[None]:
+    """Turns errors of remote storage into `InputError`; leaves those of local files."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # each kind of storage has its own
+        if not is_remote(path):
+            raise
+        raise InputError(
+            f'{path} cannot be reached: {type(error).__name__}: {error} (a gs:// path needs the '
+            'package gcsfs and credentials)'
+        ) from error
+
+
+def copy_files(source: epath.Path, target: epath.Path, last: str) -> None:
+    """Copies the files of a folder into another one, the file `last` after all others.
+
+    One of the two is remote.
+    """
+    with reached(target if is_remote(target) else source):
+        files = [path for path in source.iterdir() if not path.is_dir()]
+        if is_remote(target):
+            target.mkdir(parents=True, exist_ok=True)
+        else:
+            size = sum(path.stat().length for path in files)
+            require_space(Path(target), size, f'the copy of {source}')
+        others = [path for path in files if path.name != last]
+        with ThreadPoolExecutor() as pool:
+            copied = pool.map(lambda path: path.copy(target / path.name, overwrite=True), others)
+            for _ in track(copied, f'Copying to {target}', len(others)):
+                pass
+        (source / last).copy(target / last, overwrite=True)
+
+
+def require_space(folder: Path, num_bytes: int, what: str) -> int:
+    """Returns the free bytes of a folder's disk; `InputError` if they are too few for `what`."""
+    free = shutil.disk_usage(folder).free
+    if free < num_bytes:
+        raise InputError(
+            f'{what} needs {num_bytes / 2**20:,.0f} MiB in {folder}, where '
+            f'{free / 2**20:,.0f} MiB are free'
+        )
+    return free
+
+
+@contextlib.contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """Yields an empty folder that is renamed to `path` in the end, or removed after an error.
+
+    The caller holds a lock, so an existing folder of that kind is of a process that was killed.
+    """
+    aside = path.with_name(f'.{path.name}.incomplete')
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    try:
+        yield aside
+        aside.rename(path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,173 @@
+"""The command that prepares data sets, and what it shows of them."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from absl import flags
+from PIL import Image
+
+from metriclt_jax import files
+from metriclt_jax.cli import main as cli
+from metriclt_jax.cli import prepare_data
+from metriclt_jax.data import records
+
+SCRIPT = Path(__file__).parents[2] / 'scripts' / 'prepare_data.py'
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Runs the command in this process; returns its exit code, stdout and stderr."""
+
+    def run(*arguments):
+        with monkeypatch.context() as patch:
+            flags.FLAGS.unparse_flags()  # back to their defaults
+            patch.setattr(sys, 'argv', ['prepare_data.py', *map(str, arguments)])
+            with pytest.raises(SystemExit) as raised:
+                cli.run(prepare_data.prepare_data)
+        return raised.value.code or 0, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Twenty images in each of two folders."""
+    for label in ('mole', 'wart'):
+        (tmp_path / 'images' / label).mkdir(parents=True)
+        for number in range(20):
+            picture = Image.new('RGB', (8, 6), (number, number, number))
+            picture.save(tmp_path / 'images' / label / f'{number:02d}.png')
+    return tmp_path / 'images'
+
+
+@pytest.mark.slow
+def test_the_script_shows_table_1_every_time_and_draws_the_picture_once(command, tmp_path):
+    arguments = ('--dataset=digits_lt', f'--data_dir={tmp_path}')
+    result = subprocess.run(
+        [sys.executable, '-W', 'error', SCRIPT, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    folder = tmp_path / 'digits_lt' / '2.0.0'
+    assert (result.returncode, result.stderr) == (0, '')
+    need, where, *shown = result.stdout.splitlines()
+    assert need.startswith('digits_lt: 1,797 images of 10 classes; writes up to 2 MiB to ')
+    assert where == f'digits_lt is prepared in {folder}'
+    assert (folder / 'dataset_info.json').exists()
+    assert shown[0] == 'digits_lt: N min 5, N max 104, ratio 20.80 (training part)'
+    assert ['9', '5', '18', '54', 'minor'] in [line.split() for line in shown]
+    assert str(folder / 'classes.png') in shown[-1]
+    with Image.open(folder / 'classes.png') as picture:
+        assert min(picture.size) > 500
+
+    (folder / 'classes.png').write_bytes(b'not drawn again')
+    _, output, _ = command(*arguments)
+    already, *again = output.splitlines()
+    assert 'was already prepared' in already
+    assert again == shown
+    assert (folder / 'classes.png').read_bytes() == b'not drawn again'
+
+
+def test_your_own_images(command, images, tmp_path, monkeypatch):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    arguments = ('--dataset=folder', '--name=mine', f'--source={images}', f'--data_dir={tmp_path}')
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare_data, 'write_atomically', full)
+        code, output, error = command(*arguments, '--classes=wart,mole')
+    assert (code, error) == (0, '')
+    assert 'No space left' in output.splitlines()[-1]
+    assert records.open_records('mine', tmp_path).class_names == ('wart', 'mole')
+    assert prepare_data.write_atomically is files.write_atomically
+    _, output, _ = command(*arguments)
+    assert f'already prepared in {tmp_path}/mine/2.0.0' in output
+    assert 'classes.png' in output.splitlines()[-1]
+
+
+def test_images_that_a_table_lists(command, images, tmp_path):
+    rows = [f'{label}/{n:02d}.png,{label},p{n}' for label in ('mole', 'wart') for n in range(20)]
+    (tmp_path / 'labels.csv').write_text('\n'.join(['path,label,group', *rows]))
+    code, _, error = command(
+        '--dataset=folder', '--name=mine', f'--source={images}', f'--data_dir={tmp_path}',
+        f'--labels={tmp_path}/labels.csv',
+    )  # fmt: skip
+    assert (code, error) == (0, '')
+    (example,) = records.open_records('mine', tmp_path).read([25])
+    assert example[:3] == ('wart/05.png', 1, 'p5')
+
+
+def test_a_checksum_that_is_not_published(command, tmp_path):
+    content = {}
+    for part in ('train', 'val', 'test'):
+        content[f'{part}_images'] = np.zeros((90, 28, 28, 3), np.uint8)
+        content[f'{part}_labels'] = np.arange(90, dtype=np.uint8)[:, None] % 9
+    np.savez_compressed(tmp_path / 'pathmnist.npz', **content)
+    arguments = ('--dataset=pathmnist_lt', f'--source={tmp_path}', f'--data_dir={tmp_path}/data')
+    code, _, error = command(*arguments)
+    assert code == 2
+    assert '--allow_unknown_checksum' in error
+    assert command(*arguments, '--allow_unknown_checksum')[0] == 0
+    assert len(records.open_records('pathmnist_lt', tmp_path / 'data')) == 270
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'words'),
+    [
+        (['--dataset=skin7', '--source={}'], 'ISIC2018'),
+        (['--dataset=skin8'], 'skin7|xray9|pathmnist_lt|flower_lt|dogs_lt|digits_lt|folder|dermam'),
+        (['--dataset=folder', '--source={}'], '--name=NAME'),
+        (['--dataset=digits_lt', '--labels=x.csv'], 'digits_lt has no option labels'),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(command, arguments, words, tmp_path):
+    arguments = [argument.format(tmp_path) for argument in arguments]
+    code, output, error = command(*arguments, f'--data_dir={tmp_path}/data')
+    assert (code, output) == (2, '')
+    assert error.startswith('error: ')
+    assert words in error
+    assert error.count('\n') == 1
+
+
+def own(command, tmp_path, rows, header):
+    (tmp_path / 'images').mkdir()
+    for number in range(len(rows)):
+        Image.new('L', (9, 9), number).save(tmp_path / 'images' / f'{number}.png')
+    table = [header, *(f'{number}.png,{row}' for number, row in enumerate(rows))]
+    (tmp_path / 'labels.csv').write_text('\n'.join(table))
+    code, output, error = command(
+        '--dataset=folder', '--name=few', f'--source={tmp_path}/images', f'--data_dir={tmp_path}',
+        f'--labels={tmp_path}/labels.csv',
+    )  # fmt: skip
+    assert (code, error) == (0, '')
+    return output.splitlines()
+
+
+def test_official_parts_are_shown(command, tmp_path):
+    rows = ['a,train', 'a,train', 'a,test', 'b,train', 'b,test']
+    lines = own(command, tmp_path, rows, 'path,label,split')
+    assert 'By the parts of the source (data.split=official, data.validation_parts=()):' in lines
+    assert ['a', '2', '0', '1', 'major'] in [line.split() for line in lines]
+    assert 'classes.png' in lines[-1]
+
+
+def test_what_the_default_cannot_divide_is_prepared_and_the_splits_that_work_are_named(
+    command, tmp_path
+):
+    (tmp_path / 'few').mkdir()
+    lines = own(command, tmp_path / 'few', ['a', 'b', 'a'], 'path,label')
+    assert f'few is prepared in {tmp_path}/few/few/2.0.0' in lines
+    assert 'class a' in lines[-1]
+    assert lines[-1].endswith('(no other data.split would work)')
+
+    rows = [f'{label},{label}{n},train' for label in 'ab' for n in range(39)]
+    rows += ['a,a39,validation', 'b,b39,validation']
+    lines = own(command, tmp_path, rows, 'path,label,group,split')
+    assert 'data.test_parts' in lines[-1]
+    assert lines[-1].endswith('(data.split=paper and data.split=grouped would work)')
