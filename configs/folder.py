@@ -1,20 +1,20 @@
-"""Your own images: a folder with a folder for each class, or with a CSV of paths and labels.
+"""Your own images: one folder per class, or a CSV of paths and labels.
 
     python scripts/prepare_data.py --dataset=folder --name=mine --source=DIR [--labels=FILE.csv]
     python scripts/train.py --config=configs/folder.py:ce_sc_crw --workdir=runs/mine \
         --config.model.pretrained=RESNET50
 
-With another name than `mine`, train with `--config.data.name=NAME`.
+If you chose another name than `mine`, train with `--config.data.name=NAME`.
 
-The default is the paper's recipe (ImageNet's ResNet50, 224 px, 100 + 10 epochs) and its split: of
-each class 75 % for training, 5 % for validation and 20 % for the test, by image. Where the CSV has
-patients, `--config.data.split=grouped` keeps each in one part, and where it has parts of its own,
-`--config.data.split=official` takes those (with `--config.data.validation_parts='()'` where none is
-for validation). What to expect depends on the images: start with
-`ce_crw` beside `ce_sc_crw`. `scale=cpu` is a small variant from scratch for a laptop.
+What to expect depends on the images: compare `ce_sc_crw` with `ce_crw`. The default is the paper's
+recipe (ResNet50 from ImageNet weights, 224 px, 100 + 10 epochs) and its split, by image: 75 % of
+each class for training, 5 % for validation, 20 % for the test. If the CSV has a column `group`
+(patients), use `--config.data.split=grouped` to keep each in one split. If it has a column `split`,
+use `--config.data.split=official` (and `--config.data.validation_parts='()'` if none is for
+validation). `scale=cpu` is a small variant from scratch for a laptop.
 
-MCR major and minor are the recall of the most and of the least frequent class: with more classes,
-set `--config.data.major` and `--config.data.minor`, or `--config.data.groups=thirds`.
+MCR major and minor are the recall of the most and the least frequent class. With more classes, set
+`--config.data.major` and `--config.data.minor`, or `--config.data.groups=thirds`.
 """
 
 from metriclt_jax.config import apply_argument, cpu_scale, paper_config
@@ -22,7 +22,7 @@ from metriclt_jax.data.defaults import data_config
 
 
 def get_config(argument: str | None = None):
-    """The config for METHOD[,scale=NAME]."""
+    """The config of METHOD[,scale=NAME]."""
     config = paper_config()
     config.data = data_config('folder')
     config.data.name = 'mine'

@@ -1,16 +1,16 @@
-"""Any 2-D set of the MedMNIST family with one label an image, with all its images.
+"""Any 2-D set of the MedMNIST family with one label per image, with all its images.
 
-    python scripts/prepare_data.py --dataset=dermamnist --source=DIR --data_dir=~/metriclt_data
+    python scripts/prepare_data.py --dataset=dermamnist --source=DIR
     python scripts/train.py --config=configs/medmnist.py:ce_sc_crw --workdir=runs/dermamnist \
         --config.model.pretrained=RESNET50
 
-Another set: `--config=configs/medmnist.py:ce_sc_crw,set=bloodmnist` (or tissuemnist, organamnist,
-organcmnist, organsmnist, octmnist, retinamnist, pneumoniamnist, breastmnist). Of the last four,
-which have fewer than six classes, one class each is in MCR major and minor.
+For another set, use `--config=configs/medmnist.py:ce_sc_crw,set=bloodmnist` (or tissuemnist,
+organamnist, organcmnist, organsmnist, octmnist, retinamnist, pneumoniamnist, breastmnist). The last
+four have fewer than six classes, so their MCR major and minor are one class each.
 
-The parts are the published ones and the recipe is that of the paper's PathMNIST-LT (ImageNet's
-ResNet50, 224 px, 100 + 10 epochs). Not measured here yet, at no scale. `scale=cpu` is a small
-variant from scratch, at 28 px.
+The splits are the published ones, the recipe is that of the paper's PathMNIST-LT: ResNet50 from
+ImageNet weights, 224 px, 100 + 10 epochs. Not measured here yet. `scale=cpu` is a small variant
+from scratch, at 28 px.
 """
 
 from metriclt_jax.config import apply_argument, cpu_scale, paper_config
@@ -19,7 +19,7 @@ from metriclt_jax.errors import InputError
 
 
 def cpu(config) -> None:
-    """As for the other data sets, at the size that the images have."""
+    """The usual small variant, at the native size of the images."""
     cpu_scale(config)
     config.data.resize = 32
     config.augment.crop = 28
@@ -27,7 +27,7 @@ def cpu(config) -> None:
 
 
 def get_config(argument: str | None = None):
-    """The config for METHOD[,set=NAME][,scale=NAME]."""
+    """The config of METHOD[,set=NAME][,scale=NAME]."""
     words = (argument or '').split(',')
     chosen = [word for word in words if word.startswith('set=')]
     sets = [f'set={name}' for name in DEFAULTS if name.endswith('mnist')]

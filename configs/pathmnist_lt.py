@@ -1,15 +1,15 @@
-"""PathMNIST-LT (MedMNIST): colon tissue of 9 classes, thinned out to 9366 to 94 for training.
+"""PathMNIST-LT (MedMNIST): colon tissue, 9 classes, cut to a long tail of 9366 to 94 images.
 
-    python scripts/prepare_data.py --dataset=pathmnist_lt --source=DIR --data_dir=~/metriclt_data
+    python scripts/prepare_data.py --dataset=pathmnist_lt --source=DIR
     python scripts/train.py --config=configs/pathmnist_lt.py:ce_sc_crw --workdir=runs/pathmnist_lt \
         --config.model.pretrained=RESNET50
 
-The default is the paper's recipe (ImageNet's ResNet50, 28 px enlarged to 224 px, 100 + 10 epochs);
-the paper reports 87.45 % of mean class recall for `ce_sc_crw` and 83.77 % for `ce_crw`. Not
-measured here yet, at no scale. Decoded to 300 px, the images take 27 GiB of disk. `scale=cpu` is a
-small variant from scratch, at 28 px.
+The default is the paper's recipe: ResNet50 from ImageNet weights, 28 px enlarged to 224 px,
+100 + 10 epochs. Not measured here yet; the paper reports a mean class recall of 87.45 % for
+`ce_sc_crw` and 83.77 % for `ce_crw`. Decoded to 300 px, the images take 27 GiB of disk. `scale=cpu`
+is a small variant from scratch, at 28 px.
 
-Another order of the classes from head to tail: `--config.data.long_tail_order=index`.
+For another order of the classes from head to tail, use `--config.data.long_tail_order=index`.
 """
 
 from metriclt_jax.config import apply_argument, cpu_scale, paper_config
@@ -17,7 +17,7 @@ from metriclt_jax.data.defaults import data_config
 
 
 def cpu(config) -> None:
-    """As for the other data sets, at the size that the images have."""
+    """The usual small variant, at the native size of the images."""
     cpu_scale(config)
     config.data.resize = 32
     config.augment.crop = 28
@@ -25,7 +25,7 @@ def cpu(config) -> None:
 
 
 def get_config(argument: str | None = None):
-    """The config for METHOD[,scale=NAME]."""
+    """The config of METHOD[,scale=NAME]."""
     config = paper_config()
     config.data = data_config('pathmnist_lt')
     config.stage1.batch_size = 64

@@ -1,11 +1,16 @@
 """Skin7 (ISIC 2018 task 3, HAM10000): 10,015 dermoscopic images, 7 classes.
 
-    python scripts/prepare_data.py --dataset=skin7 --source=DIR --data_dir=~/metriclt_data
+    python scripts/prepare_data.py --dataset=skin7 --source=DIR
     python scripts/train.py --config=configs/skin7.py:ce_sc_crw --workdir=runs/skin7
 
-The default is the paper's recipe (ResNet50, 224 px, 100 + 10 epochs). `scale=cpu` is a small
-variant for a laptop: expect 60.3 % of mean class recall for `ce_tp_crw` and 56.6 % for `ce_crw`
-(seed 0, six minutes a run on two cores of an AMD EPYC, 2026-11-23; see docs/skin7_cpu.md).
+The default is the paper's recipe: ResNet50, 224 px, 100 + 10 epochs. `scale=cpu` is a small variant
+from scratch for a laptop: expect a mean class recall of about 60 % for `ce_tp_crw` and 56 % for
+`ce_crw`, give or take a few points. `scale=cpu_mobilenet_v2` fine-tunes ImageNet weights: expect
+about 57 to 61 % for `ce_crw` and 59 to 63 % for `ce_sc_crw`. Both take six to ten minutes on two
+CPU cores (docs/skin7.md).
+
+The published split is by image, and many lesions have several: `--config.data.split=grouped` keeps
+each lesion in one split and is the one to trust.
 """
 
 from metriclt_jax.config import apply_argument, cpu_scale, paper_config
@@ -13,10 +18,7 @@ from metriclt_jax.data.defaults import data_config
 
 
 def cpu_mobilenet_v2(config) -> None:
-    """MobileNetV2 at 64 px for ten epochs: ten minutes on two CPU cores.
-
-    Meant for fine-tuning: give ImageNet weights with `--config.model.pretrained=FILE`.
-    """
+    """MobileNetV2 at 64 px for ten epochs, from `--config.model.pretrained=FILE`."""
     config.data.resize = 72
     config.augment.crop = 64
     config.model.name = 'mobilenet_v2'
@@ -27,7 +29,7 @@ def cpu_mobilenet_v2(config) -> None:
 
 
 def get_config(argument: str | None = None):
-    """The config for METHOD[,scale=NAME]."""
+    """The config of METHOD[,scale=NAME]."""
     config = paper_config()
     config.data = data_config('skin7')
     scales = {'cpu': cpu_scale, 'cpu_mobilenet_v2': cpu_mobilenet_v2}

@@ -1,18 +1,21 @@
 """The config: every field, with the paper's recipe as its default.
 
 The files in `configs/` start from `paper_config` and override what differs for their data set.
-Where the paper is silent, the default is explained in the README's fidelity table.
+Where the paper is silent, the default is explained in docs/fidelity.md.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 import ml_collections
 from ml_collections.config_dict import placeholder
 
 from metriclt_jax.errors import InputError
 from metriclt_jax.methods import get_method
+
+# Fields that cannot change what a run computes.
+FIELDS_WITHOUT_INFLUENCE = ('data.data_dir', 'figures', 'checkpoint_every')
 
 # Beta(1, 1) as in the original papers; Balanced-MixUp's are 0.1 to 0.3.
 MIXING_ALPHAS = {'mixup': 1.0, 'cutmix': 1.0, 'remix': 1.0, 'balanced_mixup': 0.2}
@@ -185,136 +188,127 @@ def apply_argument(
     for word in words:
         key, _, value = word.partition('=')
         if key != 'scale' or len(words) > 1:
-            raise InputError(
-                f'config argument {word!r} is unknown; allowed: METHOD or METHOD,scale=NAME'
-            )
+            raise InputError(f'config argument {word!r} is unknown; use METHOD[,scale=NAME]')
         if value != 'paper':
             if value not in scales:
-                allowed = ', '.join(['paper', *scales])
-                raise InputError(f'scale {value!r} is unknown here; allowed: {allowed}')
+                known = ', '.join(['paper', *scales])
+                raise InputError(f'scale {value!r} is unknown here; use one of {known}')
             scales[value](config)
     return config.lock()
 
 
-def stage_configs(config: ml_collections.ConfigDict) -> dict[str, ml_collections.ConfigDict]:
-    """The stages' own parts of the config by name, for the stages that the method has."""
-    stages = {'stage1': config.stage1}
-    if get_method(config.method).second_stage is not None:
-        stages['stage2'] = config.stage2
-    return stages
+class _Rule(NamedTuple):
+    """What a field must be: a predicate and its words."""
+
+    holds: Callable[[Any], bool]
+    text: str
+
+
+def _one_of(*values: str) -> _Rule:
+    return _Rule(lambda value: value in values, f'one of {", ".join(values)}')
+
+
+def _at_least(low: float) -> _Rule:
+    return _Rule(lambda value: low <= value < math.inf, f'{low} or more')
+
+
+_POSITIVE = _Rule(lambda value: 0 < value < math.inf, 'above 0')
+_FRACTION = _Rule(lambda value: 0 <= value < 1, '0 or more and below 1')
+_NOT_EMPTY = _Rule(lambda value: len(value) > 0, 'not empty')
+
+_DATA_RULES = {
+    'data.split': _one_of('paper', 'grouped', 'official'),
+    'data.long_tail_max': _one_of('smallest', 'first'),
+    'data.long_tail_rounding': _one_of('nearest', 'down'),
+    'data.groups': _one_of('counts', 'thirds'),
+    'data.multiple_of': _at_least(1),
+    'data.major': _at_least(1),
+    'data.minor': _at_least(1),
+    'data.resize': _at_least(1),
+    'data.split_seed': _at_least(0),
+    'data.imbalance_ratio': _at_least(0),
+}
+_OFFICIAL_RULES = {'data.train_parts': _NOT_EMPTY, 'data.test_parts': _NOT_EMPTY}
+_STAGE_RULES = {
+    'epochs': _at_least(1),
+    'batch_size': _at_least(1),
+    'learning_rate': _at_least(0),
+    'final_learning_rate': _at_least(0),
+    'warmup_epochs': _at_least(0),
+    'learning_rate_per': _one_of('step', 'epoch'),
+    'momentum': _FRACTION,
+    'weight_decay': _at_least(0),
+    'decay': _one_of('all', 'kernels'),
+}
+_RULES = {
+    'seed': _at_least(0),
+    'model.dtype': _one_of('float32', 'bfloat16'),
+    'model.dropout': _Rule(lambda value: value is None or 0 <= value < 1, _FRACTION.text),
+    'classification.focal.gamma': _at_least(0),
+    'classification.ldam.max_margin': _at_least(0),
+    'classification.ldam.scale': _POSITIVE,
+    'classification.logit_adjusted.tau': _at_least(0),
+    'classification.cosface.margin': _at_least(0),
+    'classification.cosface.scale': _POSITIVE,
+    'classification.arcface.margin': _Rule(lambda value: 0 <= value < math.pi, '0 to below pi'),
+    'classification.arcface.scale': _POSITIVE,
+    'metric.center.coefficient': _at_least(0),
+    'metric.center.learning_rate': _at_least(0),
+    'metric.center.momentum': _FRACTION,
+    'metric.triplet.coefficient': _at_least(0),
+    'metric.triplet.margin': _at_least(0),
+    'metric.triplet.mining': _one_of('batch_hard', 'batch_all'),
+    'metric.supervised_contrastive.coefficient': _at_least(0),
+    'metric.supervised_contrastive.temperature': _POSITIVE,
+    'metric.supervised_contrastive.projection': _NOT_EMPTY,
+    'metric.balanced_contrastive.coefficient': _at_least(0),
+    'metric.balanced_contrastive.temperature': _POSITIVE,
+    'metric.balanced_contrastive.projection': _NOT_EMPTY,
+    'metric.balanced_contrastive.learning_rate': _at_least(0),
+    'metric.balanced_contrastive.momentum': _FRACTION,
+    'weighting.balanced': _one_of('inverse_frequency', 'effective_number'),
+    'weighting.beta': _FRACTION,
+    'weighting.deferred': _FRACTION,
+    'stage2.head': _one_of('fresh', 'previous'),
+    'stage2.batch_statistics': _one_of('frozen', 'drift'),
+    'second_heads.tau_normalized.tau': _at_least(0),
+    'second_heads.adjusted_post_hoc.tau': _at_least(0),
+    'second_heads.nearest_class_mean.scale': _POSITIVE,
+    'evaluation.batch_size': _at_least(1),
+    'evaluation.every': _at_least(1),
+    'checkpoint_every': _at_least(1),
+}
 
 
 def validate(config: ml_collections.ConfigDict) -> None:
-    """Checks what can be checked before data is read; raises `InputError` on the first fault."""
-    get_method(config.method)
+    """Checks all that can be checked before data is read; raises `InputError` on the first fault.
+
+    `AugmentConfig`, `Mixing` and `create_model` check their own fields.
+    """
+    method = get_method(config.method)
     validate_data(config.data)
-    _choice(config, 'weighting.balanced', 'inverse_frequency', 'effective_number')
-    _choice(config, 'metric.triplet.mining', 'batch_hard', 'batch_all')
-    for name in (
-        'focal.gamma',
-        'ldam.max_margin',
-        'cosface.margin',
-        'arcface.margin',
-        'logit_adjusted.tau',
-    ):
-        _at_least(config, f'classification.{name}', 0)
-    for name in ('tau_normalized', 'adjusted_post_hoc'):
-        _at_least(config, f'second_heads.{name}.tau', 0)
-    _above_zero(config, 'second_heads.nearest_class_mean.scale')
-    for name in ('ldam', 'cosface', 'arcface'):
-        _above_zero(config, f'classification.{name}.scale')
-    margin = config.classification.arcface.margin
-    if not margin < math.pi:
-        raise InputError(
-            f'config field classification.arcface.margin is {margin}; allowed: 0 or more and below '
-            'pi'
-        )
-    _choice(config, 'model.dtype', 'float32', 'bfloat16')
-    _choice(config, 'stage2.head', 'fresh', 'previous')
-    _choice(config, 'stage2.batch_statistics', 'frozen', 'drift')
-    for field in ('evaluation.batch_size', 'evaluation.every'):
-        _at_least(config, field, 1)
-    _at_least(config, 'checkpoint_every', 1)
-    _below_one(config, 'weighting.beta')
-    _at_least(config, 'weighting.deferred', 0)
-    _below_one(config, 'weighting.deferred')
-    _below_one(config, 'metric.center.momentum')
-    _below_one(config, 'metric.balanced_contrastive.momentum')
-    if config.model.dropout is not None:
-        _below_one(config, 'model.dropout')
-    for name in config.metric:
-        _at_least(config, f'metric.{name}.coefficient', 0)
-    for field in (
-        'seed',
-        'metric.center.learning_rate',
-        'metric.balanced_contrastive.learning_rate',
-        'metric.triplet.margin',
-    ):
-        _at_least(config, field, 0)
-    for name in ('supervised_contrastive', 'balanced_contrastive'):
-        contrastive = config.metric[name]
-        _above_zero(config, f'metric.{name}.temperature')
-        if not contrastive.projection:
-            raise InputError(
-                f'config field metric.{name}.projection is empty; allowed: one width or more'
-            )
-    for name, stage in stage_configs(config).items():
-        _at_least(config, f'{name}.epochs', 1)
-        _at_least(config, f'{name}.batch_size', 1)
-        _choice(config, f'{name}.decay', 'all', 'kernels')
-        _choice(config, f'{name}.learning_rate_per', 'step', 'epoch')
-        for field in ('learning_rate', 'final_learning_rate', 'weight_decay', 'warmup_epochs'):
-            _at_least(config, f'{name}.{field}', 0)
-        _below_one(config, f'{name}.momentum')
+    _check(config, _RULES.items())
+    for name in ('stage1', 'stage2')[: 1 if method.second_stage is None else 2]:
+        _check(config, ((f'{name}.{field}', rule) for field, rule in _STAGE_RULES.items()))
+        stage = config[name]
         if stage.warmup_epochs >= stage.epochs:
             raise InputError(
-                f'config field {name}.warmup_epochs is {stage.warmup_epochs}; allowed: less than '
+                f'config field {name}.warmup_epochs is {stage.warmup_epochs}; it must be less than '
                 f'{name}.epochs, which is {stage.epochs}'
             )
 
 
 def validate_data(data: ml_collections.ConfigDict) -> None:
-    """Checks the fields of `data_fields` as `validate` does; which names there are is not known."""
-    config = {'data': data}
-    _choice(config, 'data.split', 'paper', 'grouped', 'official')
-    _choice(config, 'data.long_tail_max', 'smallest', 'first')
-    _choice(config, 'data.long_tail_rounding', 'nearest', 'down')
-    _choice(config, 'data.groups', 'counts', 'thirds')
-    for field in ('data.multiple_of', 'data.major', 'data.minor', 'data.resize'):
-        _at_least(config, field, 1)
-    for field in ('data.split_seed', 'data.imbalance_ratio'):
-        _at_least(config, field, 0)
+    """Checks the fields of `data_fields` as `validate` does."""
+    _check({'data': data}, _DATA_RULES.items())
     if data.split == 'official':
-        for field in ('train_parts', 'test_parts'):
-            if not data[field]:
-                raise InputError(f'config field data.{field} is empty; allowed: one name or more')
+        _check({'data': data}, _OFFICIAL_RULES.items())
 
 
-def _value(config: Mapping[str, Any], field: str) -> Any:
-    for name in field.split('.'):
-        config = config[name]
-    return config
-
-
-def _choice(config: Mapping[str, Any], field: str, *allowed: str) -> None:
-    value = _value(config, field)
-    if value not in allowed:
-        raise InputError(f'config field {field} is {value!r}; allowed: {", ".join(allowed)}')
-
-
-def _below_one(config: Mapping[str, Any], field: str) -> None:
-    value = _value(config, field)
-    if not 0 <= value < 1:
-        raise InputError(f'config field {field} is {value}; allowed: 0 or more and below 1')
-
-
-def _above_zero(config: Mapping[str, Any], field: str) -> None:
-    value = _value(config, field)
-    if not 0 < value < math.inf:
-        raise InputError(f'config field {field} is {value}; allowed: above 0')
-
-
-def _at_least(config: Mapping[str, Any], field: str, low: float) -> None:
-    value = _value(config, field)
-    if not value >= low:
-        raise InputError(f'config field {field} is {value}; allowed: {low} or more')
+def _check(config: Mapping[str, Any], rules: Iterable[tuple[str, _Rule]]) -> None:
+    for field, rule in rules:
+        value = config
+        for name in field.split('.'):
+            value = value[name]
+        if not rule.holds(value):
+            raise InputError(f'config field {field} is {value!r}; it must be {rule.text}')

@@ -1,7 +1,7 @@
-"""The devices that share a batch: one axis, where values live on it, and random keys.
+"""The devices that share a batch: their axis, the placement of arrays on it, and random keys.
 
-With several processes, each holds its own part of what is placed here, and `jax.pmap` makes the
-parts one: arrays that are split have the rows of this process' devices only.
+In a multi-host run, arrays placed here are local to a process, as `jax.pmap` takes them: an array
+that is split has the rows of this process's devices only.
 """
 
 from collections.abc import Sequence
@@ -22,31 +22,31 @@ def choose_devices(number: int = 0) -> tuple[jax.Device, ...]:
     """The devices that share a run's batches, those of one process side by side.
 
     Args:
-        number: how many; 0 for all, which is the only choice with several processes.
+        number: how many; 0 takes all, the only choice in a multi-host run.
 
     Raises:
-        InputError: there are not as many, or processes differ in how many they have.
+        InputError: there are fewer, or the hosts have different numbers of devices.
     """
     devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     if jax.process_count() == 1:
         if not 0 <= number <= len(devices):
             raise InputError(
-                f'config field num_devices is {number}; allowed: 0 (all) to {len(devices)}'
+                f'config field num_devices is {number}; it must be 0 (all) to {len(devices)}'
             )
         return tuple(devices[: number or None])
     if number not in (0, len(devices)):
         raise InputError(
-            f'config field num_devices is {number}; allowed with {jax.process_count()} processes: '
-            f'0 (all) or {len(devices)}'
+            f'config field num_devices is {number}; with {jax.process_count()} processes it must '
+            'be 0 (all)'
         )
     counts = np.bincount([device.process_index for device in devices]).tolist()
     if len(set(counts)) > 1:
-        raise InputError(f'the processes have {counts} devices; allowed: equally many in each')
+        raise InputError(f'the hosts have {counts} devices; each must have the same number')
     return tuple(devices)
 
 
 def local_rows(batch_size: int, devices: Sequence[jax.Device]) -> slice:
-    """The rows of a global batch that lie on this process' devices; `devices` divide the batch."""
+    """The rows of a global batch that lie on this process's devices."""
     per_device = batch_size // len(devices)
     own = [i for i, device in enumerate(devices) if device.process_index == jax.process_index()]
     return slice(own[0] * per_device, (own[-1] + 1) * per_device)
@@ -63,33 +63,36 @@ def split(devices: Sequence[jax.Device]) -> jax.sharding.Sharding:
 
 
 def place(tree: Any, devices: Sequence[jax.Device]) -> Any:
-    """A copy of `tree` on every device; a copy, since a step donates what it is given."""
+    """A copy of `tree` on every device; a copy, because steps donate their state."""
     return jax.device_put(jax.tree.map(jnp.array, tree), replicated(devices))
 
 
+def replicated_globally(devices: Sequence[jax.Device]) -> jax.sharding.Sharding:
+    """The same value on every device of all processes: what Orbax saves and restores."""
+    return jax.sharding.NamedSharding(_mesh(devices), jax.sharding.PartitionSpec())
+
+
 def to_global(tree: Any) -> Any:
-    """What `place` gave, as arrays that span all processes; the same memory."""
+    """What `place` returned, as arrays that span all processes; the memory is shared."""
     if jax.process_count() == 1:
         return tree
-    return multihost_utils.host_local_array_to_global_array(
-        tree, _mesh(choose_devices()), jax.sharding.PartitionSpec()
-    )
+    mesh, spec = _mesh(choose_devices()), jax.sharding.PartitionSpec()
+    return multihost_utils.host_local_array_to_global_array(tree, mesh, spec)
 
 
 def to_local(tree: Any) -> Any:
     """The inverse of `to_global`."""
     if jax.process_count() == 1:
         return tree
-    return multihost_utils.global_array_to_host_local_array(
-        tree, _mesh(choose_devices()), jax.sharding.PartitionSpec()
-    )
+    mesh, spec = _mesh(choose_devices()), jax.sharding.PartitionSpec()
+    return multihost_utils.global_array_to_host_local_array(tree, mesh, spec)
 
 
 def example_keys(key: jax.Array, batch_size: int, axis_name: str | None = None) -> jax.Array:
-    """A key `[batch_size]` for each example, from its index in the global batch.
+    """A key for each example `[batch_size]`, from its index in the global batch.
 
-    So the draw of an example does not depend on how many devices share the work. `batch_size` is
-    that of one device; `axis_name` is the devices' axis, if there is one.
+    Draws therefore do not depend on how many devices share the batch. `batch_size` is that of one
+    device.
     """
     first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * batch_size
     return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(batch_size))

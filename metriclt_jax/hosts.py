@@ -1,7 +1,7 @@
-"""The processes of a run on several hosts: how they meet, which one writes, what they agree on.
+"""The processes of a multi-host run: how they meet, which one writes, what they agree on.
 
-All of them run the same program and must come to each function here equally often, in the same
-order. With one process nothing is exchanged.
+All processes run the same program and must reach each function here equally often, in the same
+order. A single process exchanges nothing.
 """
 
 import collections
@@ -11,8 +11,9 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -20,30 +21,28 @@ from jax.experimental import multihost_utils
 from rich.console import Console
 
 from metriclt_jax.devices import AXIS, split
-from metriclt_jax.errors import InputError
+from metriclt_jax.errors import HostFailed, InputError
 
-T = TypeVar('T')
-
-# A process is taken for dead after this time without a sign of life; the others then end too.
+# After this time without a heartbeat a process counts as dead, and the others end too.
 _HEARTBEAT_SECONDS = 30
-# A process that ends waits this long for the others, and then ends them.
+# How long a process that ends waits for the others.
 _SHUTDOWN_SECONDS = 30
-# How long the first process is waited for.
+# How long to wait for the first process.
 _MEETING_SECONDS = 300
-# Steps between the asking and the counting of a vote: by then the devices are long past it.
-_VOTES_UNDER_WAY = 8
-# What the processes tell each other is padded to a multiple of this, so that few lengths compile.
+# Steps between casting and counting a vote; the devices are long past it by then.
+_VOTES_IN_FLIGHT = 8
+# Messages are padded to a multiple of this, so that few lengths compile.
 _BLOCK = 4096
 
 
 def connect(
     coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
 ) -> None:
-    """Makes this process one of several that share a run; comes before any computation.
+    """Joins a multi-host run; must come before any computation.
 
     Args:
-        coordinator: HOST:PORT of the first process, where all of them meet. Without arguments all
-            is found out, which works on TPU pods, under Slurm and under Open MPI.
+        coordinator: HOST:PORT of the first process, where all of them meet. Without arguments
+            everything is detected, which works on TPU pods, Slurm and Open MPI.
         num_processes: how many there are.
         process_id: which of them this is, from 0.
 
@@ -52,7 +51,7 @@ def connect(
     """
     if coordinator is not None and process_id:
         _wait_for(coordinator)
-    # It would take SIGTERM away from us, and Orbax would ask it for other steps than the run's.
+    # The service would take SIGTERM away from us and make Orbax save steps of its own choice.
     jax.config.update('jax_enable_preemption_service', False)
     try:
         jax.distributed.initialize(
@@ -63,10 +62,8 @@ def connect(
             shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
         )
     except (RuntimeError, ValueError) as error:
-        hint = '; name the others by coordinator, num_processes and process_id'
-        raise InputError(
-            f'this process cannot join the others: {error}{"" if coordinator else hint}'
-        ) from None
+        hint = '' if coordinator else '; pass coordinator, num_processes and process_id'
+        raise InputError(f'this process cannot join the others: {error}{hint}') from None
 
 
 def is_first() -> bool:
@@ -79,16 +76,16 @@ def console() -> Console:
     return Console() if is_first() else Console(file=open(os.devnull, 'w'))
 
 
-def together(function: Callable[[], T]) -> T:
-    """What `function` returns; where it fails in one process, it fails in all.
+@contextmanager
+def together() -> Iterator[None]:
+    """Makes an error in the block of one process an error in all; the block exchanges nothing.
 
     Raises:
-        InputError: it failed in another process.
-        Exception: what it raised in this one.
+        HostFailed: the block failed in another process; its own error is raised there.
     """
-    result, error = None, None
+    error = None
     try:
-        result = function()
+        yield
     except Exception as raised:
         if jax.process_count() == 1:
             raise
@@ -98,21 +95,26 @@ def together(function: Callable[[], T]) -> T:
         raise error
     for process, message in enumerate(messages):
         if message:
-            raise InputError(f'process {process}: {message}')
-    return result
+            raise HostFailed(f'process {process}: {message}')
 
 
-def of_first(function: Callable[[], Any]) -> Any:
+def from_first(function: Callable[[], Any]) -> Any:
     """What `function` returns in the first process, in all of them; a value that JSON can hold."""
     if jax.process_count() == 1:
         return function()
-    text = together(lambda: json.dumps(function()) if is_first() else '')
+    text = ''
+    with together():
+        if is_first():
+            text = json.dumps(function())
     return json.loads(_exchange(text)[0])
 
 
-def on_first(function: Callable[[], None]) -> None:
-    """Calls `function` in the first process, while the others wait; see `together`."""
-    together(lambda: function() if is_first() else None)
+def require_same(value: str, problem: str) -> None:
+    """Raises `InputError(problem)` in each process whose value is not that of the first."""
+    first = from_first(lambda: value)
+    with together():
+        if value != first:
+            raise InputError(problem)
 
 
 def any_of(wish: bool) -> bool:
@@ -120,42 +122,42 @@ def any_of(wish: bool) -> bool:
     return any(_exchange('wish' if wish else ''))
 
 
-class Vote:
-    """Whether any process has a wish, without waiting: the answer counts an earlier step's wishes.
+class StopConsensus:
+    """Whether any process wants to stop, without waiting: it counts an earlier step's votes.
 
-    All processes get the same answer at the same step. One process gets its own wish at once.
+    All processes get the same answer at the same step. A single process gets its own at once.
     """
 
     def __init__(self, devices: Sequence[jax.Device]) -> None:
-        self._under_way: collections.deque[jax.Array] = collections.deque()
+        self._in_flight: collections.deque[jax.Array] = collections.deque()
         if jax.process_count() == 1:
             return
         self._count = jax.pmap(
-            lambda wish: jax.lax.pmax(wish, AXIS), AXIS, out_axes=None, devices=tuple(devices)
+            lambda vote: jax.lax.pmax(vote, AXIS), AXIS, out_axes=None, devices=tuple(devices)
         )
-        wishes = np.repeat(np.arange(2, dtype=np.int32), jax.local_device_count()).reshape(2, -1)
-        self._wishes = [jax.device_put(wish, split(devices)) for wish in wishes]
+        votes = np.repeat(np.arange(2, dtype=np.int32), jax.local_device_count()).reshape(2, -1)
+        self._votes = [jax.device_put(vote, split(devices)) for vote in votes]
 
-    def __call__(self, wish: bool) -> bool:
-        """Tells this process' wish; called once a step by all."""
+    def __call__(self, wants_to_stop: bool) -> bool:
+        """Casts this process's vote; all processes call it once a step."""
         if jax.process_count() == 1:
-            return wish
-        self._under_way.append(self._count(self._wishes[wish]))
-        return len(self._under_way) > _VOTES_UNDER_WAY and bool(self._under_way.popleft())
+            return wants_to_stop
+        self._in_flight.append(self._count(self._votes[wants_to_stop]))
+        return len(self._in_flight) > _VOTES_IN_FLIGHT and bool(self._in_flight.popleft())
 
 
 def leave(error: Exception) -> NoReturn:
-    """Ends this process on an error of its own, without waiting for the others as an exit would.
+    """Ends this process on an error that the others may not share; exiting would wait for them.
 
-    They then fail in what they share with it. Without others, the error is raised.
+    The others then fail in what they compute together. A single process raises the error.
     """
     if jax.process_count() == 1:
         raise error
     if isinstance(error, jax.errors.JaxRuntimeError):
         reason = str(error).strip().splitlines()[0]
         print(
-            f'error: process {jax.process_index()} cannot compute with the others; one of them may '
-            f'have ended, see its output; run the same commands again to go on ({reason})',
+            f'error: process {jax.process_index()} cannot compute with the others; if one of them '
+            f'ended, see its output; run the same commands again to resume ({reason})',
             file=sys.stderr,
         )
     else:
@@ -166,7 +168,7 @@ def leave(error: Exception) -> NoReturn:
 
 
 def _wait_for(coordinator: str) -> None:
-    """Returns when there is someone at HOST:PORT; JAX alone would abort the process if not."""
+    """Returns when someone listens at HOST:PORT; JAX alone would abort the process."""
     host, _, port = coordinator.rpartition(':')
     deadline = time.monotonic() + _MEETING_SECONDS
     while True:

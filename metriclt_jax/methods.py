@@ -1,24 +1,27 @@
 """The rows of the paper's tables 2 and 3, as data.
 
-A method says what each stage minimises, how it samples and how it weighs the classes. Everything
-else (lengths, learning rates, coefficients) is the same for all rows and comes from the config, so
-that rows are compared on equal terms. Adding a method is adding a row.
+A method says what each stage minimises, how it samples and how it weights the classes. Lengths,
+learning rates and coefficients come from the config and are the same for all rows, so that rows are
+compared on equal terms. To add a method, add a row.
 """
 
 from dataclasses import dataclass, replace
 
 from metriclt_jax.errors import InputError
 
+# 'balanced' stands for the kind of weights that `config.weighting.balanced` names.
+WEIGHTINGS = ('uniform', 'balanced', 'effective_number')
+
 
 @dataclass(frozen=True)
 class SecondStage:
-    """What becomes of the head on the frozen backbone (Kang et al. 2020; paper section 2.1).
+    """What happens to the head on the frozen backbone (Kang et al. 2020; paper section 2.1).
 
     Attributes:
-        sampler: as of a `Method`.
-        weighting: as of a `Method`.
-        head: 'retrained'; or 'rescaled' for stage 1's head with a learnt scale for each class; or
-            a key of `second_heads.HEAD_RULES`, by which the head is computed without training.
+        sampler: order of the images, see `data.sampling.epoch_order`.
+        weighting: one of `WEIGHTINGS`.
+        head: 'retrained'; 'rescaled' for stage 1's head with a learned scale for each class; or a
+            key of `posthoc_heads.POSTHOC_HEADS`, which computes the head without training.
     """
 
     sampler: str = 'instance'
@@ -31,17 +34,16 @@ class Method:
     """One row: stage 1 and, for the two-stage methods, stage 2.
 
     Attributes:
-        classification: classification loss of stage 1, a key of `objectives.CLASSIFICATION_LOSSES`;
+        classification: classification loss of stage 1, a key of `objective.CLASSIFICATION_LOSSES`;
             None trains the features by the metric loss alone.
-        metric: metric loss of stage 1, a key of `objectives.METRIC_LOSSES`, or None.
+        metric: metric loss of stage 1, a key of `objective.METRIC_LOSSES`, or None.
         sampler: order of the images, see `data.sampling.epoch_order`.
-        weighting: 'uniform', 'balanced' for the weights that `config.weighting` describes, or
-            'effective_number'.
-        deferred: whether the weights are uniform at first and change late in the stage.
-        normalize_weights: whether the loss is divided by the sum of the weights.
+        weighting: one of `WEIGHTINGS`.
+        deferred: use uniform weights first and `weighting` late in the stage.
+        normalize_weights: divide the loss by the sum of the weights.
         mixing: how images are mixed, a key of `augment.mixing.MIXINGS`, or None.
-        bilateral: whether the backbone has two branches, the second of which learns from images
-            that a reversed sampler draws (BBN).
+        bilateral: give the backbone two branches; the second learns from images that a reversed
+            sampler draws (BBN).
         second_stage: None for the one-stage methods.
     """
 
@@ -83,7 +85,7 @@ METHODS = {
     'ce_ct_crw': Method(metric='center', second_stage=CRW),
     'ce_tp_crw': Method(metric='triplet', second_stage=CRW),
     'ce_sc_crw': Method(metric='supervised_contrastive', second_stage=CRW),
-    # The field since and around, on equal terms.
+    # Other methods of the field, on equal terms.
     'logit_adjusted': Method('logit_adjusted'),  # with tau 1 the balanced softmax
     'cosface_crw': Method('cosface', second_stage=CRW),
     'arcface_crw': Method('arcface', second_stage=CRW),
@@ -95,14 +97,14 @@ METHODS = {
     'ce_tau': Method(second_stage=SecondStage(head='tau_normalized')),
     'ce_ncm': Method(second_stage=SecondStage(head='nearest_class_mean')),
     'ce_la': Method(second_stage=SecondStage(head='adjusted_post_hoc')),
-    # Table 3, where it has further rows.
+    # Further rows of table 3.
     'ce_sc': Method(metric='supervised_contrastive'),
     'sc_crw': Method(None, metric='supervised_contrastive', second_stage=CRW),
 }
 
 
 def get_method(name: str) -> Method:
-    """The row `name`; raises `InputError` listing the rows when there is none of that name."""
+    """The row `name`; raises `InputError` for an unknown name."""
     if name not in METHODS:
-        raise InputError(f'method {name!r} is unknown; allowed: {", ".join(METHODS)}')
+        raise InputError(f'method {name!r} is unknown; use one of {", ".join(METHODS)}')
     return METHODS[name]

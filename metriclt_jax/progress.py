@@ -1,27 +1,27 @@
-"""What a user sees of the few things in data preparation that take minutes."""
+"""How far a long task is: bars in a terminal, lines elsewhere."""
 
+import time
 from collections.abc import Iterable
 from typing import TypeVar
 
+import jax
 from rich import progress
 from rich.console import Console
 
 T = TypeVar('T')
 
+_SECONDS_BETWEEN_LINES = 30.0
+
 
 def say(message: str) -> None:
-    """Prints a line that a user should know before something long, on stderr."""
+    """Prints a line on stderr, for what the user should know before a long task."""
     Console(stderr=True).print(message, highlight=False, markup=False, soft_wrap=True)
 
 
 def track(items: Iterable[T], description: str, total: int, done: int = 0) -> Iterable[T]:
-    """Yields `items` and shows how many are done, on stderr and only in a terminal.
+    """Yields `items` under a bar on stderr; outside a terminal nothing is shown.
 
-    Args:
-        items: what is to do.
-        description: stands before the bar.
-        total: how many there are, those that are done already included.
-        done: how many are done already.
+    `total` counts the `done` ones, which are not among `items`.
     """
     console = Console(stderr=True)
     return progress.track(
@@ -33,3 +33,66 @@ def track(items: Iterable[T], description: str, total: int, done: int = 0) -> It
         transient=True,
         disable=not console.is_terminal,
     )
+
+
+class StageProgress:
+    """Rate, loss and time left of a training stage; never makes the devices wait.
+
+    Args:
+        console: where it is shown.
+        stage: its name.
+        total: steps of the stage.
+        done: steps completed before.
+        batch_size: images in a step.
+    """
+
+    def __init__(self, console: Console, stage: str, total: int, done: int, batch_size: int):
+        self._console = console
+        self._stage = stage
+        self._total = total
+        self._batch_size = batch_size
+        self._start: tuple[float, int] | None = None  # after the first step, which compiles
+        self._printed = time.monotonic()
+        self._bar = progress.Progress(
+            progress.TextColumn('{task.description}'),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TextColumn('{task.fields[status]}'),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task(stage, total=total, completed=done, status='compiling')
+
+    def __enter__(self) -> 'StageProgress':
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+    def update(self, step: int, loss: jax.Array) -> None:
+        """Shows that `step` is done; `loss` must have arrived already."""
+        now = time.monotonic()
+        if self._start is None:
+            self._start = (now, step)
+        if self._console.is_terminal:
+            status = f'{self._status(step)}  loss {float(loss):.4f}'
+            self._bar.update(self._task, completed=step, status=status)
+        elif now - self._printed > _SECONDS_BETWEEN_LINES:
+            self.line(f'{self._stage} step {step}/{self._total}  loss {float(loss):.4f}', step)
+
+    def line(self, text: str, step: int) -> None:
+        """Prints a line that stays, with the rate and the time left."""
+        self._printed = time.monotonic()
+        text = '  '.join(filter(None, (text, self._status(step))))
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def _status(self, step: int) -> str:
+        if self._start is None or step <= self._start[1]:
+            return ''
+        rate = (step - self._start[1]) / (time.monotonic() - self._start[0])
+        minutes, seconds = divmod(round((self._total - step) / rate), 60)
+        hours, minutes = divmod(minutes, 60)
+        clock = f'{hours}:{minutes:02d}:{seconds:02d}' if hours else f'{minutes}:{seconds:02d}'
+        return f'{rate * self._batch_size:.0f} images/s  {clock} left in {self._stage}'

@@ -19,7 +19,7 @@ from metriclt_jax.config import validate
 from metriclt_jax.errors import InputError, Interrupted
 from metriclt_jax.files import write_atomically
 from metriclt_jax.grids import PlannedRun
-from metriclt_jax.training.run import run as train
+from metriclt_jax.training import train
 from metriclt_jax.training.stages import make_models, make_stages
 from metriclt_jax.training.workdir import config_as_json, is_made_by, lock_folder
 

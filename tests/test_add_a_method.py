@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from metriclt_jax.methods import METHODS, Method
+from metriclt_jax.config import paper_config
+from metriclt_jax.methods import CRW, METHODS, Method
 from metriclt_jax.training.stages import make_stages
 
 ROOT = Path(__file__).parents[1]
@@ -35,9 +36,6 @@ def test_the_method_of_the_guide_trains_from_outside_the_package(tmp_path):
 
 
 def test_the_one_line_row_of_the_guide(monkeypatch):
-    from metriclt_jax.config import paper_config
-    from metriclt_jax.methods import CRW
-
     (line,) = re.findall(r'^    (METHODS\[.*)$', GUIDE, re.M)
     methods = dict(METHODS)
     exec(line, {'METHODS': methods, 'Method': Method, 'CRW': CRW})

@@ -133,10 +133,10 @@ def _program(case: Case, device: Any) -> tuple[Sample, dict[str, Any]]:
     from metriclt_jax.config import paper_config
     from metriclt_jax.devices import place, split
     from metriclt_jax.models import initialize
-    from metriclt_jax.training.schedules import Schedule
+    from metriclt_jax.training.schedule import LossInputs
     from metriclt_jax.training.stages import make_models, make_stages
     from metriclt_jax.training.state import create_state
-    from metriclt_jax.training.steps import make_train_step
+    from metriclt_jax.training.step import make_train_step
 
     config = paper_config()
     config.method, config.model.name, config.model.dtype = 'ce', case.model, case.dtype
@@ -159,7 +159,7 @@ def _program(case: Case, device: Any) -> tuple[Sample, dict[str, Any]]:
         }
         batch = jax.device_put(batch, split([device]))
         ones = np.ones(NUM_CLASSES, np.float32)
-        inputs = place(Schedule(ones, ones), [device])
+        inputs = place(LossInputs(ones, ones), [device])
         state = create_state(stage, variables, jax.random.key(0), STEPS_PER_EPOCH, NUM_CLASSES)
         carry = place(state, [device])
         step = make_train_step(model, stage, STEPS_PER_EPOCH, [device])
@@ -293,7 +293,7 @@ def _numbers(flag: flags.FlagHolder, smallest: int) -> list[int]:
 def _versions() -> dict[str, str]:
     from importlib import metadata
 
-    from metriclt_jax.versions import versions
+    from metriclt_jax.training.train import versions
 
     names = ('torch', 'torchvision') if _COMPARE.value else ()
     return versions() | {name: metadata.version(name) for name in names}

@@ -11,9 +11,9 @@ import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from metriclt_jax.training.loop import IN_FLIGHT, make_batches, make_schedule
+from metriclt_jax.training.loop import IN_FLIGHT, make_batches, make_loss_inputs
 from metriclt_jax.training.setup import make_run
-from metriclt_jax.training.steps import make_train_step
+from metriclt_jax.training.step import make_train_step
 
 WARM_UP = 16  # batches before a sample: more than are made ahead of time
 ENDLESS = 10**9  # steps
@@ -54,7 +54,7 @@ def measure_input(
     yield {'what': 'batches', **about} | take_turns({'pipeline': deliver, 'copy': copy})
 
     step = make_train_step(run.models[stage.name], stage, run.steps_per_epoch(stage), run.devices)
-    inputs = make_schedule(run, stage)(0)
+    inputs = make_loss_inputs(run, stage)(0)
     state, shares = run.initial_state(stage), []
 
     def train(source: Iterator[Any], count: int) -> float:
@@ -67,7 +67,7 @@ def measure_input(
             if in_flight and in_flight[-1].is_ready():  # the devices had nothing to do
                 waited += time.perf_counter() - asked
             state, logs = step(state, batch, inputs)
-            in_flight = [*in_flight, jax.tree.leaves(logs)[0]][-IN_FLIGHT:]
+            in_flight = [*in_flight, logs['loss']][-IN_FLIGHT:]
             in_flight[0].block_until_ready()
         jax.block_until_ready(state)
         seconds = time.perf_counter() - started

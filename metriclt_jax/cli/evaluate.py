@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from metriclt_jax.cli import hosts as hosts_flags
 from metriclt_jax.cli import main as cli
 from metriclt_jax.errors import InputError
+from metriclt_jax.files import read_json, write_atomically
 
 if TYPE_CHECKING:
     from metriclt_jax.data import Dataset
@@ -25,93 +26,87 @@ _PART = flags.DEFINE_enum(
     'part',
     None,
     ['train', 'validation', 'test', 'all'],
-    'what to evaluate on; test if not given, and all images of another data set',
+    'what to evaluate on (default: test; all images of another data set)',
 )
 _DATASET = flags.DEFINE_string(
-    'dataset', None, "another prepared data set with the same classes; the run's own if not given"
+    'dataset', None, "another prepared data set with the same classes (default: the run's own)"
 )
 _SPLIT = flags.DEFINE_string(
-    'split', None, 'how --dataset is divided: paper, grouped or official; its default if not given'
+    'split', None, 'how --dataset is divided: paper, grouped or official (default: its own)'
 )
-_DATA_DIR = flags.DEFINE_string('data_dir', None, 'prepared data; as in training if not given')
-_STAGE = flags.DEFINE_string('stage', None, 'stage1 or stage2; the last stage if not given')
-_CHECKPOINT = flags.DEFINE_enum('checkpoint', 'last', ['last', 'best'], 'last or best state')
+_DATA_DIR = flags.DEFINE_string('data_dir', None, 'prepared data (default: as in training)')
+_STAGE = flags.DEFINE_string('stage', None, 'stage1 or stage2 (default: the last stage)')
+_CHECKPOINT = flags.DEFINE_enum('checkpoint', 'last', ['last', 'best'], 'which state of the stage')
 _OUTPUT = flags.DEFINE_string('output', None, 'also write the metrics to this JSON file')
 _PREDICTIONS = flags.DEFINE_string(
     'predictions', None, 'also write ids, labels, probabilities and features to this .npz file'
 )
 _CONFIG = flags.DEFINE_string(
-    'config', None, 'config file of the training, needed if the method was added in it'
+    'config', None, 'config file of the training; needed if it added the method'
 )
 flags.mark_flag_as_required('workdir')
 flags.adopt_module_key_flags(hosts_flags)
 
 
-def evaluate() -> None:
-    """Evaluates a state that a run left, on what the flags say; prints the metrics."""
+def evaluate_run() -> None:
+    """Evaluates a trained state on what the flags say and prints the metrics."""
     hosts_flags.connect()
     from metriclt_jax import hosts
     from metriclt_jax.devices import choose_devices
-    from metriclt_jax.files import write_atomically
+    from metriclt_jax.evaluation.evaluate import evaluate
     from metriclt_jax.inference import finished_run, load
     from metriclt_jax.reports.tables import summary_table
-    from metriclt_jax.training.results import evaluate_part, predictions
-    from metriclt_jax.training.setup import Run
-    from metriclt_jax.training.stages import make_stages
 
     cli.keep_freed_memory()
     cli.keep_compiled_programs()
     cli.run_config_file(_CONFIG.value)
     workdir = Path(_WORKDIR.value).expanduser()
     output = _file_to_write('output', _OUTPUT.value)
-    arrays = _file_to_write('predictions', _PREDICTIONS.value)
-    config, results = hosts.together(lambda: finished_run(workdir))
-    stages = make_stages(config)
-    name = _STAGE.value or stages[-1].name
-    devices = choose_devices()
-    classifier = load(workdir, stage=name, checkpoint=_CHECKPOINT.value, devices=devices)
+    predictions = _file_to_write('predictions', _PREDICTIONS.value)
+    with hosts.together():
+        config, results = finished_run(workdir)
+    stage = _STAGE.value or results['stages'][-1]['name']
     other = _DATASET.value not in (None, config.data.name)
     part = _PART.value or ('all' if other else 'test')
     if _SPLIT.value and (not other or part == 'all'):
         raise InputError(
-            f'--split is {_SPLIT.value}; allowed: with --dataset=NAME of another data set and a '
-            "--part of it, for the run's own data set is divided as in training"
+            f'--split is {_SPLIT.value}; use it with --dataset=NAME of another data set and a '
+            "--part of it: the run's own data set is divided as in training"
         )
-    dataset = hosts.together(lambda: _load(config.data, part, results['class_names'], workdir))
-    this = Run(
-        config=config,
-        workdir=workdir,
-        devices=devices,
-        stages=stages,
-        dataset=dataset,
-        groups=results['groups'],
-        models={name: classifier.model},
-        console=hosts.console(),
-    )
+    devices = choose_devices()
+    classifier = load(workdir, stage=stage, checkpoint=_CHECKPOINT.value, devices=devices)
+    with hosts.together():
+        dataset = _load(config.data, part, results['class_names'], workdir)
+        if not len(dataset.parts[part]):
+            raise InputError(f'{dataset.name} has no {part} part to evaluate')
+    console = hosts.console()
     if part == 'all' and not other:
-        this.console.print('part all includes the images that the run was trained on')
-    (stage,) = (stage for stage in stages if stage.name == name)
+        console.print('part all includes the images that the run was trained on')
     with hosts_flags.leaving():
-        result = evaluate_part(this, stage, classifier.variables, part, features=arrays is not None)
-    if result is None:
-        raise InputError(f'{dataset.name} has no {part} part to evaluate')
-
-    def write() -> None:
-        if output:
-            write_atomically(output, json.dumps(result.summary, indent=1) + '\n')
-        if arrays:
-            write_atomically(arrays, predictions(this, part, result.evaluation))
-
-    hosts.on_first(write)
-    title = f'{dataset.name} {part}, {name} {_CHECKPOINT.value}'
-    this.console.print(summary_table(result.summary, dataset.class_names, this.groups, title))
+        evaluation = evaluate(
+            classifier.model,
+            classifier.variables,
+            classifier.augment,
+            dataset,
+            part,
+            batch_size=config.evaluation.batch_size,
+            devices=devices,
+            features=predictions is not None,
+        )
+    summary = evaluation.summary(results['groups'], dataset.class_names)
+    with hosts.together():
+        if output and hosts.is_first():
+            write_atomically(output, json.dumps(summary, indent=1) + '\n')
+        if predictions and hosts.is_first():
+            write_atomically(predictions, evaluation.to_npz())
+    title = f'{dataset.name} {part}, {stage} {_CHECKPOINT.value}'
+    console.print(summary_table(summary, dataset.class_names, results['groups'], title))
 
 
 def _load(own: ConfigDict, part: str, class_names: Sequence[str], workdir: Path) -> 'Dataset':
     """The data set that the flags name, with the run's classes."""
     from metriclt_jax.data import load_dataset
     from metriclt_jax.data.defaults import DEFAULTS, data_config
-    from metriclt_jax.files import read_json
 
     name = _DATASET.value or own.name
     default = data_config(name if name in DEFAULTS else 'folder')
@@ -119,17 +114,17 @@ def _load(own: ConfigDict, part: str, class_names: Sequence[str], workdir: Path)
     data.name, data.resize = name, own.resize
     data.data_dir = _DATA_DIR.value or own.data_dir
     data.split = _SPLIT.value or data.split
-    if part == 'all':  # divided such that every image is in one part
+    if part == 'all':  # divide such that every image is in one part
         data.split, data.fractions = 'paper', (1.0, 0.0, 0.0)
         data.multiple_of, data.imbalance_ratio = 1, 0.0
     dataset = load_dataset(data)
-    known = workdir / 'data.json'  # which runs of earlier versions do not have
+    known = workdir / 'data.json'
     own_parts = name == own.name and part != 'all' and known.exists()
     if own_parts and read_json(known)['sha256'] != dataset.fingerprint:
         raise InputError(
-            f'the images or parts of {name} in {data.data_dir} are not those that the run in '
-            f'{workdir} was trained with, so its {part} part may hold training images; use the '
-            'data that it was trained with, or --part=all'
+            f'the images or parts of {name} in {data.data_dir} changed since {workdir} was '
+            f'trained, so the {part} part might contain training images; use the data of the '
+            'training, or --part=all'
         )
     if part == 'all':
         dataset = dataclasses.replace(dataset, parts={'all': dataset.parts['train']})
@@ -145,14 +140,11 @@ def with_classes(dataset: 'Dataset', class_names: Sequence[str]) -> 'Dataset':
     more = [name for name in dataset.class_names if name not in class_names]
     fewer = [name for name in class_names if name not in dataset.class_names]
     if more or fewer:
-        differences = [
-            f'only {where} has {", ".join(names)}'
-            for where, names in ((dataset.name, more), ('the run', fewer))
-            if names
-        ]
+        only = {dataset.name: more, 'the run': fewer}
+        texts = [f'only {where} has {", ".join(names)}' for where, names in only.items() if names]
         raise InputError(
-            f'data set {dataset.name} has other classes than the run ({"; ".join(differences)}); '
-            'allowed: the same names, in any order'
+            f'data set {dataset.name} has other classes than the run ({"; ".join(texts)}); they '
+            'must be the same, in any order'
         )
     new = np.array([*map(list(class_names).index, dataset.class_names), -1], np.int32)
     return dataclasses.replace(
@@ -165,13 +157,13 @@ def with_classes(dataset: 'Dataset', class_names: Sequence[str]) -> 'Dataset':
 def _file_to_write(flag: str, value: str | None) -> Path | None:
     path = value and Path(value).expanduser()
     if path and (path.is_dir() or not path.parent.is_dir()):
-        raise InputError(f'--{flag} is {value}; allowed: a file in a folder that exists')
+        raise InputError(f'--{flag} is {value}; it must be a file in a folder that exists')
     return path
 
 
 def main() -> None:
     """Entry point."""
-    cli.run(evaluate)
+    cli.run(evaluate_run)
 
 
 if __name__ == '__main__':

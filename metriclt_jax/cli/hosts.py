@@ -5,10 +5,12 @@ from collections.abc import Iterator
 
 from absl import flags
 
-from metriclt_jax.errors import InputError
+from metriclt_jax.errors import HostFailed, InputError, Interrupted, TrainingDiverged
 
 _DISTRIBUTED = flags.DEFINE_bool(
-    'distributed', False, 'one of several hosts, which TPU pods, Slurm and Open MPI make known'
+    'distributed',
+    False,
+    'join a multi-host job; addresses are detected on TPU pods, Slurm and Open MPI',
 )
 _COORDINATOR = flags.DEFINE_string(
     'coordinator', None, 'HOST:PORT of process 0, where the processes of all hosts meet'
@@ -18,10 +20,10 @@ _PROCESS_ID = flags.DEFINE_integer('process_id', None, 'which of them this is, f
 
 
 def connect() -> None:
-    """Joins the processes that the flags name, if any; comes before any computation.
+    """Joins the processes that the flags name, if any; must come before any computation.
 
     Raises:
-        InputError: flags that do not go together, or the other processes were not found.
+        InputError: the flags do not fit together, or the other processes were not found.
     """
     meeting = {
         'coordinator': _COORDINATOR.value,
@@ -34,19 +36,18 @@ def connect() -> None:
 
     if meeting['process_id'] == 0:
         number, place = meeting['num_processes'], meeting['coordinator']
-        print(f'meeting {number} processes at {place}', flush=True)
+        print(f'waiting for {number} processes at {place}', flush=True)
     hosts.connect(**meeting)
 
 
 @contextlib.contextmanager
 def leaving() -> Iterator[None]:
-    """Ends this process on an error in the block, which others may not have; see `hosts.leave`."""
+    """Ends this process on an error that the others may not have; see `hosts.leave`."""
     from metriclt_jax import hosts
-    from metriclt_jax.errors import Interrupted
 
     try:
         yield
-    except (InputError, Interrupted):
+    except (HostFailed, InputError, Interrupted, TrainingDiverged):
         raise
     except Exception as error:
         hosts.leave(error)
@@ -61,7 +62,7 @@ def check(
     """Whether the flags say that this is one of several processes.
 
     Raises:
-        InputError: they do not go together, or one is not what is allowed.
+        InputError: they do not fit together, or one is out of range.
     """
     meeting = {
         '--coordinator': coordinator,
@@ -72,14 +73,14 @@ def check(
     if len(missing) == len(meeting):
         return distributed
     if distributed:
-        raise InputError('--distributed finds out by itself what --coordinator would say; use one')
+        raise InputError('--distributed detects what --coordinator says; use one of them')
     if missing:
-        raise InputError(f'{" and ".join(missing)} must be given too, as several hosts take part')
+        raise InputError(f'a multi-host run needs {" and ".join(missing)} too')
     host, _, port = coordinator.rpartition(':')
     if not (host and port.isdecimal() and 0 < int(port) < 2**16):
-        raise InputError(f'--coordinator is {coordinator}; allowed: HOST:PORT, as 10.0.0.1:1234')
+        raise InputError(f'--coordinator is {coordinator}; it must be HOST:PORT, as 10.0.0.1:1234')
     if num_processes < 1:
-        raise InputError(f'--num_processes is {num_processes}; allowed: 1 or more')
+        raise InputError(f'--num_processes is {num_processes}; it must be 1 or more')
     if not 0 <= process_id < num_processes:
-        raise InputError(f'--process_id is {process_id}; allowed: 0 to {num_processes - 1}')
+        raise InputError(f'--process_id is {process_id}; it must be 0 to {num_processes - 1}')
     return True

@@ -11,20 +11,25 @@ from typing import NoReturn
 
 from absl import app, flags, logging
 
-from metriclt_jax.errors import InputError
+from metriclt_jax.errors import HostFailed, InputError, Interrupted, TrainingDiverged
 
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
 
-INTERRUPTED = 130  # exit code after Ctrl-C where there was nothing to save
-TERMINATED = 75  # exit code after a signal: saved, run the same command again (EX_TEMPFAIL)
-BAD_INPUT = 2  # exit code: the command line, the config or the data cannot be used
+BAD_INPUT = 2
+EXIT_CODES = {
+    InputError: BAD_INPUT,
+    TrainingDiverged: 3,
+    HostFailed: 4,
+    Interrupted: 75,  # EX_TEMPFAIL: saved, run the same command again
+    KeyboardInterrupt: 130,  # Ctrl-C with nothing to save
+}
 
 
 def run(command: Callable[[], int | None]) -> None:
     """Parses the flags, calls `command` and exits with what it returns (None is 0).
 
-    Bad flags and `InputError` end in one sentence on stderr and exit code 2, without a traceback.
+    Bad flags and the errors of `EXIT_CODES` end in one sentence on stderr, without a traceback.
     """
 
     def parse(argv: Sequence[str]) -> list[str]:
@@ -48,20 +53,20 @@ def run(command: Callable[[], int | None]) -> None:
         del argv
         try:
             return command()
-        except InputError as error:
-            _fail(error)
+        except Interrupted as error:
+            print(f'{error}; run the same command again to resume')
+            return EXIT_CODES[Interrupted]
+        except (InputError, TrainingDiverged, HostFailed) as error:
+            _fail(error, EXIT_CODES[type(error)])
         except KeyboardInterrupt:
             print('interrupted', file=sys.stderr, flush=True)
-            os._exit(INTERRUPTED)  # threads of other libraries would go on, and complain
+            os._exit(EXIT_CODES[KeyboardInterrupt])  # other libraries' threads would complain
 
     app.run(main, flags_parser=parse)
 
 
 def run_config_file(argument: str | None) -> None:
-    """Runs a config file, so that the methods and losses that it adds are known; None does nothing.
-
-    `argument` is FILE, or FILE:METHOD as in training; what is after the colon does not matter.
-    """
+    """Runs a config file (FILE or FILE:METHOD) for the methods and losses that it adds."""
     if argument is None:
         return
     path = Path(argument.partition(':')[0]).expanduser()
@@ -74,10 +79,9 @@ def run_config_file(argument: str | None) -> None:
 
 
 def keep_compiled_programs() -> None:
-    """Has JAX keep what it compiles in the user's cache, so that a further run starts at once.
+    """Caches compiled programs in the user's cache, or in JAX_COMPILATION_CACHE_DIR.
 
-    The environment variable JAX_COMPILATION_CACHE_DIR names another directory. Machines that share
-    a home directory may differ in their instructions, so each has a part of its own.
+    Machines that share a home directory may differ in their instruction sets, so each has its own.
     """
     import jax
 
@@ -87,11 +91,10 @@ def keep_compiled_programs() -> None:
 
 
 def keep_freed_memory() -> None:
-    """Has the C library keep the memory that XLA frees after each step, for the next step.
+    """Makes glibc keep the memory that XLA frees after each step, for the next step.
 
-    On a CPU, XLA takes its buffers from malloc. glibc hands large blocks back to the system, which
-    then clears every page again. Measured: 0.174 to 0.141 CPU seconds a training step (Skin7 at
-    the CPU scale, two cores of an AMD EPYC, 2026-11-23). Elsewhere this does nothing.
+    On a CPU, XLA takes its buffers from malloc, and glibc returns large blocks to the system, which
+    then clears every page again (see docs/speed.md). Without glibc this does nothing.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -130,6 +133,6 @@ def _with_flag(error: Exception, argv: Sequence[str]) -> str:
     return message
 
 
-def _fail(problem: Exception | str) -> NoReturn:
+def _fail(problem: Exception | str, code: int = BAD_INPUT) -> NoReturn:
     print(f'error: {" ".join(str(problem).split())}', file=sys.stderr)
-    raise SystemExit(BAD_INPUT)
+    raise SystemExit(code)

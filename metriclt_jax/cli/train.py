@@ -1,6 +1,7 @@
 """`train.py --config=FILE:METHOD[,scale=NAME] --workdir=DIR`: train, evaluate, write results."""
 
 import os
+from pathlib import Path
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -10,34 +11,30 @@ from metriclt_jax.cli import main as cli
 from metriclt_jax.errors import InputError
 
 _CONFIG = config_flags.DEFINE_config_file(
-    'config', None, 'FILE:METHOD[,scale=NAME]; single fields by --config.stage1.epochs=50'
+    'config', None, 'FILE:METHOD[,scale=NAME]; set single fields by --config.stage1.epochs=50'
 )
-_WORKDIR = flags.DEFINE_string('workdir', None, 'where to write; a new directory, or to go on in')
+_WORKDIR = flags.DEFINE_string('workdir', None, 'where to write; a new directory, or one to resume')
 flags.mark_flags_as_required(['config', 'workdir'])
 flags.adopt_module_key_flags(hosts_flags)
 
 
-def train() -> int | None:
-    """Runs what the flags say; prints the table of results."""
+def train() -> None:
+    """Runs what the flags say and prints the table of results."""
     config = _config()
     hosts_flags.connect()
-    from metriclt_jax import hosts
-    from metriclt_jax.errors import Interrupted
+    from metriclt_jax import hosts, training
+    from metriclt_jax.reports.figures import draw_run
     from metriclt_jax.reports.tables import stage_table
-    from metriclt_jax.training.run import run
 
     cli.keep_freed_memory()
     cli.keep_compiled_programs()
     console = hosts.console()
-    try:
-        with hosts_flags.leaving():
-            results = run(config, _WORKDIR.value, console)
-    except Interrupted as interrupted:
-        console.print(f'{interrupted}; run the same command again to go on')
-        return cli.TERMINATED
+    with hosts_flags.leaving():
+        results = training.train(config, _WORKDIR.value, console)
+    if hosts.is_first() and config.figures:
+        draw_run(Path(_WORKDIR.value).expanduser())
     console.print(stage_table(results))
     console.print(f'written to {_WORKDIR.value}', highlight=False)
-    return None
 
 
 def _config() -> ConfigDict:
@@ -48,8 +45,8 @@ def _config() -> ConfigDict:
         missing = str(error).partition('No such file or directory: ')[2].partition('\n')[0]
         if missing:
             raise InputError(
-                f'there is no config file {missing} (seen from {os.getcwd()}); config files lie in '
-                'configs/ of the repository'
+                f'there is no config file {missing} (seen from {os.getcwd()}); the config files '
+                'are in configs/ of the repository'
             ) from None
         raise InputError(str(error)) from None
     return config

@@ -1,15 +1,15 @@
 """Metrics of imbalanced classification, on the host: NumPy in, plain Python numbers out.
 
 A confusion matrix `[C, C]` has a row for each true class and a column for each predicted one. All
-metrics are fractions. Every macro average needs an example of each class that it averages over: an
-absent class is an error, because a recall of 0 (or leaving it out) would be a number that looks
-like a result.
+metrics are fractions. A class without examples is an error: a recall of 0, or leaving the class
+out, would look like a result.
 """
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.stats import rankdata
 
 from metriclt_jax.class_groups import class_groups, class_thirds
 from metriclt_jax.errors import InputError
@@ -26,14 +26,14 @@ __all__ = [
 
 
 def mean_class_recall(confusion: ArrayLike, classes: Sequence[int] | None = None) -> float:
-    """Mean of the recalls of some classes (MCR; balanced accuracy if it is over all of them).
+    """Mean class recall (MCR); over all classes it is also called balanced accuracy.
 
     Args:
         confusion: counts `[C, C]`, rows are true classes.
-        classes: indices of the classes to average over; all if None.
+        classes: indices of the classes to average over; None takes all.
 
     Raises:
-        InputError: one of the classes has no example, does not exist, or there are none.
+        InputError: `classes` is empty or has an unknown class or one without examples.
 
     >>> mean_class_recall([[8, 2], [5, 5]])
     0.65
@@ -44,8 +44,8 @@ def mean_class_recall(confusion: ArrayLike, classes: Sequence[int] | None = None
     classes = list(range(len(confusion)) if classes is None else classes)
     if not classes or not all(0 <= c < len(confusion) for c in classes):
         raise InputError(
-            f'classes to average the recall over are {classes}; '
-            f'allowed: one or more of 0 to {len(confusion) - 1}'
+            f'classes to average the recall over are {classes}; they must be among '
+            f'0 to {len(confusion) - 1}'
         )
     _require_examples(confusion.sum(axis=1), classes)
     return float(np.mean(np.diag(confusion)[classes] / confusion.sum(axis=1)[classes]))
@@ -78,22 +78,20 @@ def macro_f1(confusion: ArrayLike) -> float:
 def macro_auroc(probabilities: ArrayLike, labels: ArrayLike) -> float:
     """Mean over the classes of the area under the one-versus-rest ROC curve.
 
-    The area is the probability that a positive is ranked above a negative, ties counting one half
-    (the Mann-Whitney statistic, from mid-ranks).
+    Ties count one half (the Mann-Whitney statistic).
 
     Args:
-        probabilities: `[N, C]`; any scores will do whose order within a column means something.
+        probabilities: scores `[N, C]`.
         labels: true classes `[N]`.
 
     Raises:
-        InputError: a class has no example or no counterexample, or a score is not a number.
+        InputError: a class has no example or no counterexample, or a score is not finite.
     """
     probabilities, labels = np.asarray(probabilities), np.asarray(labels)
     if not np.isfinite(probabilities).all():
         example = np.flatnonzero(~np.isfinite(probabilities).all(axis=1))[0]
         raise InputError(
-            f'probabilities of example {example} are not finite: '
-            'the model that gave them has diverged'
+            f'probabilities of example {example} are not finite; the model has diverged'
         )
     positives = np.bincount(labels, minlength=probabilities.shape[1])
     _require_examples(positives)
@@ -102,10 +100,8 @@ def macro_auroc(probabilities: ArrayLike, labels: ArrayLike) -> float:
 
 
 def _auroc(scores: np.ndarray, positive: np.ndarray) -> float:
-    _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]  # from 1; equal scores share the mean
     n = np.count_nonzero(positive)
-    return (ranks[positive].sum() - n * (n + 1) / 2) / (n * (len(scores) - n))
+    return (rankdata(scores)[positive].sum() - n * (n + 1) / 2) / (n * (len(scores) - n))
 
 
 def summarize(
@@ -147,7 +143,9 @@ def summarize(
 def _square(confusion: ArrayLike) -> np.ndarray:
     confusion = np.asarray(confusion).astype(np.int64)
     if confusion.ndim != 2 or confusion.shape[0] != confusion.shape[1]:
-        raise InputError(f'confusion matrix has the shape {list(confusion.shape)}; allowed: [C, C]')
+        raise InputError(
+            f'confusion matrix has the shape {list(confusion.shape)}; it must be [C, C]'
+        )
     return confusion
 
 

@@ -5,6 +5,7 @@ Every function takes plain values and a path, and puts the file at the path in o
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -225,3 +226,24 @@ def thin_out(labels: ArrayLike, max_points: int, seed: int = 0) -> np.ndarray:
     limit = max(1, np.searchsorted(totals, max_points, side='right'))
     order = np.random.default_rng(seed).permutation(len(labels))
     return np.sort(np.concatenate([order[labels[order] == c][:limit] for c in np.unique(labels)]))
+
+
+def draw_run(workdir: Path) -> None:
+    """Draws `figures/` of a finished run from its own files."""
+    import json
+
+    directory = workdir / 'figures'
+    directory.mkdir(exist_ok=True)
+    results = json.loads((workdir / 'results.json').read_text())
+    lines = [json.loads(text) for text in (workdir / 'metrics.jsonl').read_text().splitlines()]
+    training_curves(lines, directory / 'training_curves.png')
+    confusion_matrices(results, directory / 'confusion_matrices.png')
+    if (workdir / 'predictions.npz').exists():
+        with np.load(workdir / 'predictions.npz', allow_pickle=False) as arrays:
+            feature_map(
+                arrays['features'],
+                arrays['labels'],
+                results['class_names'],
+                directory / 'features.png',
+                results['seed'],
+            )

@@ -1,187 +1,168 @@
 """The loop over the steps of a stage."""
 
 import collections
-import functools
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
+import jax
 
 from metriclt_jax.data.pipeline import prefetch_to_devices, train_batches
 from metriclt_jax.devices import local_rows, place
-from metriclt_jax.errors import InputError, Interrupted
-from metriclt_jax.evaluation.evaluate import evaluate, make_eval_step
-from metriclt_jax.hosts import Vote
-from metriclt_jax.training.checkpoints import Best
-from metriclt_jax.training.progress import Progress, Stopwatch
-from metriclt_jax.training.results import evaluate_part
-from metriclt_jax.training.schedules import (
-    Schedule,
-    cumulative_alpha,
-    deferred,
-    make_class_weights,
-)
-from metriclt_jax.training.second_heads import Features
+from metriclt_jax.errors import Interrupted, TrainingDiverged
+from metriclt_jax.hosts import StopConsensus
+from metriclt_jax.progress import StageProgress
+from metriclt_jax.training.checkpoints import Best, StageCheckpoints, latest_step
+from metriclt_jax.training.posthoc_heads import Features
+from metriclt_jax.training.schedule import loss_inputs
 from metriclt_jax.training.setup import Run
 from metriclt_jax.training.stages import Stage
 from metriclt_jax.training.state import TrainState
-from metriclt_jax.training.steps import make_train_step
+from metriclt_jax.training.step import make_train_step
 from metriclt_jax.training.workdir import EpochLog
 
-# Updates that may be under way at once. The host waits for an older one, so that it cannot run
+# Updates that may be in flight at once. The host waits for an older one, so that it cannot run
 # ahead and fill the memory with batches; the devices never wait for the host.
 IN_FLIGHT = 8
 
 
 def train_stage(
-    this: Run,
+    run: Run,
     stage: Stage,
     previous: Any,
     metrics: EpochLog,
     timing: EpochLog,
     terminated: list[bool],
 ) -> Any:
-    """Trains a stage from where its checkpoints say, to its end.
+    """Trains a stage from its latest checkpoint, or from `previous`, to its end.
 
     Args:
-        this: the run.
+        run: what the stages share.
         stage: what to train.
-        previous: the variables that the stage before left; for the first, pretrained ones or None.
+        previous: the variables that the stage before left; pretrained ones or None for the first.
         metrics: gets the line of each epoch's losses and metrics.
         timing: gets the line of each epoch's times.
-        terminated: becomes non-empty when the run is to stop; in one process of several will do.
+        terminated: becomes non-empty when the run is to stop; in one process is enough.
 
     Returns:
         The model's variables at the end of the stage.
 
     Raises:
-        Interrupted: the run was to stop, and the state was saved.
-        InputError: the loss is not finite.
+        Interrupted: the run was to stop, and the state is saved.
+        TrainingDiverged: the loss is not finite.
     """
-    steps_per_epoch = this.steps_per_epoch(stage)
+    steps_per_epoch = run.steps_per_epoch(stage)
     last_step = stage.epochs * steps_per_epoch
-    checkpoints = this.checkpoints(stage)
-    best = None
-    if checkpoints.latest_step() is not None:
-        state, best = checkpoints.restore(like=this.initial_state(stage))
-    else:
-        if stage.head_rule is not None:
-            previous = with_computed_head(this, stage, previous)
-        state = this.initial_state(stage, previous)
-        if last_step == 0:
-            checkpoints.save(0, state, best)
-    first_step = int(state.step)
+    checkpoints = StageCheckpoints(run.checkpoints(stage))
+    state, best = _start(run, stage, previous, checkpoints)
+    first_step = saved = int(state.step)
     if first_step:
-        this.console.print(f'{stage.name} goes on from step {first_step} of {last_step}')
+        run.console.print(f'{stage.name} resumes from step {first_step} of {last_step}')
 
-    train_step = make_train_step(this.models[stage.name], stage, steps_per_epoch, this.devices)
-    schedule = make_schedule(this, stage)
-    batches = make_batches(this, stage, first_step, last_step - first_step)
-    progress = Progress(this.console, stage.name, stage.epochs, steps_per_epoch, stage.batch_size)
-    stopwatch = Stopwatch(stage.batch_size)
+    train_step = make_train_step(run.models[stage.name], stage, steps_per_epoch, run.devices)
+    inputs = make_loss_inputs(run, stage)
+    batches = make_batches(run, stage, first_step, last_step - first_step)
+    stop = StopConsensus(run.devices)
     in_flight = collections.deque()
-    to_stop = Vote(this.devices)
-    for step in range(first_step + 1, last_step + 1):
-        batch = stopwatch.fetch(batches, in_flight)
-        state, loss = train_step(state, batch, schedule(step - 1))
-        in_flight.append(loss)
-        if len(in_flight) > IN_FLIGHT:
-            progress.update(step, in_flight.popleft().block_until_ready())
+    watch = _Stopwatch(stage.batch_size)
+    progress = StageProgress(run.console, stage.name, last_step, first_step, stage.batch_size)
+    with progress:
+        for step in range(first_step + 1, last_step + 1):
+            batch = watch.fetch(batches, in_flight)
+            state, logs = train_step(state, batch, inputs(step - 1))
+            in_flight.append(logs['loss'])
+            if len(in_flight) > IN_FLIGHT:
+                progress.update(step, in_flight.popleft().block_until_ready())
 
-        if step % steps_per_epoch == 0:
-            epoch = step // steps_per_epoch
-            line = _line(this, stage, epoch, state)
-            times = stopwatch.stop()
-            if epoch % this.config.evaluation.every == 0 or step == last_step:
-                line['validation'], best = _validate(this, stage, state, step, best)
-            timing.append({name: line[name] for name in ('stage', 'epoch', 'step')} | times)
-            metrics.append(line)
-            progress.epoch(line)
-            improved = best is not None and best.step == step
-            if improved or epoch % this.config.checkpoint_every == 0 or step == last_step:
-                checkpoints.save(step, state, best)
-            stopwatch.start()
-        if to_stop(bool(terminated)):
-            if checkpoints.latest_step() != step:
-                checkpoints.save(step, state, best)
-            checkpoints.close()
-            raise Interrupted(f'saved {stage.name} at step {step} of {last_step}')
+            if step % steps_per_epoch == 0:
+                epoch = step // steps_per_epoch
+                line = _epoch_line(run, stage, epoch, state)
+                times = watch.stop()
+                if epoch % run.config.evaluation.every == 0 or step == last_step:
+                    line['validation'], best = _validate(run, stage, state, step, best)
+                timing.append({name: line[name] for name in ('stage', 'epoch', 'step')} | times)
+                metrics.append(line)
+                progress.line(_describe(line, stage.epochs), step)
+                improved = best is not None and best.step == step
+                if improved or epoch % run.config.checkpoint_every == 0 or step == last_step:
+                    checkpoints.save(step, state, best)
+                    saved = step
+                watch.start()
+            if stop(bool(terminated)):
+                if saved != step:
+                    checkpoints.save(step, state, best)
+                checkpoints.close()
+                raise Interrupted(f'saved {stage.name} at step {step} of {last_step}')
     checkpoints.close()
     return state.variables
 
 
-def with_computed_head(this: Run, stage: Stage, previous: Any) -> Any:
-    """The variables that the stage before left, with the head that the stage's rule makes."""
-
-    def features() -> Features:
-        # Any stage's model has the features; that of the stage before knows its head.
-        model = this.models[this.stages[0].name]
-        step = make_eval_step(model, stage.augment, this.devices)
-        batch_size = this.config.evaluation.batch_size
-        variables = place(previous, this.devices)
-        evaluation = evaluate(
-            step, variables, this.dataset, 'train', batch_size, this.devices, features=True
-        )
-        return Features(evaluation.features, evaluation.labels)
-
-    params = previous['params']
-    head = stage.head_rule.compute(params['head'], this.dataset.train_counts, features)
-    return {**previous, 'params': {**params, 'head': head}}
-
-
-def make_schedule(this: Run, stage: Stage) -> Callable[[int], Schedule]:
-    """What the stage's objective is told, on the devices, by the number of completed updates."""
-    counts = this.dataset.train_counts
-    steps_per_epoch = this.steps_per_epoch(stage)
-    kind = deferred(
-        'uniform',
-        stage.class_weights,
-        fraction=stage.weights_from,
-        epochs=stage.epochs,
-        steps_per_epoch=steps_per_epoch,
+def make_loss_inputs(run: Run, stage: Stage):
+    """What the stage's objective needs beside the batch, on the devices, by completed updates."""
+    return loss_inputs(
+        run.dataset.train_counts,
+        weighting=stage.class_weights,
+        beta=run.config.weighting.beta,
+        reweight_start=stage.reweight_start,
+        epochs=max(stage.epochs, 1),
+        steps_per_epoch=run.steps_per_epoch(stage),
+        place=lambda inputs: place(inputs, run.devices),
     )
 
-    def alpha(step: int) -> float:
-        epoch = step // steps_per_epoch + 1
-        return cumulative_alpha(epoch, stage.epochs) if stage.branches > 1 else 1.0
 
-    @functools.lru_cache(maxsize=1)  # the values change rarely, so the devices get them once
-    def placed(kind: str, alpha: float) -> Schedule:
-        weights = make_class_weights(kind, counts, this.config.weighting.beta)
-        values = Schedule(weights, counts.astype(np.float32), np.float32(alpha))
-        return place(values, this.devices)
-
-    return lambda step: placed(kind(step), alpha(step))
-
-
-def make_batches(
-    this: Run, stage: Stage, first_step: int, num_steps: int, repeat_first: bool = False
-) -> Any:
-    """The stage's batches from `first_step` on, ahead of time on the devices."""
+def make_batches(run: Run, stage: Stage, first_step: int, num_steps: int) -> Iterator[Any]:
+    """The stage's batches from `first_step` on, on the devices ahead of time."""
     batches = train_batches(
-        this.dataset,
+        run.dataset,
         sampler=stage.sampler,
-        seed=this.seed(stage),
+        seed=run.seed(stage),
         batch_size=stage.batch_size,
         first_step=first_step,
         num_steps=num_steps,
-        epochs=stage.epochs,
         second_sampler=stage.second_sampler,
-        rows=local_rows(stage.batch_size, this.devices),
-        repeat_first=repeat_first,
+        rows=local_rows(stage.batch_size, run.devices),
     )
-    return prefetch_to_devices(batches, this.devices)
+    return prefetch_to_devices(batches, run.devices)
 
 
-def _line(this: Run, stage: Stage, epoch: int, state: TrainState) -> dict[str, Any]:
+def _start(
+    run: Run, stage: Stage, previous: Any, checkpoints: StageCheckpoints
+) -> tuple[TrainState, Best | None]:
+    """The latest checkpoint, or the stage's state at step 0."""
+    if latest_step(run.checkpoints(stage)) is not None:
+        return checkpoints.restore(like=run.initial_state(stage))
+    if stage.posthoc_head is not None:
+        previous = with_posthoc_head(run, stage, previous)
+    state = run.initial_state(stage, previous)
+    if stage.epochs == 0:
+        checkpoints.save(0, state, None)
+    return state, None
+
+
+def with_posthoc_head(run: Run, stage: Stage, previous: Any) -> Any:
+    """The variables that the stage before left, with the head that this stage computes."""
+
+    def features() -> Features:
+        first = run.stages[0]  # whose model knows the head in `previous`
+        variables = place(previous, run.devices)
+        evaluation = run.evaluate(first, variables, 'train', features=True)
+        return Features(evaluation.features, evaluation.labels)
+
+    params = previous['params']
+    head = stage.posthoc_head.compute(params['head'], run.dataset.train_counts, features)
+    return {**previous, 'params': {**params, 'head': head}}
+
+
+def _epoch_line(run: Run, stage: Stage, epoch: int, state: TrainState) -> dict[str, Any]:
     """The epoch's line of `metrics.jsonl`, before validation; waits for the devices."""
-    steps_per_epoch = this.steps_per_epoch(stage)
-    train = {name: float(value) / steps_per_epoch for name, value in state.report.items()}
+    steps_per_epoch = run.steps_per_epoch(stage)
+    sums = jax.device_get(state.metric_sums)
+    train = {name: float(value) / steps_per_epoch for name, value in sums.items()}
     if not math.isfinite(train['loss']):
-        raise InputError(
+        raise TrainingDiverged(
             f'the loss of {stage.name} is {train["loss"]} in epoch {epoch}: training has diverged; '
-            f'try a {stage.name}.learning_rate below {stage.optimizer.learning_rate}'
+            f'use a {stage.name}.learning_rate below {stage.optimizer.learning_rate}'
         )
     step = epoch * steps_per_epoch
     return {
@@ -195,12 +176,53 @@ def _line(this: Run, stage: Stage, epoch: int, state: TrainState) -> dict[str, A
 
 
 def _validate(
-    this: Run, stage: Stage, state: TrainState, step: int, best: Best | None
+    run: Run, stage: Stage, state: TrainState, step: int, best: Best | None
 ) -> tuple[dict[str, Any] | None, Best | None]:
-    """The metrics of the validation part, if there are any, and where the best ones were."""
-    result = evaluate_part(this, stage, state.variables, 'validation')
-    if result is None:
+    """The metrics of the validation part, if there are any, and the best step so far."""
+    if not run.can_evaluate(stage, 'validation'):
         return None, best
-    if best is None or result.summary['mcr_all'] > best.value:
-        best = Best(step, result.summary['mcr_all'])
-    return {name: value for name, value in result.summary.items() if name != 'confusion'}, best
+    summary = run.summarize(run.evaluate(stage, state.variables, 'validation'))
+    if best is None or summary['mcr_all'] > best.value:
+        best = Best(step, summary['mcr_all'])
+    return {name: value for name, value in summary.items() if name != 'confusion'}, best
+
+
+def _describe(line: dict[str, Any], epochs: int) -> str:
+    text = f'{line["stage"]} epoch {line["epoch"]}/{epochs}  loss {line["train"]["loss"]:.4f}'
+    if 'accuracy' in line['train']:
+        text += f'  accuracy {100 * line["train"]["accuracy"]:.1f} %'
+    if line['validation'] is not None:
+        text += f'  validation MCR {100 * line["validation"]["mcr_all"]:.1f} %'
+    return text
+
+
+class _Stopwatch:
+    """Times of an epoch: how long it took, and how long the devices waited for input."""
+
+    def __init__(self, batch_size: int) -> None:
+        self._batch_size = batch_size
+        self.start()
+
+    def start(self) -> None:
+        """Begins an epoch, or the rest of one."""
+        self._begin = time.monotonic()
+        self._steps = 0
+        self._waited = 0.0
+
+    def fetch(self, batches: Iterator[Any], in_flight: collections.deque) -> Any:
+        """The next batch; waiting counts if the devices have nothing left to do."""
+        asked = time.monotonic()
+        batch = next(batches)
+        if in_flight and in_flight[-1].is_ready():
+            self._waited += time.monotonic() - asked
+        self._steps += 1
+        return batch
+
+    def stop(self) -> dict[str, float]:
+        """The times of an epoch whose last result has arrived."""
+        seconds = time.monotonic() - self._begin
+        return {
+            'seconds': round(seconds, 3),
+            'images_per_second': round(self._steps * self._batch_size / seconds, 1),
+            'input_wait_share': round(self._waited / seconds, 5),
+        }

@@ -1,4 +1,4 @@
-"""Everything that training changes, in one value."""
+"""Everything that training changes, in one value, and the optimizer that changes it."""
 
 from typing import Any
 
@@ -10,6 +10,8 @@ import optax
 
 from metriclt_jax.training.stages import Stage
 
+_METRIC_KEY = 2**32 - 1  # folded into the stage's key; larger than any step
+
 
 @flax.struct.dataclass
 class TrainState:
@@ -17,14 +19,14 @@ class TrainState:
 
     Attributes:
         step: completed updates of this stage, int32.
-        key: data of the stage's random key; step k draws from `fold_in(key, k)`. pmap over several
-            processes would bring a typed key to the host in every step.
-        params: the model's parameters, one entry for each of backbone, head and projection.
+        key: data of the stage's random key; step k draws from `fold_in(key, k)`. (A typed key
+            would travel to the host in every step of a multi-host pmap.)
+        params: the model's parameters, one entry each for backbone, head and projection.
         batch_stats: BatchNorm statistics.
-        opt_state: the optimizer's state; frozen parameters have none.
-        metric: parameters of the metric loss (centres); {} where it has none.
+        opt_state: the optimizer's state; none for frozen parameters.
+        metric: parameters of the metric loss (centers), or {}.
         metric_opt_state: state of their optimizer.
-        report: sums since the epoch began of what the objective reports.
+        metric_sums: sums since the epoch began of the scalars that the objective logs.
     """
 
     step: jax.Array
@@ -34,7 +36,7 @@ class TrainState:
     opt_state: Any
     metric: Any
     metric_opt_state: Any
-    report: dict[str, jax.Array]
+    metric_sums: dict[str, jax.Array]
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -42,8 +44,10 @@ class TrainState:
         return {'params': self.params, 'batch_stats': self.batch_stats}
 
 
-def trainable_mask(params: dict[str, Any], stage: Stage) -> Any:
-    """A tree of bools like `params`: True below the top-level names that the stage trains.
+def make_optimizer(
+    stage: Stage, params: dict[str, Any], steps_per_epoch: int
+) -> optax.GradientTransformation:
+    """SGD with coupled weight decay for the stage's trainable parameters, zero for the others.
 
     Raises:
         ValueError: the stage's trainable and frozen names do not cover each parameter once.
@@ -53,31 +57,18 @@ def trainable_mask(params: dict[str, Any], stage: Stage) -> Any:
             f'{stage.name} trains {stage.trainable} and freezes {stage.frozen}, which must be '
             f'{sorted(params)} together'
         )
-    return {
-        name: jax.tree.map(lambda _, name=name: name in stage.trainable, tree)
-        for name, tree in params.items()
-    }
-
-
-def make_optimizer(stage: Stage, params: dict[str, Any], steps_per_epoch: int):
-    """SGD with coupled weight decay on the trainable parameters, nothing on the others.
-
-    `masked` alone would let the raw gradients of frozen parameters through; the second mask zeroes
-    them. The frozen parameters have no momentum buffers.
-    """
     recipe = stage.optimizer
-    mask = trainable_mask(params, stage)
-    decay_mask = None
+    decayed = None
     if recipe.decay == 'kernels':
-        decay_mask = lambda tree: jax.tree_util.tree_map_with_path(  # noqa: E731
+        decayed = lambda tree: jax.tree_util.tree_map_with_path(  # noqa: E731
             lambda path, _: path[-1].key == 'kernel', tree
         )
     sgd = optax.chain(
-        optax.add_decayed_weights(recipe.weight_decay, decay_mask),
+        optax.add_decayed_weights(recipe.weight_decay, decayed),
         optax.sgd(stage.learning_rate(steps_per_epoch), recipe.momentum, nesterov=recipe.nesterov),
     )
-    frozen = jax.tree.map(lambda trained: not trained, mask)
-    return optax.chain(optax.masked(sgd, mask), optax.masked(optax.set_to_zero(), frozen))
+    labels = {name: 'trained' if name in stage.trainable else 'frozen' for name in params}
+    return optax.partition({'trained': sgd, 'frozen': optax.set_to_zero()}, labels)
 
 
 def create_state(
@@ -86,15 +77,12 @@ def create_state(
     """The state at step 0 of a stage, from the model's variables."""
     params = jax.tree.map(jnp.asarray, variables['params'])
     metric, metric_opt_state = {}, optax.EmptyState()
-    report = ['loss']
-    if stage.objective.classification is not None:
-        report += ['classification', 'accuracy']
-    if stage.objective.metric is not None:
-        report += ['metric']
+    loss = stage.objective.metric
+    if loss is not None:
         feature_dim = params['head']['kernel'].shape[0]
-        center_key = jax.random.fold_in(key, np.uint32(2**32 - 1))  # no step's key
-        metric = stage.objective.metric.init(center_key, num_classes, feature_dim)
-        metric_opt_state = stage.objective.metric.optimizer.init(metric)
+        metric_key = jax.random.fold_in(key, np.uint32(_METRIC_KEY))
+        metric = loss.init(metric_key, num_classes, feature_dim)
+        metric_opt_state = loss.optimizer.init(metric)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         key=jax.random.key_data(key),
@@ -103,5 +91,5 @@ def create_state(
         opt_state=make_optimizer(stage, params, steps_per_epoch).init(params),
         metric=metric,
         metric_opt_state=metric_opt_state,
-        report={name: jnp.zeros(()) for name in report},
+        metric_sums={name: jnp.zeros(()) for name in stage.objective.logs},
     )

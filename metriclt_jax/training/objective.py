@@ -1,0 +1,245 @@
+"""What a stage minimises: classification loss + coefficient x metric loss (paper section 2.2)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from metriclt_jax import losses
+from metriclt_jax.models import Outputs
+from metriclt_jax.training.schedule import LossInputs
+
+
+@dataclass(frozen=True)
+class ClassificationLoss:
+    """A classification loss as an objective uses it.
+
+    Attributes:
+        loss: `(outputs, targets, class_counts) -> [B]`; `targets` are labels `[B]` or, for mixed
+            images, probabilities `[B, C]`, in which the loss is linear.
+        head: the kind of head it needs, a key of `models.heads.HEADS`.
+        scale: of the logits of a cosine head.
+    """
+
+    loss: Callable[[Outputs, jax.Array, jax.Array], jax.Array]
+    head: str = 'linear'
+    scale: float = 1.0
+
+
+# Each takes `config.classification`.
+CLASSIFICATION_LOSSES: dict[str, Callable[[ConfigDict], ClassificationLoss]] = {
+    'cross_entropy': lambda config: ClassificationLoss(
+        lambda outputs, targets, counts: losses.cross_entropy(outputs.logits, targets)
+    ),
+    'focal': lambda config: ClassificationLoss(
+        lambda outputs, targets, counts: losses.focal(outputs.logits, targets, config.focal.gamma)
+    ),
+    'logit_adjusted': lambda config: ClassificationLoss(
+        lambda outputs, targets, counts: losses.logit_adjusted(
+            outputs.logits, targets, counts, config.logit_adjusted.tau
+        )
+    ),
+    'ldam': lambda config: ClassificationLoss(
+        lambda outputs, targets, counts: losses.ldam(
+            outputs.cosines, targets, counts, config.ldam.max_margin, config.ldam.scale
+        ),
+        head='cosine',
+        scale=config.ldam.scale,
+    ),
+    'cosface': lambda config: ClassificationLoss(
+        lambda outputs, targets, counts: losses.cosface(
+            outputs.cosines, targets, config.cosface.margin, config.cosface.scale
+        ),
+        head='cosine',
+        scale=config.cosface.scale,
+    ),
+    'arcface': lambda config: ClassificationLoss(
+        lambda outputs, targets, counts: losses.arcface(
+            outputs.cosines, targets, config.arcface.margin, config.arcface.scale
+        ),
+        head='cosine',
+        scale=config.arcface.scale,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class MetricLoss:
+    """A metric loss as an objective uses it.
+
+    Attributes:
+        loss: `(params, outputs, labels, axis_name) -> scalar`; what the model minimises.
+        coefficient: its factor in the objective.
+        init: `(key, num_classes, feature_dim) -> params` of the loss itself, such as centers; they
+            are not parameters of the model and have neither weight decay nor coefficient.
+        optimizer: updates `params` by the gradient of `loss`.
+        projection: widths of the projection head that the loss needs, or None.
+    """
+
+    loss: Callable[[Any, Outputs, jax.Array, str | None], jax.Array]
+    coefficient: float
+    init: Callable[[jax.Array, int, int], Any] = lambda key, num_classes, feature_dim: {}
+    optimizer: optax.GradientTransformation = optax.identity()  # noqa: RUF009
+    projection: tuple[int, ...] | None = None
+
+
+def _center(config: ConfigDict) -> MetricLoss:
+    def loss(params, outputs, labels, axis_name):
+        values = losses.center(outputs.features, labels, params['centers'])
+        return losses.weighted_mean(values, jnp.ones_like(values), axis_name)
+
+    def init(key, num_classes, feature_dim):
+        return {'centers': jax.random.normal(key, (num_classes, feature_dim))}
+
+    optimizer = optax.sgd(config.learning_rate, config.momentum)
+    return MetricLoss(loss, config.coefficient, init, optimizer)
+
+
+def _triplet(config: ConfigDict) -> MetricLoss:
+    def loss(params, outputs, labels, axis_name):
+        return losses.triplet(
+            outputs.features,
+            labels,
+            config.margin,
+            mining=config.mining,
+            squared=config.squared,
+            axis_name=axis_name,
+        )
+
+    return MetricLoss(loss, config.coefficient)
+
+
+def _supervised_contrastive(config: ConfigDict) -> MetricLoss:
+    def loss(params, outputs, labels, axis_name):
+        return losses.supervised_contrastive(
+            outputs.embeddings, labels, config.temperature, axis_name=axis_name
+        )
+
+    return MetricLoss(loss, config.coefficient, projection=tuple(config.projection))
+
+
+def _balanced_contrastive(config: ConfigDict) -> MetricLoss:
+    def loss(params, outputs, labels, axis_name):
+        return losses.balanced_contrastive(
+            outputs.embeddings, labels, params['prototypes'], config.temperature, axis_name
+        )
+
+    def init(key, num_classes, feature_dim):
+        return {'prototypes': jax.random.normal(key, (num_classes, config.projection[-1]))}
+
+    optimizer = optax.sgd(config.learning_rate, config.momentum)
+    return MetricLoss(loss, config.coefficient, init, optimizer, tuple(config.projection))
+
+
+# Each takes its own group of `config.metric`.
+METRIC_LOSSES = {
+    'center': _center,
+    'triplet': _triplet,
+    'supervised_contrastive': _supervised_contrastive,
+    'balanced_contrastive': _balanced_contrastive,
+}
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Classification loss + coefficient x metric loss; either may be missing.
+
+    Attributes:
+        classification: a `ClassificationLoss` or None.
+        metric: a `MetricLoss` or None.
+        normalize_weights: divide by the sum of the class weights, or by the number of examples
+            (class-balanced losses; Cui et al. 2019).
+    """
+
+    classification: ClassificationLoss | None
+    metric: MetricLoss | None = None
+    normalize_weights: bool = True
+
+    @property
+    def logs(self) -> tuple[str, ...]:
+        """Names of the scalars that it logs."""
+        classification = ('classification', 'accuracy') if self.classification else ()
+        return ('loss', *classification, *(('metric',) if self.metric else ()))
+
+    def __call__(
+        self,
+        outputs: Outputs,
+        batch: dict[str, jax.Array],
+        inputs: LossInputs,
+        metric_params: Any,
+        axis_name: str | None = None,
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The value on the global batch and the scalars to log.
+
+        Args:
+            outputs: of the model.
+            batch: `label` `[B]` int32 and, for mixed images, `target` `[B, C]`: the probabilities
+                that replace the labels in the loss.
+            inputs: class weights and counts.
+            metric_params: the metric loss's own parameters.
+            axis_name: the devices' axis, or None.
+        """
+        value, logs = jnp.zeros(()), {}
+        if self.classification is not None:
+            targets, weights, labels = _targets(batch, inputs.class_weights)
+            values = self.classification.loss(outputs, targets, inputs.class_counts)
+            if not self.normalize_weights:
+                values, weights = weights * values, jnp.ones_like(weights)
+            classification = losses.weighted_mean(values, weights, axis_name)
+            value += classification
+            correct = jnp.argmax(outputs.logits, axis=-1) == labels
+            logs |= {'classification': classification, 'accuracy': jnp.mean(correct)}
+        if self.metric is not None:
+            metric = self.metric.loss(metric_params, outputs, batch['label'], axis_name)
+            value += self.metric.coefficient * metric
+            logs['metric'] = metric
+        return value, {'loss': value} | logs
+
+
+@dataclass(frozen=True)
+class BilateralObjective:
+    """BBN's loss on two branches, each with a batch of its own (Zhou et al. 2020, section 4).
+
+    With the branch weights alpha and 1 - alpha of `inputs` it is alpha L(z, y_c) + (1 - alpha)
+    L(z, y_r), where y_c and y_r are the labels of the conventional and of the re-balancing branch,
+    and the logits z are those of 2 [alpha f_c; (1 - alpha) f_r].
+    """
+
+    classification: ClassificationLoss
+    metric: None = None
+    logs: tuple[str, ...] = ('loss', 'classification', 'accuracy')
+
+    def __call__(
+        self,
+        outputs: Outputs,
+        batch: dict[str, Any],
+        inputs: LossInputs,
+        metric_params: Any,
+        axis_name: str | None = None,
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The value on a batch and the `second` beside it; see `Objective`."""
+        value = accuracy = jnp.zeros(())
+        predicted = jnp.argmax(outputs.logits, axis=-1)
+        for weight, labels in zip(
+            inputs.branch_weights, (batch['label'], batch['second']['label']), strict=True
+        ):
+            values = self.classification.loss(outputs, labels, inputs.class_counts)
+            value += weight * losses.weighted_mean(values, jnp.ones_like(values), axis_name)
+            accuracy += weight * jnp.mean(predicted == labels)
+        return value, {'loss': value, 'classification': value, 'accuracy': accuracy}
+
+
+def _targets(
+    batch: dict[str, jax.Array], class_weights: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The loss's targets, the weight of each example and the labels that count as correct."""
+    if 'target' not in batch:
+        return batch['label'], class_weights[batch['label']], batch['label']
+    # Losses are linear in probabilities, so each class of a mixed image gets its own weight.
+    weighted = batch['target'] * class_weights
+    weights = jnp.sum(weighted, axis=-1)
+    return weighted / weights[:, None], weights, jnp.argmax(batch['target'], axis=-1)
