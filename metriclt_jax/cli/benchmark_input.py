@@ -67,7 +67,7 @@ def measure_input(
             if in_flight and in_flight[-1].is_ready():  # the devices had nothing to do
                 waited += time.perf_counter() - asked
             state, logs = step(state, batch, inputs)
-            in_flight = [*in_flight, jax.tree.leaves(logs)[0]][-IN_FLIGHT:]
+            in_flight = [*in_flight, logs['loss']][-IN_FLIGHT:]
             in_flight[0].block_until_ready()
         jax.block_until_ready(state)
         seconds = time.perf_counter() - started

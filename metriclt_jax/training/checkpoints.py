@@ -96,19 +96,19 @@ def restore_variables(directory: Path, which: str, devices: Sequence[jax.Device]
     if step is None:
         raise InputError(f'{directory} has no checkpoint; run the train command to its end')
     if which == 'best':
-        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-            best = reader.restore(directory.absolute() / str(step) / 'best')
+        best = ocp.JsonCheckpointHandler().restore(directory.absolute() / str(step) / 'best')
         if best is None:
             raise InputError(f'{directory} has no best checkpoint: it was never validated')
         step = best['step']
     path = directory.absolute() / str(step) / 'variables'
     place = replicated_globally(devices)
-    with ocp.StandardCheckpointer() as reader:
-        like = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-            reader.metadata(path).item_metadata.tree,
-        )
-        return to_local(reader.restore(path, like))
+    # A checkpointer would warn that the item, a part of a step, has no metadata of a whole one.
+    reader = ocp.StandardCheckpointHandler()
+    like = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        reader.metadata(path).tree,
+    )
+    return to_local(reader.restore(path, args=ocp.args.StandardRestore(like)))
 
 
 def _steps(directory: Path) -> list[int]:

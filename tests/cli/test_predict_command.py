@@ -241,7 +241,7 @@ def test_evaluate_refuses_other_images_under_the_name_of_the_run_s_own(folder, t
     known = json.loads((run / 'data.json').read_text())
     (run / 'data.json').write_text(json.dumps({'sha256': known['sha256'][::-1]}))
     refused = call('evaluate', f'--workdir={run}', f'--output={tmp_path}/out.json')
-    assert_refused(refused, 'digits_lt', 'not those', 'may hold training images', '--part=all')
+    assert_refused(refused, 'digits_lt', '--part=all')
     assert not (tmp_path / 'out.json').exists()
     assert call('evaluate', f'--workdir={run}', '--part=all').returncode == 0
 
