@@ -14,6 +14,9 @@ from ml_collections.config_dict import placeholder
 from metriclt_jax.errors import InputError
 from metriclt_jax.methods import get_method
 
+# Fields that cannot change a run's numbers.
+FIELDS_WITHOUT_INFLUENCE = ('checkpoint_every', 'data.data_dir', 'figures')
+
 # Beta(1, 1) as in the original papers; Balanced-MixUp's are 0.1 to 0.3.
 MIXING_ALPHAS = {'mixup': 1.0, 'cutmix': 1.0, 'remix': 1.0, 'balanced_mixup': 0.2}
 

@@ -54,7 +54,7 @@ def evaluate() -> None:
     from metriclt_jax.devices import choose_devices
     from metriclt_jax.files import write_atomically
     from metriclt_jax.inference import finished_run, load
-    from metriclt_jax.reports.tables import summary_table
+    from metriclt_jax.reports.terminal import summary_table
     from metriclt_jax.training.results import evaluate_part, predictions
     from metriclt_jax.training.setup import Run
     from metriclt_jax.training.stages import make_stages

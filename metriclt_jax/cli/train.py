@@ -1,6 +1,7 @@
 """`train.py --config=FILE:METHOD[,scale=NAME] --workdir=DIR`: train, evaluate, write results."""
 
 import os
+from pathlib import Path
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -23,7 +24,7 @@ def train() -> int | None:
     hosts_flags.connect()
     from metriclt_jax import hosts
     from metriclt_jax.errors import Interrupted
-    from metriclt_jax.reports.tables import stage_table
+    from metriclt_jax.reports.terminal import stage_table
     from metriclt_jax.training.run import run
 
     cli.keep_freed_memory()
@@ -35,6 +36,10 @@ def train() -> int | None:
     except Interrupted as interrupted:
         console.print(f'{interrupted}; run the same command again to go on')
         return cli.TERMINATED
+    if config.figures and hosts.is_first():
+        from metriclt_jax.reports.figures import draw_run  # matplotlib is slow to import
+
+        draw_run(Path(_WORKDIR.value))
     console.print(stage_table(results))
     console.print(f'written to {_WORKDIR.value}', highlight=False)
     return None

@@ -157,27 +157,6 @@ def _write_outputs(
 ) -> None:
     if final is not None:
         write_atomically(this.workdir / 'predictions.npz', predictions(this, 'test', final))
-    if this.config.figures:
-        _draw_figures(this, log, results, final)
-
-
-def _draw_figures(
-    this: Run, log: EpochLog, results: dict[str, Any], final: Evaluation | None
-) -> None:
-    from metriclt_jax.reports import figures  # matplotlib and scikit-learn are slow to import
-
-    directory = this.workdir / 'figures'
-    directory.mkdir(exist_ok=True)
-    figures.training_curves(log.lines, directory / 'training_curves.png')
-    figures.confusion_matrices(results, directory / 'confusion_matrices.png')
-    if final is not None:
-        figures.feature_map(
-            final.features,
-            final.labels,
-            results['class_names'],
-            directory / 'features.png',
-            results['seed'],
-        )
 
 
 @contextmanager

@@ -8,6 +8,8 @@ import pytest
 
 from metriclt_jax.config import paper_config
 from metriclt_jax.evaluation.metrics import summarize
+from metriclt_jax.reports.runs import read_runs
+from metriclt_jax.reports.sections import make_sections
 
 CLASS_NAMES = ['NV', 'MEL', 'BKL', 'BCC', 'AKIEC', 'VASC', 'DF']
 TRAIN_COUNTS = [5029, 835, 824, 386, 245, 107, 86]
@@ -49,7 +51,7 @@ def write_run(
     groups=GROUPS,
     sizes=(60, 30, 30, 20, 15, 12, 10),
     predictions: bool = True,
-    epochs: int = 6,
+    epochs: int = 2,
     **fields,
 ) -> dict:
     """Writes a finished run and returns its results; `fields` are config fields, with __ for dots.
@@ -111,3 +113,20 @@ def write_run(
 def make_run(tmp_path):
     """`make_run('ce/0', 'ce', seed=0, ...)` writes a run below `tmp_path`/runs."""
     return lambda path, *args, **kwargs: write_run(tmp_path / 'runs' / path, *args, **kwargs)
+
+
+@pytest.fixture
+def sections(tmp_path):
+    """`sections()` returns the sections and problems of the runs written so far."""
+    return lambda: make_sections(read_runs(tmp_path / 'runs')[0])
+
+
+@pytest.fixture
+def section(sections):
+    """`section()` returns the only section."""
+
+    def only():
+        (one,), _ = sections()
+        return one
+
+    return only
