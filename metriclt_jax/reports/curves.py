@@ -76,18 +76,6 @@ def run_curves(lines: Sequence[Line], path: str | os.PathLike) -> bool:
     return curves(panels, '', path, columns=2)
 
 
-def recall_curves(runs: Mapping[str, Sequence[Sequence[Line]]], path: str | os.PathLike) -> bool:
-    """Draws mean class recalls on the validation part over the epochs; see `curves`."""
-    panels = {title: (of_method, RECALLS) for title, of_method in runs.items()}
-    return curves(panels, 'validation MCR, per cent', path, sharey=True)
-
-
-def loss_curves(runs: Mapping[str, Sequence[Sequence[Line]]], path: str | os.PathLike) -> bool:
-    """Draws the losses over the epochs, on separate axes since they have other scales."""
-    panels = {title: (of_method, LOSSES) for title, of_method in runs.items()}
-    return curves(panels, 'training loss', path)
-
-
 def curves(
     panels: Mapping[str, tuple[Sequence[Sequence[Line]], Sequence[Curve]]],
     ylabel: str,

@@ -5,6 +5,7 @@ Imbalanced Medical Image Classification*. `paper_results.csv` has a row for each
 the paper's order and units (mean class recalls in per cent).
 """
 
+import tomllib
 from functools import cache
 from importlib import resources
 from typing import NamedTuple
@@ -28,71 +29,11 @@ STABLE_COEFFICIENTS = {
     'supervised_contrastive': (0.04, 1.8),
 }
 
-METHOD_TITLES = {
-    'ce': 'CE',
-    'ce_crw': 'CE → cRW',
-    'ce_crs': 'CE → cRS',
-    'ce_drw': 'CE-DRW',
-    'rs': 'RS',
-    'rw': 'RW',
-    'ldam': 'LDAM',
-    'ldam_crw': 'LDAM → cRW',
-    'ldam_drw': 'LDAM-DRW',
-    'focal': 'Focal',
-    'focal_crw': 'Focal → cRW',
-    'cb_focal': 'CB-Focal',
-    'cb_focal_crw': 'CB-Focal → cRW',
-    'mixup': 'Mixup',
-    'mixup_crw': 'Mixup → cRW',
-    'cutmix': 'CutMix',
-    'cutmix_crw': 'CutMix → cRW',
-    'bbn': 'BBN',
-    'ce_ct_crw': 'CE+CT → cRW',
-    'ce_tp_crw': 'CE+TP → cRW',
-    'ce_sc_crw': 'CE+SC → cRW',
-    'ce_sc': 'CE+SC',
-    'sc_crw': 'SC → cRW',
-    'ce_lws': 'CE → LWS',
-    'ce_tau': 'CE → τ-norm',
-    'ce_ncm': 'CE → NCM',
-    'ce_la': 'CE → LA',
-    'logit_adjusted': 'Logit-adjusted',
-    'cosface_crw': 'CosFace → cRW',
-    'arcface_crw': 'ArcFace → cRW',
-    'remix': 'Remix',
-    'remix_crw': 'Remix → cRW',
-    'balanced_mixup': 'Balanced-MixUp',
-    'ce_bcl_crw': 'CE+BCL → cRW',
-}
-DATASET_TITLES = {
-    'skin7': 'Skin7',
-    'xray9': 'X-ray9',
-    'pathmnist_lt': 'PathMNIST-LT',
-    'flower_lt': 'Flower-LT',
-    'dogs_lt': 'Stanford Dogs-LT',
-    'digits_lt': 'Digits-LT',
-}
-MODEL_TITLES = {
-    'resnet18': 'ResNet18',
-    'resnet50': 'ResNet50',
-    'densenet121': 'DenseNet121',
-    'mobilenet_v2': 'MobileNetV2',
-}
-METRIC_TITLES = {
-    'mcr_all': 'All',
-    'mcr_major': 'Major',
-    'mcr_medium': 'Medium',
-    'mcr_minor': 'Minor',
-    'accuracy': 'Accuracy',
-    'macro_f1': 'Macro F1',
-    'macro_auroc': 'Macro AUROC',
-}
-METRIC_LOSS_TITLES = {
-    'center': 'center loss',
-    'triplet': 'triplet loss',
-    'supervised_contrastive': 'supervised contrastive loss',
-    'balanced_contrastive': 'balanced contrastive loss',
-}
+_FILES = resources.files('metriclt_jax.reports')
+_TITLES = tomllib.loads((_FILES / 'titles.toml').read_text(encoding='utf-8'))
+METHOD_TITLES, DATASET_TITLES = _TITLES['methods'], _TITLES['datasets']
+MODEL_TITLES, METRIC_TITLES = _TITLES['models'], _TITLES['metrics']
+METRIC_LOSS_TITLES = _TITLES['metric_losses']
 _CELL = ['dataset', 'model', 'method', 'metric']
 
 
@@ -112,9 +53,7 @@ def published_values() -> pd.DataFrame:
     `mark` ('underline' where the paper underlines; its bold type is not recorded) and `text` (the
     words of table 1).
     """
-    with (resources.files('metriclt_jax.reports') / 'paper_results.csv').open(
-        encoding='utf-8'
-    ) as file:
+    with (_FILES / 'paper_results.csv').open(encoding='utf-8') as file:
         words = dict.fromkeys(['model', 'method', 'mark', 'text'], '')
         return pd.read_csv(file).fillna(words)
 

@@ -17,7 +17,7 @@ import pandas as pd
 from metriclt_jax.errors import InputError
 from metriclt_jax.files import write_atomically
 from metriclt_jax.reports import figures, published, tables
-from metriclt_jax.reports.curves import loss_curves, recall_curves
+from metriclt_jax.reports.curves import LOSSES, RECALLS, curves
 from metriclt_jax.reports.published import METRIC_LOSS_TITLES, METRIC_TITLES, method_title
 from metriclt_jax.reports.render import render
 from metriclt_jax.reports.runs import Run, read_features, read_runs
@@ -255,10 +255,18 @@ class _Part:
         rows = [row for row in self.rows if row.stage == 'last']
         epochs = {row.title: [run.epochs for run in row.runs if run.epochs] for row in rows}
         known = {title: runs for title, runs in epochs.items() if runs}
-        drawn = {}
-        for name, draw in (('recall_curves', recall_curves), ('loss_curves', loss_curves)):
-            drawn[name] = draw(known, self._file(name)) and self._file(name)
-        return {**drawn, 'without_curves': [title for title in epochs if title not in known]}
+        recalls = {title: (runs, RECALLS) for title, runs in known.items()}
+        losses = {title: (runs, LOSSES) for title, runs in known.items()}
+        paths = {name: self._file(name) for name in ('recall_curves', 'loss_curves')}
+        drawn = {
+            'recall_curves': curves(
+                recalls, 'validation MCR, per cent', paths['recall_curves'], sharey=True
+            ),
+            'loss_curves': curves(losses, 'training loss', paths['loss_curves']),
+        }
+        left_out = [title for title in epochs if title not in known]
+        found = {name: drawn[name] and path for name, path in paths.items()}
+        return {**found, 'without_curves': left_out}
 
     def _features(self) -> dict[str, Any]:
         known, left_out, seeds = {}, [], set()

@@ -1,13 +1,16 @@
 """Work directories as runs write them, made up without training."""
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from metriclt_jax.config import paper_config
 from metriclt_jax.evaluation.metrics import summarize
+from metriclt_jax.reports import drawing
 from metriclt_jax.reports.runs import read_runs
 from metriclt_jax.reports.sections import make_sections
 
@@ -130,3 +133,12 @@ def section(sections):
         return one
 
     return only
+
+
+@pytest.fixture
+def blank_figures(monkeypatch):
+    """Figures are put together and saved as blank images, which is fast."""
+    png = io.BytesIO()
+    Image.new('L', (10, 10)).save(png, 'png')
+    monkeypatch.setattr(drawing, 'save', lambda _, path: path.write_bytes(png.getvalue()))
+    monkeypatch.setattr(drawing, 'tsne', lambda features, seed: features[:, :2])

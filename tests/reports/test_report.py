@@ -123,7 +123,7 @@ def test_the_same_runs_give_the_same_report(tmp_path, make_run):
     assert report(tmp_path) == first
 
 
-def test_a_table_of_the_paper(tmp_path, make_run):
+def test_a_table_of_the_paper(tmp_path, make_run, blank_figures):
     for method in ('ce_crw', 'ce_sc_crw', 'sc_crw', 'rs'):
         make_run(method, method, predictions=False)
     files = report(tmp_path, table=3, reference='sc_crw')
