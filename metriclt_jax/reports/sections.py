@@ -237,10 +237,12 @@ def _tell_apart(section: Section, sections: Sequence[Section]) -> Section:
     if len(known) < len(likes) and section.settings is None:
         fields = ['config.json']
     settings = section.settings
+    alike = [like for like in likes if _key(like.settings) == _key(settings)]
     for name in _OF_DATA:  # other data under the same name
-        if not fields and len({_key(like.results[name]) for like in likes}) > 1:
-            fields = [name]
+        if len({_key(like.results[name]) for like in alike}) > 1:
+            fields.append(name)
             settings = {**(settings or {}), name: section.results[name]}
+            break
     return replace(section, settings=settings, differing=tuple(fields))
 
 

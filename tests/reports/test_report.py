@@ -142,6 +142,15 @@ def test_a_table_of_the_paper(tmp_path, make_run, blank_figures):
     assert '| BBN | - | - | 73.88 ± 0.35 |' in report(tmp_path, table=2)['report.md'].decode()
 
 
+def test_a_section_without_differences_leaves_the_others(tmp_path, make_run, blank_figures):
+    make_run('lone', 'rs', dataset='digits_lt', predictions=False)
+    make_run('a', 'ce_crw')
+    make_run('b', 'ce_tp_crw')
+    found = lines(report(tmp_path), 'differences.csv')
+    assert {line['section'] for line in found} == {'Skin7, ResNet50'}
+    assert all(len(line['images_low']) <= 10 for line in found)  # six digits
+
+
 def test_names_cannot_break_the_page(tmp_path, make_run):
     name = r'<img src=x onerror=alert(1)>|"$\_{痣'
     make_run('a', name, dataset=name, model=name, names=[name, *'bcdefg'], predictions=False)

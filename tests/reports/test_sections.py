@@ -132,6 +132,9 @@ def test_other_data_under_the_same_name_is_apart(sections, make_run):
     make_run('b', 'ce', 1, counts=[5000, 835, 824, 386, 245, 107, 86])
     found, _ = sections()
     assert [section.differing for section in found] == [('train_counts',)] * 2
+    make_run('c', 'ce', 0, stage1__epochs=1)
+    titles = {section.title for section in sections()[0]}
+    assert len(titles) == 3
 
 
 def test_runs_without_a_config_are_apart(sections, make_run, tmp_path):
