@@ -1,7 +1,7 @@
 """Training curves: losses and recalls over the epochs, with a panel for each method or aspect."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
@@ -69,7 +69,7 @@ _ASPECTS = {
 }
 
 
-def run_curves(lines: Sequence[Line], path: str | os.PathLike) -> bool:
+def run_curves(lines: Sequence[Line], path: Path) -> Path | None:
     """Draws losses, recalls and learning rate of a single run, with a panel for each."""
     panels = {title: ([lines], kinds) for title, kinds in _ASPECTS.items()}
     panels = {title: panel for title, panel in panels.items() if _has_values(*panel)}
@@ -79,11 +79,11 @@ def run_curves(lines: Sequence[Line], path: str | os.PathLike) -> bool:
 def curves(
     panels: Mapping[str, tuple[Sequence[Sequence[Line]], Sequence[Curve]]],
     ylabel: str,
-    path: str | os.PathLike,
+    path: Path,
     *,
     columns: int = 4,
     sharey: bool = False,
-) -> bool:
+) -> Path | None:
     """Draws values over the epochs; a vertical line parts the stages.
 
     A curve is the mean over the runs, its band their range.
@@ -96,12 +96,12 @@ def curves(
         sharey: whether all panels have the same scale.
 
     Returns:
-        False, and no file, where there is nothing to draw.
+        The path, or None and no file where there is nothing to draw.
     """
     from matplotlib.ticker import MaxNLocator
 
     if not any(_has_values(*panel) for panel in panels.values()):
-        return False
+        return None
     figure, grid = drawing.new_panels(
         list(panels), 2.5, columns=columns, sharex=True, sharey=sharey
     )
@@ -126,7 +126,7 @@ def curves(
                 unique = dict(zip(labels, handles, strict=True))
                 axes.legend(unique.values(), unique, fontsize=SMALL)
     drawing.save(figure, path)
-    return True
+    return path
 
 
 def _draw_stage(axes: 'Axes', runs, kinds: Sequence[Curve], stage: str, start: int) -> None:

@@ -258,16 +258,12 @@ class _Part:
         known = {title: runs for title, runs in epochs.items() if runs}
         recalls = {title: (runs, RECALLS) for title, runs in known.items()}
         losses = {title: (runs, LOSSES) for title, runs in known.items()}
-        paths = {name: self._file(name) for name in ('recall_curves', 'loss_curves')}
-        drawn = {
-            'recall_curves': curves(
-                recalls, 'validation MCR, per cent', paths['recall_curves'], sharey=True
-            ),
-            'loss_curves': curves(losses, 'training loss', paths['loss_curves']),
+        of_recalls, label = self._file('recall_curves'), 'validation MCR, per cent'
+        return {
+            'recall_curves': curves(recalls, label, of_recalls, sharey=True),
+            'loss_curves': curves(losses, 'training loss', self._file('loss_curves')),
+            'without_curves': [title for title in epochs if title not in known],
         }
-        left_out = [title for title in epochs if title not in known]
-        found = {name: drawn[name] and path for name, path in paths.items()}
-        return {**found, 'without_curves': left_out}
 
     def _features(self) -> dict[str, Any]:
         known, left_out, seeds = {}, [], set()
