@@ -12,8 +12,7 @@ from ml_collections import ConfigDict
 
 from metriclt_jax.errors import InputError
 from metriclt_jax.methods import METHODS, get_method
-from metriclt_jax.reports.paper_tables import methods_of
-from metriclt_jax.reports.published import distinct, table_values
+from metriclt_jax.reports.published import distinct, methods_of, table_values
 from metriclt_jax.training.workdir import config_as_json
 
 # Makes the config of a method.

@@ -55,7 +55,7 @@ def evaluate_run() -> None:
     from metriclt_jax.devices import choose_devices
     from metriclt_jax.evaluation.evaluate import evaluate
     from metriclt_jax.inference import finished_run, load
-    from metriclt_jax.reports.tables import summary_table
+    from metriclt_jax.reports.terminal import summary_table
 
     cli.keep_freed_memory()
     cli.keep_compiled_programs()

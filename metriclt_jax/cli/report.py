@@ -12,10 +12,10 @@ from metriclt_jax.cli import main as cli
 from metriclt_jax.errors import InputError
 
 _RUNS = flags.DEFINE_string('runs', None, 'folder with work directories, at any depth')
-_OUTPUT = flags.DEFINE_string('output', None, 'folder to write to; RUNS/report if not given')
+_OUTPUT = flags.DEFINE_string('output', None, 'folder to write to; RUNS/report by default')
 _TABLE = flags.DEFINE_integer('table', None, 'only the methods of this table of the paper: 2 to 5')
 _REFERENCE = flags.DEFINE_string(
-    'reference', None, 'method to compare the others with; ce_crw, else ce, if not given'
+    'reference', None, 'method to compare the others with; ce_crw or, without it, ce by default'
 )
 _PAPER = flags.DEFINE_bool('paper', False, "the paper's own numbers instead of runs")
 

@@ -41,7 +41,7 @@ def reproduce() -> int | None:
 
     from metriclt_jax import grids
     from metriclt_jax.data import load_dataset
-    from metriclt_jax.reports.paper_tables import methods_of
+    from metriclt_jax.reports.published import methods_of
     from metriclt_jax.reports.report import report_runs
     from metriclt_jax.reproduce import check, execute
     from metriclt_jax.training.workdir import config_as_json

@@ -24,7 +24,7 @@ def train() -> None:
     hosts_flags.connect()
     from metriclt_jax import hosts, training
     from metriclt_jax.reports.figures import draw_run
-    from metriclt_jax.reports.tables import stage_table
+    from metriclt_jax.reports.terminal import stage_table
 
     cli.keep_freed_memory()
     cli.keep_compiled_programs()

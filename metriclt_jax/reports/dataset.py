@@ -23,8 +23,8 @@ from metriclt_jax.reports.drawing import BLUE, GREEN, GREY, ORANGE, RED, SKY, sa
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_PART_COLOURS = {'train': SKY, 'validation': ORANGE, 'test': GREY}
-_GROUP_COLOURS = {'major': BLUE, 'medium': GREEN, 'minor': RED}
+_PART_COLORS = {'train': SKY, 'validation': ORANGE, 'test': GREY}
+_GROUP_COLORS = {'major': BLUE, 'medium': GREEN, 'minor': RED}
 _FEW = 12  # classes that have room for large samples
 _ROWS = 40  # more classes than these go into a further column
 _LOG_FROM = 20  # ratio of the largest and the smallest class
@@ -64,7 +64,7 @@ def describe(
         chosen = generator('samples', 0, label).permutation(members)[: _samples(len(class_names))]
         examples = source.read(chosen)
         samples.append([decode(e.image, _PIXELS, e.image_id)[0] for e in examples])
-    picture(config.name, class_names, counts, groups, samples, path)
+    save(picture(config.name, class_names, counts, groups, samples), path)
 
 
 def table(
@@ -75,11 +75,7 @@ def table(
 ) -> Table:
     """The images of each class and part, from head to tail; N min, N max and ratio as in table 1.
 
-    Args:
-        name: of the data set.
-        class_names: `[C]`.
-        counts: for each part the images of each class, int `[C]`.
-        groups: class indices of each group.
+    Takes the images of each class `[C]` by part in `counts`, and class indices in `groups`.
     """
     title = f'{name}: {_statistics(counts["train"])} (training part)'
     result = Table(
@@ -110,28 +106,16 @@ def picture(
     counts: Mapping[str, np.ndarray],
     groups: Mapping[str, Sequence[int]],
     samples: Sequence[Sequence[np.ndarray]],
-    path: str | os.PathLike,
-) -> None:
+) -> 'Figure':
     """Draws how many images each class has, and beside it some of them, from head to tail.
 
     Args:
         name: of the data set.
         class_names: `[C]`.
-        counts: for each part the images of each class, int `[C]`.
-        groups: class indices of each group, at most those of `_GROUP_COLOURS`.
-        samples: for each class some images, uint8 `[S, S, 3]`, S as for the others.
-        path: the PNG to write.
+        counts: images of each class, int `[C]`, by part.
+        groups: class indices of each group.
+        samples: some images of each class, uint8 `[S, S, 3]`.
     """
-    save(_draw(name, class_names, counts, groups, samples), path)
-
-
-def _draw(
-    name: str,
-    class_names: Sequence[str],
-    counts: Mapping[str, np.ndarray],
-    groups: Mapping[str, Sequence[int]],
-    samples: Sequence[Sequence[np.ndarray]],
-) -> 'Figure':
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
@@ -166,10 +150,9 @@ def _draw(
             range(len(here)),
             [names[label] for label in here],
             size=11 if few else 8,
-            parse_math=False,
         )
         for label, tick in zip(here, axes.get_yticklabels(), strict=True):
-            tick.set_color(_GROUP_COLOURS.get(group_of.get(label), 'black'))
+            tick.set_color(_GROUP_COLORS.get(group_of.get(label), 'black'))
         x += widths['bars'] + widths['space']
         axes = figure.add_axes(
             [x / width, y / height, widths['samples'] / width, len(here) * row / height]
@@ -185,11 +168,11 @@ def _draw(
         va='top',
     )
     of_parts = [
-        Patch(color=_PART_COLOURS[part], label=f'{part} ({images.sum()} images)')
+        Patch(color=_PART_COLORS[part], label=f'{part} ({images.sum()} images)')
         for part, images in counts.items()
         if images.sum()
     ]
-    of_groups = [Patch(color=_GROUP_COLOURS[group], label=f'{group} classes') for group in groups]
+    of_groups = [Patch(color=_GROUP_COLORS[group], label=f'{group} classes') for group in groups]
     for handles, drop in ((of_parts, 0.35), (of_groups, 0.6)):
         figure.legend(
             handles=handles,
@@ -213,7 +196,7 @@ def _draw_bars(axes, labels: Sequence[int], counts: Mapping[str, np.ndarray], si
     for number, (part, images) in enumerate(drawn.items()):
         places = np.arange(len(labels)) + height * (number - (len(drawn) - 1) / 2)
         values = images[list(labels)]
-        bars = axes.barh(places, values, height, color=_PART_COLOURS[part])
+        bars = axes.barh(places, values, height, color=_PART_COLORS[part])
         axes.bar_label(bars, [str(value) for value in values], padding=2, size=size)
     if logarithmic:
         axes.set_xscale('log')

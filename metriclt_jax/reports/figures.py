@@ -1,249 +1,290 @@
-"""Figures of a run: its curves, its confusion matrices and its features, as PNG files.
+"""The figures but training curves: panels with the same axes, one for each method or stage.
 
-Every function takes plain values and a path, and puts the file at the path in one step.
+Every function takes plain values by the title of the panel, in the order to draw, and writes a
+PNG. Color-blind people can tell the colors apart.
 """
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+import pandas as pd
 
+from metriclt_jax.errors import InputError
 from metriclt_jax.reports import drawing
+from metriclt_jax.reports.curves import run_curves
 from metriclt_jax.reports.drawing import (
     BLACK,
     BLUE,
     GREEN,
     GREY,
-    LARGE,
     MEDIUM,
-    PINK,
+    ORANGE,
     RED,
     SKY,
     SMALL,
 )
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-# Panel -> curves: label, colour, and where a line of metrics.jsonl has the value.
-_PANELS = {
-    'training loss': (
-        ('objective', BLACK, ('train', 'loss')),
-        ('classification loss', SKY, ('train', 'classification')),
-    ),
-    'metric loss': (('before its coefficient', PINK, ('train', 'metric')),),
-    'per cent': (
-        ('training accuracy', GREY, ('train', 'accuracy')),
-        ('validation MCR all', BLACK, ('validation', 'mcr_all')),
-        ('validation MCR major', BLUE, ('validation', 'mcr_major')),
-        ('validation MCR medium', GREEN, ('validation', 'mcr_medium')),
-        ('validation MCR minor', RED, ('validation', 'mcr_minor')),
-    ),
-    'learning rate': (('', BLACK, ('learning_rate',)),),
-}
+from metriclt_jax.reports.runs import read_epochs
+from metriclt_jax.reports.statistics import Calibration
 
 
-def training_curves(lines: Sequence[Mapping[str, Any]], path: str | os.PathLike) -> None:
-    """Losses, recalls and learning rate over the epochs, a column for each stage.
+def draw_run(workdir: Path) -> None:
+    """Draws the figures of a finished run that its folder `figures` does not have yet.
 
-    Args:
-        lines: the lines of `metrics.jsonl`, at least one; what they do not have is not drawn.
-        path: the PNG to write.
+    `training_curves.png` is made of `metrics.jsonl`, `confusion_matrices.png` of `results.json` and
+    `features.png` of the features in `predictions.npz`; a figure without its file is left out.
+
+    Raises:
+        InputError: the run is not finished.
     """
-    from matplotlib.ticker import MaxNLocator
-
-    stages = list(dict.fromkeys(line['stage'] for line in lines))
-    panels = {}
-    for panel, curves in _PANELS.items():
-        for curve in curves:
-            if any(_value(line, curve[-1]) is not None for line in lines):
-                panels.setdefault(panel, []).append(curve)
-
-    figure = drawing.new_figure(4.2 * len(stages) + 2.4, 2.4 * len(panels) + 0.4)
-    grid = figure.subplots(len(panels), len(stages), squeeze=False, sharex='col')
-    for row, (panel, curves) in zip(grid, panels.items(), strict=True):
-        for axes, stage in zip(row, stages, strict=True):
-            here = [line for line in lines if line['stage'] == stage]
-            for label, colour, where in curves:
-                points = [(line['epoch'], _value(line, where)) for line in here]
-                points = np.array([point for point in points if None not in point]).reshape(-1, 2)
-                # The first curve is wide, since the next one may lie on it.
-                width = 3 if label == curves[0][0] and len(curves) > 1 else 1.5
-                marker = 'o' if len(points) < 30 else None  # a single point makes no line
-                unit = 100 if panel == 'per cent' else 1
-                axes.plot(
-                    points[:, 0],
-                    points[:, 1] * unit,
-                    color=colour,
-                    label=label,
-                    linewidth=width,
-                    marker=marker,
-                    markersize=2 + width,
-                )
-            axes.grid(alpha=0.3)
-            axes.xaxis.set_major_locator(
-                MaxNLocator(steps=(1, 2, 5, 10), integer=True, min_n_ticks=1)
-            )
-            axes.set_xlim(0.5, here[-1]['epoch'] + 0.5)
-            if not any(len(curve.get_xdata()) for curve in axes.lines):
-                drawing.note(axes, 'none in this stage')
-                axes.tick_params(labelleft=False)
-        row[0].set_ylabel(panel, size=MEDIUM)
-        if any(label for label, _, _ in curves):
-            row[-1].legend(
-                loc='upper left', bbox_to_anchor=(1, 1.05), fontsize=MEDIUM, frameon=False
-            )
-    for axes, stage in zip(grid[0], stages, strict=True):
-        axes.set_title(stage, size=LARGE)
-    for axes in grid[-1]:
-        axes.set_xlabel('epoch', size=MEDIUM)
-    drawing.save(figure, path)
+    if not (workdir / 'results.json').exists():
+        raise InputError(f'{workdir} has no results.json: wait until its run has finished')
+    results = json.loads((workdir / 'results.json').read_text(encoding='utf-8'))
+    folder = workdir / 'figures'
+    folder.mkdir(exist_ok=True)
+    path = folder / 'training_curves.png'
+    lines, _ = read_epochs(workdir)
+    if lines and not path.exists():
+        run_curves(lines, path)
+    path = folder / 'confusion_matrices.png'
+    if not path.exists():
+        _draw_stages(results, path)
+    path = folder / 'features.png'
+    if (workdir / 'predictions.npz').exists() and not path.exists():
+        with np.load(workdir / 'predictions.npz', allow_pickle=False) as arrays:
+            if 'features' in arrays:
+                values = arrays['features'].astype(np.float32), arrays['labels']
+                title = f't-SNE of the features of {len(values[1])} test images'
+                names, seed = results['class_names'], results['seed']
+                feature_maps({title: values}, names, path, max_points=2000, seed=seed)
 
 
-def _value(line: Mapping[str, Any], where: Sequence[str]) -> float | None:
-    value = line
-    for name in where:
-        value = None if value is None else value.get(name)
-    return value
-
-
-def confusion_matrices(results: Mapping[str, Any], path: str | os.PathLike) -> None:
-    """The confusion matrices of the test part at the end of each stage, side by side.
-
-    Rows are true classes and sum to 100 per cent, so that the diagonal has the recalls; below the
-    per cent is the count. Classes go from the most frequent one in training to the least frequent.
-
-    Args:
-        results: the contents of `results.json`.
-        path: the PNG to write.
-    """
+def _draw_stages(results: Mapping[str, Any], path: Path) -> None:
     order = np.argsort(-np.asarray(results['train_counts']), kind='stable')
-    names = [results['class_names'][c] for c in order]
-    stages = results['stages']
-    few = len(names) <= 12  # numbers in more cells could not be read
-    side = max(3.2, 0.62 * len(names)) if few else 7
-
-    figure = drawing.new_figure(side * len(stages) + 2.6, side + 1.6)
-    grid = figure.subplots(1, len(stages), squeeze=False, sharey=True)[0]
-    for axes, stage in zip(grid, stages, strict=True):
+    matrices = {}
+    for stage in results['stages']:
         test = stage['last']['test']
         if test is None:
-            counts = np.zeros((len(names), len(names)), int)
-            drawing.note(axes, 'no trained classifier')
-            title = stage['name']
+            matrices[f'{stage["name"]}: no trained classifier'] = np.zeros((len(order),) * 2)
         else:
-            counts = np.array(test['confusion'])[np.ix_(order, order)]
             title = f'{stage["name"]}, test part: MCR {100 * test["mcr_all"]:.2f} %'
+            matrices[title] = np.array(test['confusion'])[np.ix_(order, order)]
+    names = [results['class_names'][c] for c in order]
+    confusion_matrices(matrices, names, path, counted=True)
+
+
+def confusion_matrices(
+    confusions: Mapping[str, np.ndarray],
+    class_names: Sequence[str],
+    path: str | os.PathLike,
+    *,
+    counted: bool = False,
+) -> None:
+    """Draws confusion matrices; rows are true classes and sum to 100 per cent.
+
+    Args:
+        confusions: counts `[C, C]` by title, classes in the order to draw.
+        class_names: names `[C]`, in the same order.
+        path: the PNG to write.
+        counted: whether cells have counts, too.
+    """
+    count = len(class_names)
+    few = count <= 12  # numbers in more cells could not be read
+    named = few or (counted and count <= 30)
+    height = max(2.8, (0.6 if counted else 0.36) * count) if few else 7 if counted else 3.2
+    figure, panels = drawing.new_panels(
+        list(confusions),
+        height,
+        height + 0.1,
+        columns=4 if count <= 9 else 3,
+        sharex=True,
+        sharey=True,
+    )
+    for axes, counts in zip(panels, confusions.values(), strict=True):
         per_cent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         image = axes.imshow(per_cent, cmap='Blues', vmin=0, vmax=100)
-        if few and test is not None:
-            _write_cells(axes, per_cent, counts)
-        axes.set_title(title, size=LARGE)
-        axes.set_xlabel('predicted class', size=LARGE)
-        if len(names) <= 30:
-            axes.set_xticks(range(len(names)), names, rotation=90, size=MEDIUM)
-            axes.set_yticks(range(len(names)), names, size=MEDIUM)
-    rank = '' if len(names) <= 30 else ', by rank in the training part'
-    grid[0].set_ylabel(f'true class{rank}', size=LARGE)
-    colorbar = figure.colorbar(image, ax=grid, shrink=0.8)
+        for (row, column), value in np.ndenumerate(per_cent if few else np.empty((0, 0))):
+            if value:
+                text = f'{value:.0f}' if value >= 0.5 else '<1'
+                text += f'\n({counts[row, column]:.0f})' if counted else ''
+                color = 'white' if value > 60 else 'black'
+                axes.text(column, row, text, ha='center', va='center', size=SMALL - 1, color=color)
+        if named:
+            axes.set_xticks(range(count), class_names, rotation=90, size=SMALL)
+            axes.set_yticks(range(count), class_names, size=SMALL)
+    rank = '' if named else ', by rank in training'
+    drawing.outer_labels(panels, f'predicted class{rank}', f'true class{rank}')
+    shrink = min(1.0, 2.6 / figure.get_figheight() + 0.2)
+    colorbar = figure.colorbar(image, ax=panels, shrink=shrink)
     colorbar.set_label('per cent of the true class', size=MEDIUM)
     drawing.save(figure, path)
 
 
-def _write_cells(axes: 'Axes', per_cent: np.ndarray, counts: np.ndarray) -> None:
-    for (row, column), count in np.ndenumerate(counts):
-        if count:
-            value = per_cent[row, column]
-            axes.text(
-                column,
-                row,
-                f'{value:.1f}\n({count})',
-                ha='center',
-                va='center',
-                size=SMALL,
-                color='white' if value > 55 else 'black',
-            )
+def reliability_diagrams(calibrations: Mapping[str, Calibration], path: str | os.PathLike) -> None:
+    """Draws accuracy over confidence, with the share of the predictions in each bin.
 
-
-def feature_map(
-    features: ArrayLike,
-    labels: ArrayLike,
-    class_names: Sequence[str],
-    path: str | os.PathLike,
-    seed: int = 0,
-    *,
-    max_points: int = 2000,
-) -> None:
-    """Features in two dimensions by t-SNE (van der Maaten and Hinton, 2008), coloured by class.
-
-    The rarer a class, the later and larger it is drawn, so that it is not hidden. The same
-    arguments give the same picture.
-
-    Args:
-        features: `[N, D]`.
-        labels: classes `[N]`.
-        class_names: names `[C]`.
-        path: the PNG to write.
-        seed: of the choice of the points and of t-SNE.
-        max_points: of more than these, the most frequent classes are thinned out, see `thin_out`.
+    Bars below the diagonal are overconfident. The number is the calibration error.
     """
-    features, labels = np.asarray(features), np.asarray(labels)
-    totals = np.bincount(labels, minlength=len(class_names))
-    kept = thin_out(labels, max_points, seed)
-    points, labels = drawing.tsne(features[kept], seed), labels[kept]
-
-    figure = drawing.new_figure(9, 6.6)
-    axes = figure.subplots()
-    drawing.scatter_classes(axes, points, labels, totals, class_names)
-    drawing.class_legend(figure, axes, len(class_names), totals)
-    drawn = '' if len(kept) == totals.sum() else f', {len(kept)} of them drawn'
-    axes.set_title(f't-SNE of the features of {totals.sum()} test images{drawn}', size=LARGE)
+    figure, panels = drawing.new_panels(list(calibrations), 2.9, sharex=True, sharey=True)
+    for axes, bins in zip(panels, calibrations.values(), strict=True):
+        width = 1 / len(bins.counts)
+        middles = (np.arange(len(bins.counts)) + 0.5) * width
+        axes.plot([0, 1], [0, 1], color=BLACK, linewidth=1, label='perfect calibration')
+        accuracy = np.nan_to_num(bins.accuracy)
+        style = {'color': SKY, 'edgecolor': 'white', 'linewidth': 0.6}
+        axes.bar(middles, accuracy, width, label='accuracy in the bin', **style)
+        shares = bins.counts / bins.counts.sum()
+        label = 'share of the predictions'
+        axes.plot(middles, shares, color=RED, ls='--', marker='.', linewidth=1.2, label=label)
+        axes.text(
+            0.04,
+            0.95,
+            f'ECE {100 * bins.error:.1f} %',
+            transform=axes.transAxes,
+            va='top',
+            size=MEDIUM,
+            bbox={'facecolor': 'white', 'edgecolor': 'none', 'alpha': 0.85, 'pad': 2},
+        )
+        axes.set(xlim=(0, 1), ylim=(0, 1), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+    drawing.outer_labels(panels, 'confidence', 'accuracy, share')
+    drawing.legend_above(figure, panels)
     drawing.save(figure, path)
 
 
-def thin_out(labels: ArrayLike, max_points: int, seed: int = 0) -> np.ndarray:
-    """At most `max_points` examples: up to the same number of each class, and all of rare ones.
+def feature_maps(
+    features: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    class_names: Sequence[str],
+    path: str | os.PathLike,
+    *,
+    max_points: int = 1000,
+    seed: int = 0,
+) -> None:
+    """Draws features in two dimensions by t-SNE, a map for each panel.
 
     Args:
-        labels: classes `[N]`.
-        max_points: how many to keep; not below one of each class.
-        seed: of the choice within a class.
-
-    Returns:
-        Indices of the kept examples, in ascending order.
-
-    >>> labels = [0] * 50 + [1] * 7 + [2] * 3
-    >>> np.bincount(np.asarray(labels)[thin_out(labels, 20)]).tolist()
-    [10, 7, 3]
+        features: features `[N, D]` and labels `[N]` of the test images.
+        class_names: names `[C]`.
+        path: the PNG to write.
+        max_points: of more images, the most frequent classes are thinned out.
+        seed: of the choice of the images and of t-SNE.
     """
-    labels = np.asarray(labels)
-    counts = np.bincount(labels)
-    limits = np.arange(1, counts.max() + 1)
-    totals = np.minimum(counts, limits[:, None]).sum(axis=1)
-    limit = max(1, np.searchsorted(totals, max_points, side='right'))
-    order = np.random.default_rng(seed).permutation(len(labels))
-    return np.sort(np.concatenate([order[labels[order] == c][:limit] for c in np.unique(labels)]))
+    side, scale = (6.6, 1.0) if len(features) == 1 else (3.0, 0.5)
+    figure, panels = drawing.new_panels(list(features), side, side)
+    for axes, (values, labels) in zip(panels, features.values(), strict=True):
+        totals = np.bincount(labels, minlength=len(class_names))
+        kept = drawing.thin_out(labels, max_points, seed)
+        points = drawing.tsne(values[kept], seed)
+        drawing.scatter_classes(axes, points, labels[kept], totals, class_names, scale)
+    drawing.class_legend(figure, panels[0], totals)
+    drawing.save(figure, path)
 
 
-def draw_run(workdir: Path) -> None:
-    """Draws `figures/` of a finished run from its own files."""
-    import json
+class Study(NamedTuple):
+    """Mean class recall by the coefficient of a metric loss.
 
-    directory = workdir / 'figures'
-    directory.mkdir(exist_ok=True)
-    results = json.loads((workdir / 'results.json').read_text())
-    lines = [json.loads(text) for text in (workdir / 'metrics.jsonl').read_text().splitlines()]
-    training_curves(lines, directory / 'training_curves.png')
-    confusion_matrices(results, directory / 'confusion_matrices.png')
-    if (workdir / 'predictions.npz').exists():
-        with np.load(workdir / 'predictions.npz', allow_pickle=False) as arrays:
-            feature_map(
-                arrays['features'],
-                arrays['labels'],
-                results['class_names'],
-                directory / 'features.png',
-                results['seed'],
-            )
+    Attributes:
+        recalls: `mean` and `deviation` over runs in per cent, by coefficient in ascending order.
+        default: the coefficient that the paper uses.
+        stable: the range in which the paper finds the result stable; None where it says nothing.
+    """
+
+    recalls: pd.DataFrame
+    default: float | None
+    stable: tuple[float, float] | None
+
+
+def sensitivity(studies: Mapping[str, Study], path: str | os.PathLike) -> None:
+    """Draws figure 2 of the paper: mean class recall by the coefficient of each metric loss."""
+    figure, panels = drawing.new_panels(list(studies), 3.0, 4.0, columns=3, sharey=True)
+    for axes, (recalls, default, stable) in zip(panels, studies.values(), strict=True):
+        coefficients = recalls.index.to_numpy()
+        if stable:
+            axes.axvspan(*stable, color=GREY, alpha=0.2, lw=0, label='stable in the paper')
+        axes.errorbar(
+            coefficients,
+            recalls['mean'],
+            recalls.deviation.fillna(0),
+            color=GREEN,
+            marker='o',
+            capsize=3,
+            label='mean and deviation over runs',
+        )
+        if default in recalls.index:
+            style = {'color': RED, 'marker': '^', 'markersize': 11, 'linestyle': 'none'}
+            mean = recalls['mean'][default]
+            axes.plot(default, mean, **style, zorder=3, label='default')
+        if 0 in coefficients:
+            axes.set_xscale('symlog', linthresh=min(coefficients[coefficients > 0], default=1.0))
+        else:
+            axes.set_xscale('log')
+        axes.xaxis.set_major_formatter('{x:g}')
+        axes.grid(alpha=0.3)
+        axes.tick_params(labelleft=True)
+    drawing.outer_labels(panels, 'coefficient of the metric loss', 'test MCR, per cent')
+    drawing.legend_above(figure, panels)
+    drawing.save(figure, path)
+
+
+def differences(lines: pd.DataFrame, title: str, path: str | os.PathLike) -> None:
+    """Draws differences to a reference in points, with their intervals over seeds and images.
+
+    With two or three seeds Student's intervals are so wide that nothing else could be seen beside
+    them: the axis holds the differences and the intervals over images, and an arrow marks the
+    end of an interval that lies outside.
+
+    Args:
+        lines: of `tidy.differences`, a row each.
+        title: what is subtracted from what.
+        path: the PNG to write.
+    """
+    from matplotlib.markers import CARETLEFT, CARETRIGHT
+
+    figure = drawing.new_figure(8.5, 1.6 + 0.42 * len(lines))
+    axes = figure.subplots()
+    lines = lines.reset_index(drop=True)
+    has = {over: lines[f'{over}_low'].notna() for over in ('images', 'seeds')}
+    over = 'images' if has['images'].any() else 'seeds'
+    ends = lines[['difference', f'{over}_low', f'{over}_high']].to_numpy()
+    low, high = min(0.0, np.nanmin(ends)), max(0.0, np.nanmax(ends))
+    margin = 0.08 * (high - low) or 1.0
+    left, right = low - margin, high + margin
+    shift = 0.13 * all(known.any() for known in has.values())
+    for over, label, color, marker, place in (
+        ('images', 'test images (bootstrap)', BLUE, 'o', -shift),
+        ('seeds', 'seeds (Student)', ORANGE, 's', shift),
+    ):
+        known = lines[has[over]]
+        if known.empty:
+            continue
+        low, high, places = known[f'{over}_low'], known[f'{over}_high'], known.index + place
+        axes.errorbar(
+            known.difference,
+            places,
+            xerr=[known.difference - low, high - known.difference],
+            color=color,
+            marker=marker,
+            linestyle='none',
+            capsize=3,
+            label=f'95 % interval over {label}',
+        )
+        for outside, limit, arrow in (
+            (low < left, left, CARETLEFT),
+            (high > right, right, CARETRIGHT),
+        ):
+            at = places[outside]
+            axes.plot([limit] * len(at), at, color=color, marker=arrow, ls='none', clip_on=False)
+    bare = lines[~(has['images'] | has['seeds'])]
+    if len(bare):
+        style = {'color': BLACK, 'marker': 'x', 'linestyle': 'none'}
+        axes.plot(bare.difference, bare.index, **style, label='no interval')
+    axes.axvline(0, color=BLACK, linewidth=1)
+    axes.set_xlim(left, right)
+    axes.set_yticks(range(len(lines)), list(lines['first']), size=MEDIUM)
+    axes.set_ylim(len(lines) - 0.5, -0.5)
+    axes.grid(axis='x', alpha=0.3)
+    axes.set_xlabel(title, size=MEDIUM)
+    drawing.legend_above(figure, [axes])
+    drawing.save(figure, path)

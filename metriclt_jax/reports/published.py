@@ -1,19 +1,26 @@
-"""The numbers of the paper: tables 1 to 5, as data.
+"""The paper's tables 2 to 5 as data, and its names for data sets, backbones, methods and metrics.
 
 Zeng, Lu, Chen, Wang and Zheng, *Learning Discriminative Representation via Metric Learning for
 Imbalanced Medical Image Classification*. `paper_results.csv` has a row for each printed value, in
 the paper's order and units (mean class recalls in per cent).
 """
 
-import csv
-from collections.abc import Sequence
-from dataclasses import dataclass
+import tomllib
 from functools import cache
 from importlib import resources
+from typing import NamedTuple
+
+import pandas as pd
 
 from metriclt_jax.errors import InputError
 
-TABLES = (2, 3, 4, 5)  # those with results; table 1 describes the data
+CAPTIONS = {
+    2: 'Comparison with various baselines on three medical image data sets.',
+    3: 'Ablation study on Skin7 and X-ray9.',
+    4: 'Performance on Skin7 with DenseNet121 and MobileNetV2 backbones.',
+    5: 'Performance on two natural image data sets.',
+}
+TABLES = tuple(CAPTIONS)  # those with results; table 1 describes the data
 
 # Section 3.3: "relatively stable in certain range of coefficient values", shown in figure 2.
 STABLE_COEFFICIENTS = {
@@ -22,87 +29,85 @@ STABLE_COEFFICIENTS = {
     'supervised_contrastive': (0.04, 1.8),
 }
 
+_FILES = resources.files('metriclt_jax.reports')
+_TITLES = tomllib.loads((_FILES / 'titles.toml').read_text(encoding='utf-8'))
+METHOD_TITLES, DATASET_TITLES = _TITLES['methods'], _TITLES['datasets']
+MODEL_TITLES, METRIC_TITLES = _TITLES['models'], _TITLES['metrics']
+METRIC_LOSS_TITLES = _TITLES['metric_losses']
+_CELL = ['dataset', 'model', 'method', 'metric']
 
-@dataclass(frozen=True)
-class PublishedValue:
-    """One printed value.
 
-    Attributes:
-        table: number of the table, 1 to 5.
-        dataset: as `results.json` names it.
-        model: backbone; empty in table 1.
-        method: row of `metriclt_jax.methods.METHODS`; empty in table 1.
-        metric: as in `results.json`; in table 1 a property of the data set.
-        mean: the number; None where the table has words.
-        deviation: standard deviation over three runs, where the paper prints one.
-        mark: 'underline' where the paper underlines the value. (Its bold type is not recorded: the
-            text that the numbers come from does not show it.)
-        text: the words of table 1.
-    """
+class PublishedValue(NamedTuple):
+    """A printed number in per cent; `deviation` (over three runs) is None where none is printed."""
 
-    table: int
-    dataset: str
-    model: str
-    method: str
-    metric: str
-    mean: float | None
+    mean: float
     deviation: float | None
-    mark: str
-    text: str
 
 
 @cache
-def published_values() -> tuple[PublishedValue, ...]:
-    """All values of tables 1 to 5, in the order in which the paper prints them."""
-    source = resources.files('metriclt_jax.reports') / 'paper_results.csv'
-    with source.open(encoding='utf-8', newline='') as file:
-        return tuple(_value(row) for row in csv.DictReader(file))
+def published_values() -> pd.DataFrame:
+    """All values of tables 1 to 5, a row each, in the paper's order.
 
-
-def table_values(table: int) -> tuple[PublishedValue, ...]:
-    """The values of one table.
-
-    Raises:
-        InputError: the paper has no such table of results.
+    Columns: `table`, `dataset`, `model`, `method` (a row of `metriclt_jax.methods.METHODS`),
+    `metric` (as in `results.json`; in table 1 a property of the data set), `mean`, `deviation`,
+    `mark` ('underline' where the paper underlines; its bold type is not recorded) and `text` (the
+    words of table 1).
     """
+    with (_FILES / 'paper_results.csv').open(encoding='utf-8') as file:
+        words = dict.fromkeys(['model', 'method', 'mark', 'text'], '')
+        return pd.read_csv(file).fillna(words)
+
+
+def table_values(table: int) -> pd.DataFrame:
+    """The values of one table; raises `InputError` if the paper has no such table of results."""
     if table not in TABLES:
-        raise InputError(f'table is {table}; allowed: {", ".join(map(str, TABLES))}')
-    return tuple(value for value in published_values() if value.table == table)
+        raise InputError(f'table is {table}, which must be one of {", ".join(map(str, TABLES))}')
+    values = published_values()
+    return values[values.table == table]
+
+
+def distinct(values: pd.DataFrame, *columns: str) -> list:
+    """The values of a column, or tuples of several columns, each once and in order."""
+    rows = values[list(columns)].drop_duplicates()
+    if len(columns) == 1:
+        return rows[columns[0]].tolist()
+    return list(rows.itertuples(index=False, name=None))
+
+
+def methods_of(table: int) -> list[str]:
+    """The rows of a table of the paper."""
+    return distinct(table_values(table), 'method')
+
+
+@cache
+def published_cells() -> pd.DataFrame:
+    """Mean and deviation by data set, backbone, method and metric; the first of two tables wins."""
+    results = published_values().query('table > 1').drop_duplicates(_CELL)
+    return results.set_index(_CELL)[['mean', 'deviation']]
 
 
 def find_published(dataset: str, model: str, method: str, metric: str) -> PublishedValue | None:
-    """What the paper has for a cell, or None; where two tables print it, the earlier one.
+    """What the paper has for a cell, or None.
 
-    >>> value = find_published('skin7', 'resnet50', 'ce_sc_crw', 'mcr_all')
-    >>> value.mean, value.deviation
-    (86.43, 0.44)
+    >>> find_published('skin7', 'resnet50', 'ce_sc_crw', 'mcr_all')
+    PublishedValue(mean=86.43, deviation=0.44)
     """
-    return _by_cell().get((dataset, model, method, metric))
+    cell = (dataset, model, method, metric)
+    if cell not in published_cells().index:
+        return None
+    mean, deviation = published_cells().loc[cell].tolist()
+    return PublishedValue(mean, None if pd.isna(deviation) else deviation)
 
 
-def distinct(values: Sequence[PublishedValue], *fields: str) -> list:
-    """The values of a field, or tuples of several fields, each once and in order."""
-    rows = [tuple(getattr(value, field) for field in fields) for value in values]
-    return list(dict.fromkeys(row if len(fields) > 1 else row[0] for row in rows))
+def method_title(name: str) -> str:
+    """The paper's name of a method; a method that it does not have keeps its own name.
+
+    >>> method_title('ce_sc_crw'), method_title('poly1_crw')
+    ('CE+SC → cRW', 'poly1_crw')
+    """
+    return METHOD_TITLES.get(name, name)
 
 
-@cache
-def _by_cell() -> dict[tuple[str, str, str, str], PublishedValue]:
-    values = {}
-    for value in published_values():
-        values.setdefault((value.dataset, value.model, value.method, value.metric), value)
-    return values
-
-
-def _value(row: dict[str, str]) -> PublishedValue:
-    return PublishedValue(
-        table=int(row['table']),
-        dataset=row['dataset'],
-        model=row['model'],
-        method=row['method'],
-        metric=row['metric'],
-        mean=float(row['mean']) if row['mean'] else None,
-        deviation=float(row['deviation']) if row['deviation'] else None,
-        mark=row['mark'],
-        text=row['text'],
-    )
+def setting_title(dataset: str, model: str) -> str:
+    """A data set and a backbone in print; those that the paper does not have keep their names."""
+    return f'{DATASET_TITLES.get(dataset, dataset)}, {MODEL_TITLES.get(model, model)}'

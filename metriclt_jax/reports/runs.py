@@ -1,4 +1,4 @@
-"""Reads the work directories of runs: what can be relied on, and what is wrong with the others."""
+"""Reads work directories and checks that their files agree with each other."""
 
 import json
 import math
@@ -13,26 +13,23 @@ import numpy as np
 from metriclt_jax.config import paper_config
 from metriclt_jax.errors import InputError
 from metriclt_jax.evaluation.metrics import mean_class_recall
-from metriclt_jax.training.workdir import lists_to_tuples
 
-_TEXTS = ('dataset', 'method', 'model')
-_NOT_RUNS = ('checkpoints', 'figures')  # folders of a work directory, without runs inside
+_NOT_RUNS = ('checkpoints', 'figures')  # folders inside a work directory
 _TOLERANCE = 1e-6  # of a recall that is computed again
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """The final outputs for the N test images.
-
-    Attributes:
-        ids: names of the images `[N]`.
-        labels: true classes `[N]`.
-        probabilities: `[N, C]`.
-    """
+    """`ids` `[N]`, `labels` `[N]` and final `probabilities` `[N, C]` of the test images."""
 
     ids: np.ndarray
     labels: np.ndarray
     probabilities: np.ndarray
+
+    @property
+    def correct(self) -> np.ndarray:
+        """Whether each image is predicted correctly, bool `[N]`."""
+        return self.probabilities.argmax(axis=1) == self.labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,85 +52,59 @@ class Run:
     epochs: tuple[Mapping[str, Any], ...]
     predictions: Predictions | None
 
-    @property
-    def method(self) -> str:
-        """Row of the tables."""
-        return self.results['method']
-
-    @property
-    def seed(self) -> int:
-        """Seed of the run."""
-        return self.results['seed']
-
 
 @dataclass(frozen=True)
 class Problem:
-    """A work directory that is left out of the report or only partly in it, and why."""
+    """Why the report leaves out a work directory, or a part of it."""
 
     path: str
     what: str
 
 
 def read_runs(root: str | os.PathLike) -> tuple[list[Run], list[Problem]]:
-    """All runs below a folder, at any depth, in the order of their paths.
+    """Reads all runs below a folder, at any depth, in the order of their paths.
 
     Returns:
-        The finished runs, and a problem for each directory that holds something else: an unfinished
-        run, or files that cannot be read or contradict each other. (A finished run whose
-        `predictions.npz` or `metrics.jsonl` is bad is among both: its results still count.)
+        The finished runs, and a problem for each directory with an unfinished run or with files
+        that cannot be read or contradict each other. A finished run with a bad `predictions.npz` or
+        `metrics.jsonl` is in both lists: its results still count.
 
     Raises:
-        InputError: `root` is no folder.
+        InputError: `root` is not a folder.
     """
     root = Path(root)
     if not root.is_dir():
-        raise InputError(f'folder of runs {root} does not exist; allowed: a folder with results')
+        raise InputError(f'--runs is {root}, which must be a folder with work directories')
     runs, problems = [], []
     for folder, names, files in os.walk(root):
         is_run = 'results.json' in files or 'config.json' in files
         names[:] = sorted(name for name in names if not (is_run and name in _NOT_RUNS))
-        if not is_run:
-            continue
-        directory = Path(folder)
-        path = directory.relative_to(root).as_posix()
-        try:
-            run, remarks = read_run(directory, path)
-        except InputError as error:
-            problems.append(Problem(path, str(error)))
-            continue
-        runs.append(run)
-        problems += [Problem(path, remark) for remark in remarks]
+        if is_run:
+            path = Path(folder).relative_to(root).as_posix()
+            try:
+                run, remarks = _read_run(Path(folder), path)
+                runs.append(run)
+            except InputError as error:
+                remarks = [str(error)]
+            problems += [Problem(path, remark) for remark in remarks]
     return runs, problems
 
 
-def read_run(directory: Path, path: str) -> tuple[Run, list[str]]:
-    """One finished run and what is wrong with the files beside its `results.json`.
-
-    Raises:
-        InputError: it is not finished, or `results.json` or `config.json` cannot be used.
-    """
-    if not (directory / 'results.json').exists():
-        epochs = len(_read_epochs(directory)[0])
-        raise InputError(f'not finished: no results.json yet ({epochs} epochs in metrics.jsonl)')
-    results = _check_results(_read_json(directory / 'results.json'))
-    config = None
-    if (directory / 'config.json').exists():
-        config = _read_settings(directory)
-        for field, name in (('method', 'method'), ('data.name', 'dataset'), ('seed', 'seed')):
-            if config[field] != results[name]:
-                raise InputError(
-                    f'results.json has the {name} {results[name]!r} and config.json '
-                    f'{config[field]!r}'
-                )
-    remarks = []
-    epochs, remark = _read_epochs(directory)
-    remarks += [remark] if remark else []
-    predictions = None
+def read_epochs(directory: Path) -> tuple[list[dict[str, Any]], str | None]:
+    """Reads `metrics.jsonl` up to the first bad line; also returns what is wrong, if anything."""
+    path, lines = directory / 'metrics.jsonl', []
+    if not path.exists():
+        return lines, 'no metrics.jsonl; training curves leave out this run'
     try:
-        predictions = _read_predictions(directory, results)
-    except InputError as error:
-        remarks.append(f'{error}; calibration, bootstrap and t-SNE go without this run')
-    return Run(path, directory, results, config, tuple(epochs), predictions), remarks
+        for text in path.read_text(encoding='utf-8').splitlines():
+            line = json.loads(text)
+            line['stage'], line['train'], line['validation']
+            if not isinstance(line['epoch'], int):
+                raise ValueError('epoch is not an integer')
+            lines.append(line)
+    except (KeyError, OSError, TypeError, ValueError):
+        return lines, f'metrics.jsonl cannot be used from line {len(lines) + 1} on'
+    return lines, None
 
 
 def read_features(run: Run) -> np.ndarray | None:
@@ -147,18 +118,53 @@ def read_features(run: Run) -> np.ndarray | None:
 
 
 def flatten(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-    """Nested mappings as one, with dotted names.
+    """Nested mappings as one with dotted names; lists become tuples, as in a config.
 
-    >>> flatten({'seed': 0, 'data': {'name': 'skin7'}})
-    {'seed': 0, 'data.name': 'skin7'}
+    >>> flatten({'seed': 0, 'data': {'fractions': [0.8, 0.2]}})
+    {'seed': 0, 'data.fractions': (0.8, 0.2)}
     """
     flat = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
             flat |= flatten(value, f'{prefix}{name}.')
         else:
-            flat[prefix + name] = value
+            flat[prefix + name] = _tuples(value)
     return flat
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
+
+
+def _read_run(directory: Path, path: str) -> tuple[Run, list[str]]:
+    """Reads a finished run and what is wrong with the files beside its `results.json`.
+
+    Raises:
+        InputError: it is not finished, or `results.json` or `config.json` cannot be used.
+    """
+    epochs, remark = read_epochs(directory)
+    if not (directory / 'results.json').exists():
+        raise InputError(
+            f'not finished: no results.json yet ({len(epochs)} epochs in metrics.jsonl)'
+        )
+    results = _read_json(directory / 'results.json')
+    _check_results(results)
+    config = None
+    if (directory / 'config.json').exists():
+        config = _read_config(directory / 'config.json')
+        for field, name in (('method', 'method'), ('data.name', 'dataset'), ('seed', 'seed')):
+            if config[field] != results[name]:
+                raise InputError(
+                    f'{name} is {results[name]!r} in results.json and {config[field]!r} in '
+                    'config.json'
+                )
+    remarks = [remark] if remark else []
+    predictions = None
+    try:
+        predictions = _read_predictions(directory / 'predictions.npz', results)
+    except InputError as error:
+        remarks.append(f'{error}; calibration, bootstrap and t-SNE leave out this run')
+    return Run(path, directory, results, config, tuple(epochs), predictions), remarks
 
 
 def _read_json(path: Path) -> Any:
@@ -168,101 +174,74 @@ def _read_json(path: Path) -> Any:
         raise InputError(f'{path.name} cannot be read: {error}') from None
 
 
-def _read_settings(directory: Path) -> dict[str, Any]:
-    """All fields of the run's config; also those that only the version that trained it has."""
-    saved = lists_to_tuples(_read_json(directory / 'config.json'))
-    if not isinstance(saved, Mapping):
-        raise InputError('config.json is no config')
-    config = flatten(paper_config().to_dict()) | flatten(saved)
-    missing = [field for field in ('method', 'data.name', 'seed') if field not in flatten(saved)]
+def _read_config(path: Path) -> dict[str, Any]:
+    """All fields of the run's config, including those that only the version that trained it has."""
+    saved = _read_json(path)
+    saved = flatten(saved) if isinstance(saved, Mapping) else {}
+    missing = [field for field in ('method', 'data.name', 'seed') if field not in saved]
     if missing:
-        raise InputError(f'config.json is no config: it has no {", ".join(missing)}')
-    return config
+        raise InputError(f'config.json is not a config: it lacks {", ".join(missing)}')
+    return flatten(paper_config().to_dict()) | saved
 
 
-def _check_results(results: Any) -> Mapping[str, Any]:
-    """`results.json` as training writes it; recalls must follow from the confusion matrix."""
+def _check_results(results: Any) -> None:
+    """Checks `results.json`; the recalls must follow from the confusion matrices."""
     try:
-        if not all(isinstance(results[name], str) for name in _TEXTS):
-            raise InputError(f'results.json has no texts for {", ".join(_TEXTS)}')
-        if not isinstance(results['seed'], int):
-            raise InputError('results.json has no whole number as seed')
         names, groups = results['class_names'], results['groups']
+        for field, kind in {'dataset': str, 'method': str, 'model': str, 'seed': int}.items():
+            if not isinstance(results[field], kind):
+                raise InputError(
+                    f'results.json has {field} {results[field]!r}, not {kind.__name__}'
+                )
         if len(names) < 2 or len(results['train_counts']) != len(names):
-            raise InputError('results.json has not one training count for each of its classes')
+            raise InputError('results.json needs one entry of train_counts for each class')
         for stage in results['stages']:
             if not isinstance(stage['name'], str):
                 raise InputError('results.json has a stage without a name')
-            _check_summary(stage['last']['test'], len(names), groups)
+            if stage['last']['test'] is not None:
+                _check_metrics(stage['last']['test'], len(names), groups)
         if results['final'] is None:
             raise InputError('results.json has no final result: no classifier was trained')
-        _check_summary(results['final'], len(names), groups)
         if results['final'] != results['stages'][-1]['last']['test']:
-            raise InputError('results.json has a final result that is not that of its last stage')
+            raise InputError('results.json has a final result unlike that of its last stage')
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f'results.json is not as runs write it: {error!r}') from None
-    return results
 
 
-def _check_summary(
-    summary: Mapping[str, Any] | None, classes: int, groups: Mapping[str, list[int]]
-) -> None:
-    if summary is None:
-        return
-    if np.shape(summary['confusion']) != (classes, classes):
+def _check_metrics(test: Mapping[str, Any], classes: int, groups: Mapping[str, list[int]]) -> None:
+    if np.shape(test['confusion']) != (classes, classes):
         raise InputError(f'results.json has a confusion matrix that is not {classes} x {classes}')
     for name, members in {'all': range(classes), **groups}.items():
-        stated = summary[f'mcr_{name}']
-        computed = mean_class_recall(summary['confusion'], list(members))
+        stated = test[f'mcr_{name}']
+        computed = mean_class_recall(test['confusion'], list(members))
         if not math.isclose(stated, computed, abs_tol=_TOLERANCE):
             raise InputError(
-                f'results.json has mcr_{name} {stated}, and its confusion matrix gives {computed}'
+                f'results.json has mcr_{name} {stated}, but its confusion matrix gives {computed}'
             )
     for name in ('accuracy', 'macro_f1', 'macro_auroc'):
-        if not 0 <= summary[name] <= 1:
-            raise InputError(f'results.json has {name} {summary[name]}; allowed: 0 to 1')
+        if not 0 <= test[name] <= 1:
+            raise InputError(f'results.json has {name} {test[name]}, which must be 0 to 1')
 
 
-def _read_epochs(directory: Path) -> tuple[list[Mapping[str, Any]], str | None]:
-    """The lines of `metrics.jsonl` that can be used, and what is wrong with it."""
-    path = directory / 'metrics.jsonl'
-    if not path.exists():
-        return [], 'no metrics.jsonl; training curves go without this run'
-    lines = []
-    try:
-        for text in path.read_text(encoding='utf-8').splitlines():
-            line = json.loads(text)
-            line['stage'], line['train'], line['validation']
-            if not isinstance(line['epoch'], int):
-                raise ValueError('an epoch is not a whole number')
-            lines.append(line)
-    except (KeyError, OSError, TypeError, ValueError):
-        return lines, f'metrics.jsonl cannot be used from line {len(lines) + 1} on'
-    return lines, None
-
-
-def _read_predictions(directory: Path, results: Mapping[str, Any]) -> Predictions:
-    path = directory / 'predictions.npz'
+def _read_predictions(path: Path, results: Mapping[str, Any]) -> Predictions:
     if not path.exists():
         raise InputError('no predictions.npz')
     try:
         # np.load leaves a damaged file open that it opened itself.
         with path.open('rb') as file, np.load(file, allow_pickle=False) as arrays:
-            ids, labels, probabilities = (
-                arrays[name] for name in ('ids', 'labels', 'probabilities')
-            )
+            found = Predictions(*(arrays[name] for name in ('ids', 'labels', 'probabilities')))
     except Exception as error:  # a damaged archive raises whatever its parts raise
         raise InputError(f'predictions.npz cannot be read ({type(error).__name__})') from None
-    classes = len(results['class_names'])
+    count, classes = len(found.ids), len(results['class_names'])
+    shapes = (found.ids.shape, found.labels.shape, found.probabilities.shape)
+    if shapes != ((count,), (count,), (count, classes)):
+        raise InputError('predictions.npz has arrays of shapes that do not fit')
+    if not (np.isfinite(found.probabilities).all() and np.isin(found.labels, range(classes)).all()):
+        raise InputError('predictions.npz has labels or probabilities out of range')
     confusion = np.zeros((classes, classes), int)
-    shapes_fit = ids.shape == labels.shape == (len(ids),)
-    if not (shapes_fit and probabilities.shape == (len(ids), classes)):
-        raise InputError('predictions.npz has arrays that do not fit each other')
-    if not (np.isfinite(probabilities).all() and np.isin(labels, range(classes)).all()):
-        raise InputError('predictions.npz has labels or probabilities that are none')
-    np.add.at(confusion, (labels, probabilities.argmax(axis=1)), 1)
+    np.add.at(confusion, (found.labels, found.probabilities.argmax(axis=1)), 1)
     if confusion.tolist() != results['final']['confusion']:
         raise InputError('predictions.npz does not give the confusion matrix of results.json')
-    return Predictions(ids, labels, probabilities)
+    return found

@@ -16,26 +16,12 @@ _ROUNDING = 1e-9  # differences of recalls that differ by less are the same
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A mean over runs: `deviation` is the sample deviation (n - 1); None for a single run."""
-
-    mean: float
-    deviation: float | None
-    count: int
-
-
-@dataclass(frozen=True)
 class Interval:
     """A mean difference and the interval that covers the true one at the level `CONFIDENCE`."""
 
     difference: float
     low: float
     high: float
-
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the difference has a sign at this level."""
-        return self.low > 0 or self.high < 0
 
 
 @dataclass(frozen=True)
@@ -52,29 +38,28 @@ class Calibration:
     confidence: np.ndarray
     accuracy: np.ndarray
 
+    @property
+    def error(self) -> float:
+        """Expected calibration error: mean |accuracy - confidence| of the bins by count.
 
-def estimate(values: Sequence[float]) -> Estimate:
-    """Mean and sample deviation.
-
-    >>> estimate([1.0, 2.0, 3.0])
-    Estimate(mean=2.0, deviation=1.0, count=3)
-    """
-    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return Estimate(float(np.mean(values)), deviation, len(values))
+        Naeini et al. 2015, Guo et al. 2017.
+        """
+        gaps = np.abs(self.accuracy - self.confidence)
+        return float(np.nansum(gaps * self.counts) / self.counts.sum())
 
 
 def best_and_second(values: Sequence[float | None]) -> list[str]:
     """Marks of a column: 'bold' for the highest value, 'underline' for the second highest.
 
-    Equal values get the same mark, so several may be best; the second is the next lower value.
-    Values are compared as given: round them to what is printed first.
+    Equal values get the same mark; the second is the next lower value. Values are compared as
+    given: round them to what is printed first. None and NaN get no mark.
 
     >>> best_and_second([84.1, 86.5, None, 86.5, 85.0])
     ['', 'bold', '', 'bold', 'underline']
     """
-    ranking = sorted({value for value in values if value is not None}, reverse=True)
-    marks = dict(zip(ranking, ('bold', 'underline'), strict=False))
-    return ['' if value is None else marks.get(value, '') for value in values]
+    known = {value for value in values if value is not None and not math.isnan(value)}
+    marks = dict(zip(sorted(known, reverse=True), ('bold', 'underline'), strict=False))
+    return [marks.get(value, '') for value in values]
 
 
 def seeds_interval(first: Sequence[float], second: Sequence[float]) -> Interval | None:
@@ -83,12 +68,8 @@ def seeds_interval(first: Sequence[float], second: Sequence[float]) -> Interval 
     It covers what changes with the seed (initial parameters, order and augmentation of the images)
     and not the choice of the test images.
 
-    Args:
-        first: the metric of a method for each seed.
-        second: of another method, for the same seeds.
-
     Returns:
-        None where fewer than two seeds, or differences without any variation, allow none.
+        None where fewer than two seeds, or differences without any variation, allow no interval.
 
     >>> interval = seeds_interval([3.0, 5.0], [2.0, 2.0])  # differences 1 and 3
     >>> round(interval.low, 4), round(interval.high, 4)
@@ -118,14 +99,14 @@ def images_interval(
 
     Images are drawn with replacement within each class, so that each class keeps its size, and
     both methods are judged on the same draws; percentiles of `resamples` draws. The trained
-    networks are taken as given, so the interval says nothing on what another seed would do.
+    networks are taken as given, so the interval does not say what another seed would do.
 
     Args:
-        first: share of the runs of a method that have an image right `[N]`; 0 or 1 for one run.
+        first: share of a method's runs that predict each image correctly `[N]`.
         second: the same of another method, for the same images `[N]`.
         labels: true classes `[N]`.
         classes: those that the recall is averaged over.
-        resamples: how many draws.
+        resamples: number of draws.
         seed: of the draws.
 
     Raises:
@@ -148,41 +129,39 @@ def images_interval(
     return Interval(float(np.mean(means)), float(low), float(high))
 
 
+def verdict(
+    difference: float, over_seeds: Interval | None, over_images: Interval | None, seeds: int
+) -> str:
+    """What may be claimed: a sign only where every interval that exists excludes zero."""
+    intervals = [interval for interval in (over_seeds, over_images) if interval is not None]
+    if not intervals:
+        return 'no interval'
+    if min(i.low if difference > 0 else -i.high for i in intervals) <= 0:
+        return 'no difference shown'
+    sign = 'higher' if difference > 0 else 'lower'
+    if over_seeds is None:
+        return f'{sign}, for these trained networks'
+    if over_images is None:
+        return f'{sign}, on these images'
+    return sign if seeds > 2 else f'{sign}, two seeds only'
+
+
 def calibrate(probabilities: ArrayLike, labels: ArrayLike, bins: int = BINS) -> Calibration:
     """Confidence (the highest probability) against accuracy, in bins ((b - 1) / B, b / B].
 
     Args:
         probabilities: `[N, C]`.
         labels: true classes `[N]`.
-        bins: how many bins B of equal width.
+        bins: number of bins B of equal width.
     """
     probabilities = np.asarray(probabilities, np.float64)
     confidence = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == np.asarray(labels)
     index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     counts = np.bincount(index, minlength=bins)
-    of = np.where(counts > 0, counts, np.nan)
+    filled = np.where(counts > 0, counts, np.nan)
     return Calibration(
         counts,
-        np.bincount(index, confidence, minlength=bins) / of,
-        np.bincount(index, correct, minlength=bins) / of,
+        np.bincount(index, confidence, minlength=bins) / filled,
+        np.bincount(index, correct, minlength=bins) / filled,
     )
-
-
-def calibration_error(calibration: Calibration) -> float:
-    """Expected calibration error: mean of |accuracy - confidence| over bins, weighted by count.
-
-    Naeini et al. 2015, Guo et al. 2017.
-    """
-    gaps = np.abs(calibration.accuracy - calibration.confidence)
-    return float(np.nansum(gaps * calibration.counts) / calibration.counts.sum())
-
-
-def class_recalls(confusion: ArrayLike) -> np.ndarray:
-    """Recall of each class `[C]` from counts `[C, C]` whose rows are true classes.
-
-    >>> class_recalls([[8, 2], [1, 3]])
-    array([0.8 , 0.75])
-    """
-    confusion = np.asarray(confusion)
-    return np.diag(confusion) / confusion.sum(axis=1)

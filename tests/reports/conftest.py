@@ -1,13 +1,18 @@
 """Work directories as runs write them, made up without training."""
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from metriclt_jax.config import paper_config
 from metriclt_jax.evaluation.metrics import summarize
+from metriclt_jax.reports import drawing
+from metriclt_jax.reports.runs import read_runs
+from metriclt_jax.reports.sections import make_sections
 
 CLASS_NAMES = ['NV', 'MEL', 'BKL', 'BCC', 'AKIEC', 'VASC', 'DF']
 TRAIN_COUNTS = [5029, 835, 824, 386, 245, 107, 86]
@@ -49,7 +54,7 @@ def write_run(
     groups=GROUPS,
     sizes=(60, 30, 30, 20, 15, 12, 10),
     predictions: bool = True,
-    epochs: int = 6,
+    epochs: int = 2,
     **fields,
 ) -> dict:
     """Writes a finished run and returns its results; `fields` are config fields, with __ for dots.
@@ -111,3 +116,29 @@ def write_run(
 def make_run(tmp_path):
     """`make_run('ce/0', 'ce', seed=0, ...)` writes a run below `tmp_path`/runs."""
     return lambda path, *args, **kwargs: write_run(tmp_path / 'runs' / path, *args, **kwargs)
+
+
+@pytest.fixture
+def sections(tmp_path):
+    """`sections()` returns the sections and problems of the runs written so far."""
+    return lambda: make_sections(read_runs(tmp_path / 'runs')[0])
+
+
+@pytest.fixture
+def section(sections):
+    """`section()` returns the only section."""
+
+    def only():
+        (one,), _ = sections()
+        return one
+
+    return only
+
+
+@pytest.fixture
+def blank_figures(monkeypatch):
+    """Figures are put together and saved as blank images, which is fast."""
+    png = io.BytesIO()
+    Image.new('L', (10, 10)).save(png, 'png')
+    monkeypatch.setattr(drawing, 'save', lambda _, path: path.write_bytes(png.getvalue()))
+    monkeypatch.setattr(drawing, 'tsne', lambda features, seed: features[:, :2])

@@ -10,7 +10,7 @@ DOCS = Path(__file__).parents[2] / 'docs'
 
 
 @pytest.mark.slow
-def test_the_report_on_skin7_follows_from_the_results(tmp_path):
+def test_the_report_on_skin7_follows_from_the_results(tmp_path, blank_figures):
     report_runs(DOCS / 'results' / 'skin7', tmp_path, progress=lambda text: None)
     for name in ('results.csv', 'differences.csv', 'report.md'):
         written = (DOCS / 'skin7_report' / name).read_text()

@@ -1,235 +1,319 @@
-"""Figures are written whole, without warnings, for everything that a run can give."""
+"""Figures are written whole, without warnings, and show the values they are given."""
 
-import copy
+import json
+import re
 
 import numpy as np
+import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 from PIL import Image
 
-from metriclt_jax.reports import drawing, figures
+from metriclt_jax.errors import InputError
+from metriclt_jax.reports import curves, drawing, figures
+from metriclt_jax.reports.published import METHOD_TITLES
+from metriclt_jax.reports.statistics import calibrate
+from metriclt_jax.reports.tidy import differences, tidy
 
-CONFUSION = [[8, 2, 0], [1, 3, 1], [0, 0, 2]]
-RESULTS = {
-    'class_names': ['nevus', 'wart', 'mole'],
-    'train_counts': [40, 8, 20],
-    'stages': [
-        {'name': 'stage1', 'last': {'test': {'mcr_all': 0.8, 'confusion': CONFUSION}}},
-        {'name': 'stage2', 'last': {'test': {'mcr_all': 0.9, 'confusion': CONFUSION}}},
-    ],
-}
-
-
-def lines(epochs: int, *, metric: bool = True, validation: bool = True) -> list[dict]:
-    return [
-        {
-            'stage': stage,
-            'epoch': epoch,
-            'step': 10 * epoch,
-            'learning_rate': 0.1 / epoch,
-            'train': {'loss': 2 / epoch, 'classification': 1 / epoch, 'accuracy': 0.0}
-            | ({'metric': 3.0} if metric and stage == 'stage1' else {}),
-            'validation': {'mcr_all': 0.5, 'mcr_major': 0.6, 'mcr_minor': 0.4}
-            if validation and epoch % 2 == 0
-            else None,
-        }
-        for stage in ('stage1', 'stage2')
-        for epoch in range(1, epochs + 1)
-    ]
-
-
-def size(path) -> tuple[int, int]:
-    """Width and height of an image with something on it; there is no other file beside it."""
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
-    with Image.open(path) as image:
-        assert image.format == 'PNG'
-        assert np.asarray(image.convert('L')).std() > 5
-        return image.size
+TITLES = list(METHOD_TITLES.values())
 
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """The figures that were saved, to look at what is on them."""
+    """The figures that were saved; none has anything cut off or overlapping."""
     saved = []
     save = drawing.save
 
-    def save_and_remember(figure, path):
+    def save_and_check(figure, path):
         saved.append(figure)
         save(figure, path)
+        with Image.open(path) as image:
+            assert image.format == 'PNG'
+            assert np.asarray(image.convert('L')).std() > 5
+        check_layout(figure)
 
-    monkeypatch.setattr(drawing, 'save', save_and_remember)
+    monkeypatch.setattr(drawing, 'save', save_and_check)
     return saved
+
+
+def check_layout(figure) -> None:
+    figure.set_dpi(150)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw_without_rendering()
+    parts = [axes.title for axes in figure.axes]
+    parts += [label for axes in figure.axes for label in (axes.xaxis.label, axes.yaxis.label)]
+    parts += [label for axes in figure.axes for label in shown_ticks(axes)]
+    boxes = [part.get_window_extent(renderer) for part in parts if part.get_text()]
+    boxes += [legend.get_window_extent(renderer) for legend in figure.legends]
+    for box in boxes:
+        assert min(box.x0, box.y0) >= -1
+        assert box.x1 <= figure.bbox.x1 + 1
+        assert box.y1 <= figure.bbox.y1 + 1
+    for place, box in enumerate(boxes):
+        for other in boxes[:place]:
+            width = min(box.x1, other.x1) - max(box.x0, other.x0)
+            height = min(box.y1, other.y1) - max(box.y0, other.y0)
+            assert min(width, height) < 2  # pixels
+
+
+def shown_ticks(axes):
+    for axis, limits, side in (
+        (axes.xaxis, axes.get_xlim(), 'labelbottom'),
+        (axes.yaxis, axes.get_ylim(), 'labelleft'),
+    ):
+        if axis.get_tick_params()[side]:
+            low, high = sorted(limits)
+            yield from (t.label1 for t in axis.get_major_ticks() if low <= t.get_loc() <= high)
 
 
 def texts(axes) -> list[str]:
     return [text.get_text() for text in axes.texts]
 
 
+def legend_texts(figure) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def lines(method: int = 0, *, seed: int = 0, validation: bool = True):
+    """Two stages of three epochs."""
+    return [
+        {
+            'stage': stage,
+            'epoch': epoch,
+            'learning_rate': 0.1 / epoch,
+            'train': {'loss': 3.0 + seed, 'classification': 1.0, 'metric': 50.0, 'accuracy': 0.5}
+            if stage == 'stage1'
+            else {'loss': 1.0, 'classification': 1.0},
+            'validation': {'mcr_all': 0.5 + 0.1 * seed, 'mcr_minor': 0.01 * method}
+            if validation
+            else None,
+        }
+        for stage in ('stage1', 'stage2')
+        for epoch in (1, 2, 3)
+    ]
+
+
 # Curves
 
 
-def test_curves_have_a_column_a_stage_and_a_row_a_panel(tmp_path, drawn):
-    figures.training_curves(lines(4), tmp_path / 'curves.png')
-    width, height = size(tmp_path / 'curves.png')
-    assert width > 1000
-    assert height > 1000
-    axes = np.reshape(drawn[0].axes, (4, 2))
-    assert [a.get_title() for a in axes[0]] == ['stage1', 'stage2']
-    assert [a.get_ylabel() for a in axes[:, 0]] == [
-        'training loss',
-        'metric loss',
-        'per cent',
-        'learning rate',
-    ]
-    recall = {curve.get_label(): curve.get_xydata() for curve in axes[2, 1].lines}
-    np.testing.assert_allclose(recall['validation MCR all'], [[2, 50], [4, 50]])
-    np.testing.assert_allclose(recall['training accuracy'], [[e, 0] for e in range(1, 5)])
-    assert 'validation MCR medium' not in recall
-    assert texts(axes[1, 0]) == []
-    assert texts(axes[1, 1]) == ['none in this stage']
-
-
-def test_what_a_run_does_not_have_takes_no_room(tmp_path, drawn):
-    figures.training_curves(lines(1, metric=False, validation=False), tmp_path / 'curves.png')
-    size(tmp_path / 'curves.png')
-    assert len(drawn[0].axes) == 3 * 2
-
-
-def test_stage_without_classifier_has_no_accuracy(tmp_path, drawn):
-    rows = lines(2)
-    for line in rows[:2]:
-        line['train'] = {'loss': 1.0, 'metric': 1.0}
-        line['validation'] = None
-    figures.training_curves(rows, tmp_path / 'curves.png')
-    axes = np.reshape(drawn[0].axes, (4, 2))
-    assert texts(axes[2, 0]) == ['none in this stage']
-    assert texts(axes[2, 1]) == []
-
-
-# Confusion matrices
-
-
-def test_confusion_matrices_go_from_head_to_tail(tmp_path, drawn):
-    figures.confusion_matrices(RESULTS, tmp_path / 'confusion.png')
-    width, height = size(tmp_path / 'confusion.png')
-    assert width > height > 500
-    first, second, _ = drawn[0].axes
-    assert first.get_title() == 'stage1, test part: MCR 80.00 %'
-    assert second.get_title() == 'stage2, test part: MCR 90.00 %'
-    assert [label.get_text() for label in first.get_yticklabels()] == ['nevus', 'mole', 'wart']
-    per_cent = np.array([[80, 0, 20], [0, 100, 0], [20, 20, 60]])
-    np.testing.assert_allclose(first.images[0].get_array(), per_cent)
-    assert texts(first) == [
-        '80.0\n(8)',
-        '20.0\n(2)',
-        '100.0\n(2)',
-        '20.0\n(1)',
-        '20.0\n(1)',
-        '60.0\n(3)',
-    ]
-
-
-def test_stage_without_classifier_has_an_empty_matrix(tmp_path, drawn):
-    results = copy.deepcopy(RESULTS)
-    results['stages'][0]['last']['test'] = None
-    figures.confusion_matrices(results, tmp_path / 'confusion.png')
-    size(tmp_path / 'confusion.png')
-    assert texts(drawn[0].axes[0]) == ['no trained classifier']
-    assert drawn[0].axes[0].get_title() == 'stage1'
-
-
-@pytest.mark.parametrize('count', [20, 40])
-def test_many_classes_have_colours_only(tmp_path, drawn, count):
-    results = {
-        'class_names': [f'class {i}' for i in range(count)],
-        'train_counts': list(range(count, 0, -1)),
-        'stages': [
-            {
-                'name': 'stage1',
-                'last': {'test': {'mcr_all': 1, 'confusion': np.eye(count, dtype=int).tolist()}},
-            }
-        ],
+@pytest.mark.parametrize('count', [2, 9])
+def test_recall_curves(tmp_path, drawn, count):
+    runs = {
+        title: ([lines(i), lines(i, seed=1)], curves.RECALLS)
+        for i, title in enumerate(TITLES[:count])
     }
-    figures.confusion_matrices(results, tmp_path / 'confusion.png')
-    size(tmp_path / 'confusion.png')
-    assert texts(drawn[0].axes[0]) == []
-    named = drawn[0].axes[0].get_yticklabels()[0].get_text() == 'class 0'
-    assert named == (count == 20)
+    assert curves.curves(runs, 'MCR', tmp_path / 'a.png', sharey=True)
+    (figure,) = drawn
+    assert [axes.get_title() for axes in figure.axes] == TITLES[:count]
+    assert legend_texts(figure) == ['all classes', 'minor classes']
+    shown = [line.get_xydata() for line in figure.axes[1].lines]
+    # Stage by stage, so that no line joins the end of one to the start of the next.
+    np.testing.assert_allclose(shown[0], [[1, 55], [2, 55], [3, 55]])
+    np.testing.assert_allclose(shown[1], [[1, 1], [2, 1], [3, 1]])
+    np.testing.assert_allclose(shown[3], [[4, 55], [5, 55], [6, 55]])
+    styles = {line.get_linestyle() for line in figure.axes[0].lines}
+    assert len(styles) >= 2  # told apart without color
 
 
-# Features
+def test_without_validation_there_are_no_recall_curves(tmp_path):
+    runs = {'CE': ([lines(validation=False)], curves.RECALLS)}
+    assert not curves.curves(runs, 'MCR', tmp_path / 'a.png')
+    assert not (tmp_path / 'a.png').exists()
+
+
+def test_loss_curves_show_the_metric_loss_as_it_counts(tmp_path, drawn):
+    runs = {'CE+TP → cRW': ([lines()], curves.LOSSES), 'CE': ([[]], curves.LOSSES)}
+    assert curves.curves(runs, 'loss', tmp_path / 'a.png')
+    first, second = drawn[0].axes
+    heights = [line.get_ydata()[0] for line in first.lines if len(line.get_ydata()) == 3]
+    assert heights == [3.0, 1.0, 2.0, 1.0]  # stage 1: sum, classification, rest; then one loss
+    assert texts(second) == ['no curve was kept']
+
+
+# A single run
+
+
+def test_a_run_gets_its_figures_once(tmp_path, make_run, drawn):
+    make_run('a', 'ce_sc_crw', 0)
+    workdir = tmp_path / 'runs/a'
+    epochs = '\n'.join(json.dumps(line) for line in lines())
+    (workdir / 'metrics.jsonl').write_text(epochs)
+    figures.draw_run(workdir)
+    names = {'training_curves.png', 'confusion_matrices.png', 'features.png'}
+    assert {path.name for path in (workdir / 'figures').iterdir()} == names
+    run_curves, confusion, features = drawn
+    panels = {axes.get_title(): axes for axes in run_curves.axes}
+    assert len(panels) == 4
+    rates = [list(line.get_ydata()) for line in panels['learning rate'].lines]
+    assert [0.1, 0.05, pytest.approx(0.1 / 3)] in rates
+    results = json.loads((workdir / 'results.json').read_text())
+    recall = 100 * results['final']['mcr_all']
+    assert f'{recall:.2f}' in confusion.axes[1].get_title()
+    assert f'({results["final"]["confusion"][0][0]})' in texts(confusion.axes[1])[0]
+    assert '177' in features.axes[0].get_title()
+
+    (workdir / 'figures/features.png').unlink()
+    figures.draw_run(workdir)
+    assert len(drawn) == 4
+
+
+def test_a_run_without_epochs_classifier_or_features(tmp_path, make_run, drawn):
+    make_run('a', 'sc_crw', 0, predictions=False)
+    workdir = tmp_path / 'runs/a'
+    (workdir / 'metrics.jsonl').unlink()
+    figures.draw_run(workdir)
+    assert [path.name for path in (workdir / 'figures').iterdir()] == ['confusion_matrices.png']
+    assert 'no trained classifier' in drawn[0].axes[0].get_title()
+    (workdir / 'results.json').unlink()
+    with pytest.raises(InputError, match=r'results\.json'):
+        figures.draw_run(workdir)
+
+
+def test_class_names_are_drawn_as_they_are(tmp_path, drawn):
+    names = ['$a', r'\frac{', 'x_{2}$', '<b>&|']
+    counts = {'$CE_$': np.eye(4, dtype=int)}
+    figures.confusion_matrices(counts, names, tmp_path / 'a.png')
+    assert not any(text.get_parse_math() for text in drawn[0].findobj(Text))
+
+
+# Confusion matrices, calibration and features
+
+
+@pytest.mark.parametrize(('count', 'classes'), [(2, 7), (5, 4), (3, 40)])
+def test_confusion_matrices(tmp_path, drawn, count, classes):
+    counts = np.random.default_rng(0).integers(0, 50, size=(classes, classes))
+    names = [f'class {c}' for c in range(classes)]
+    path = tmp_path / 'a.png'
+    figures.confusion_matrices(dict.fromkeys(TITLES[:count], counts), names, path)
+    (figure,) = drawn
+    shown = figure.axes[0].images[0].get_array()
+    np.testing.assert_allclose(shown, 100 * counts / counts.sum(axis=1, keepdims=True))
+    assert len(figure.axes) == count + 1  # the last one is the color bar
+    assert bool(figure.axes[0].texts) == (classes <= 12)
+
+
+@pytest.mark.parametrize('count', [2, 5])
+def test_reliability_diagrams(tmp_path, drawn, count):
+    bins = calibrate([[0.9, 0.1], [0.8, 0.2], [0.4, 0.6]], [0, 1, 1])
+    figures.reliability_diagrams(dict.fromkeys(TITLES[:count], bins), tmp_path / 'a.png')
+    (figure,) = drawn
+    assert '43.3 %' in texts(figure.axes[0])[0]  # (0.1 + 0.8 + 0.4) / 3
+    heights = [bar.get_height() for bar in figure.axes[0].patches]
+    # .9 is in bin 14 of 15, .8 in bin 12 and .6 in bin 9 (bins include their upper end).
+    assert [place + 1 for place, height in enumerate(heights) if height == 1] == [9, 14]
+    assert len(legend_texts(figure)) == 3
 
 
 def clusters(counts, seed=0) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.repeat(np.arange(len(counts)), counts))
-    centres = 5 * rng.normal(size=(len(counts), 16))
-    return np.float32(centres[labels] + rng.normal(size=(len(labels), 16))), labels
+    centers = 5 * rng.normal(size=(len(counts), 16))
+    return np.float32(centers[labels] + rng.normal(size=(len(labels), 16))), labels
 
 
-def test_feature_map_draws_rare_classes_last_and_largest(tmp_path, drawn):
-    features, labels = clusters([10, 90, 30])
-    path = tmp_path / 'features.png'
-    figures.feature_map(features, labels, ['rare', 'head', 'middle'], path, 0, max_points=80)
-    width, height = size(path)
-    assert width > height > 800
-    axes, (legend,) = drawn[0].axes[0], drawn[0].legends
-    names = ['head (90)', 'middle (30)', 'rare (10)']
-    assert [points.get_label() for points in axes.collections] == names
-    assert [text.get_text() for text in legend.get_texts()] == names
+def test_feature_maps_draw_rare_classes_last_and_largest(tmp_path, drawn):
+    values = clusters([10, 90, 30])
+    names = ['rare', 'head', 'middle']
+    figures.feature_maps({'a': values, 'b': values}, names, tmp_path / 'a.png', max_points=80)
+    axes = drawn[0].axes[0]
+    expected = ['head (90)', 'middle (30)', 'rare (10)']
+    assert [points.get_label() for points in axes.collections] == expected
+    assert legend_texts(drawn[0]) == expected
     assert [len(points.get_offsets()) for points in axes.collections] == [40, 30, 10]
     sizes = [points.get_sizes()[0] for points in axes.collections]
     assert sizes == sorted(sizes)
     assert sizes[0] < sizes[-1]
-    assert '130 test images, 80 of them drawn' in axes.get_title()
 
-    # The classes are far apart, so every point's nearest neighbour is one of its class.
+    # The classes are far apart, so every point's nearest neighbor is one of its class.
     points = np.concatenate([p.get_offsets() for p in axes.collections])
     shown = np.repeat([0, 1, 2], [40, 30, 10])
     distances = np.linalg.norm(points[:, None] - points, axis=-1) + 1e9 * np.eye(80)
     assert np.mean(shown[distances.argmin(axis=1)] == shown) > 0.95
 
 
-def test_feature_map_is_deterministic(tmp_path, drawn):
-    features, labels = clusters([30, 20])
-    for name, seed in [('a', 0), ('b', 0), ('c', 1)]:
-        figures.feature_map(features, labels, ['x', 'y'], tmp_path / f'{name}.png', seed)
-    a, b, c = ((tmp_path / f'{name}.png').read_bytes() for name in 'abc')
-    assert a == b
-    assert a != c
+def test_feature_maps_are_deterministic():
+    features, _ = clusters([30, 20])
+    np.testing.assert_array_equal(drawing.tsne(features, 0), drawing.tsne(features, 0))
+    assert not np.array_equal(drawing.tsne(features, 0), drawing.tsne(features, 1))
 
 
-def test_feature_map_of_many_classes_shows_their_rank(tmp_path, drawn):
-    features, labels = clusters([2] * 40)
-    path = tmp_path / 'features.png'
-    figures.feature_map(features, labels, [f'class {i}' for i in range(40)], path)
-    size(path)
-    assert not drawn[0].legends
-    assert len(drawn[0].axes) == 2  # the second is the colour bar
-
-
-def test_no_two_of_24_classes_look_the_same(tmp_path, drawn):
-    features, labels = clusters([1] * 24)
-    figures.feature_map(features, labels, [str(i) for i in range(24)], tmp_path / 'features.png')
+@pytest.mark.parametrize('count', [24, 40])
+def test_many_classes_are_told_apart_or_ranked(tmp_path, drawn, count):
+    names = [str(i) for i in range(count)]
+    figures.feature_maps({'a': clusters([1] * count)}, names, tmp_path / 'a.png')
     looks = {
         (tuple(points.get_facecolor()[0]), points.get_paths()[0].vertices.tobytes())
         for points in drawn[0].axes[0].collections
     }
-    assert len(looks) == 24
+    assert len(looks) == count
+    assert bool(drawn[0].legends) == (count == 24)
+    assert len(drawn[0].axes) == (1 if count == 24 else 2)  # the second is the color bar
 
 
 @pytest.mark.parametrize('features', [np.ones((20, 8)), np.arange(12.0).reshape(3, 4)])
-def test_collapsed_or_few_features_are_drawn_too(tmp_path, features):
+def test_collapsed_or_few_features_are_drawn_too(tmp_path, drawn, features):
     labels = np.arange(len(features)) % 2
-    figures.feature_map(features, labels, ['a', 'b', 'absent'], tmp_path / 'features.png')
-    assert min(size(tmp_path / 'features.png')) > 300  # pixels
+    figures.feature_maps({'x': (features, labels)}, ['a', 'b', 'absent'], tmp_path / 'a.png')
+    assert len(drawn) == 1
 
 
 def test_thinning_takes_from_the_largest_classes_first():
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(4), [500, 200, 30, 4]))
-    kept = figures.thin_out(labels, 200)
+    kept = drawing.thin_out(labels, 200)
     assert np.bincount(labels[kept]).tolist() == [83, 83, 30, 4]
     assert np.all(np.diff(kept) > 0)
-    np.testing.assert_array_equal(kept, figures.thin_out(labels, 200))
-    assert not np.array_equal(kept, figures.thin_out(labels, 200, seed=1))
-    np.testing.assert_array_equal(figures.thin_out(labels, 1000), np.arange(734))
-    assert np.bincount(labels[figures.thin_out(labels, 1)]).tolist() == [1, 1, 1, 1]
+    assert not np.array_equal(kept, drawing.thin_out(labels, 200, seed=1))
+    np.testing.assert_array_equal(drawing.thin_out(labels, 1000), np.arange(734))
+    assert np.bincount(labels[drawing.thin_out(labels, 1)]).tolist() == [1, 1, 1, 1]
+
+
+# Sensitivity and differences
+
+
+def recalls(values) -> pd.DataFrame:
+    return pd.DataFrame(values, ['mean', 'deviation']).T
+
+
+def test_sensitivity(tmp_path, drawn):
+    values = {0.0: (80, 1.0), 0.001: (85, np.nan), 0.01: (82, 0.5)}
+    study = figures.Study(recalls(values), 0.001, (0.00005, 0.01))
+    other = figures.Study(recalls({0.1: (70, 1), 10.0: (70, 1)}), 1.0, None)
+    figures.sensitivity({'CE+TP → cRW (triplet loss)': study, 'b': other}, tmp_path / 'a.png')
+    (figure,) = drawn
+    first, second = figure.axes
+    (marked,) = (line for line in first.lines if line.get_marker() == '^')
+    assert marked.get_xydata().tolist() == [[0.001, 85]]
+    assert not any(line.get_marker() == '^' for line in second.lines)
+    assert (first.get_xscale(), second.get_xscale()) == ('symlog', 'log')
+    assert len(legend_texts(figure)) == 3
+    title = 'CE+SC → cRW (supervised contrastive loss)'
+    figures.sensitivity({title: other}, tmp_path / 'a.png')  # a single one has room for its legend
+
+
+@pytest.mark.parametrize('count', [2, pytest.param(21, marks=pytest.mark.slow)])
+def test_differences(tmp_path, drawn, count):
+    line = {
+        'difference': 10.0,
+        **{'seeds_low': -10.0, 'seeds_high': 30.0, 'images_low': 5.0, 'images_high': 15.0},
+    }
+    table = pd.DataFrame([{'first': title, **line} for title in TITLES[:count]])
+    table = pd.concat([table, pd.DataFrame([{'first': 'without', 'difference': 20.0}])])
+    figures.differences(table, 'MCR all: difference', tmp_path / 'a.png')
+    (figure,) = drawn
+    (axes,) = figure.axes
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == [*TITLES[:count], 'without']
+    ends = sorted({round(float(x), 6) for line in axes.lines for x in line.get_xdata()})
+    # The seeds' interval leaves the picture on both sides, where there are arrows.
+    assert ends == [-10, -1.6, 0, 5, 10, 15, 20, 21.6, 30]
+    assert axes.get_xlim() == pytest.approx((-1.6, 21.6))
+    assert 'no interval' in legend_texts(figure)
+
+
+def test_differences_of_runs_are_drawn(tmp_path, section, make_run, drawn):
+    make_run('a', 'ce_crw')
+    make_run('b', 'rs')
+    table = differences(section(), tidy(section()))
+    figures.differences(table[table.metric == 'mcr_all'], 'MCR', tmp_path / 'a.png')
+    assert re.search('bootstrap', ''.join(legend_texts(drawn[0])))

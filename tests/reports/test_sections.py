@@ -2,27 +2,13 @@
 
 import json
 
-import pytest
-
-from metriclt_jax.reports.runs import read_runs
-from metriclt_jax.reports.sections import (
-    first_stage_method,
-    make_sections,
-    studies,
-    unlike_default,
-    with_first_stages,
-    without_studies,
-)
-
-
-@pytest.fixture
-def sections(tmp_path):
-    """`sections()` -> the sections and problems of the runs written so far."""
-    return lambda: make_sections(read_runs(tmp_path / 'runs')[0])
+from metriclt_jax.reports.sections import first_stage_method, unlike_default
 
 
 def titles(rows):
-    return [(row.title, [run.seed for run in row.runs]) for row in rows]
+    """Title and seeds of the rows that were run on their own."""
+    rows = [row for row in rows if row.stage == 'last']
+    return [(row.title, [run.results['seed'] for run in row.runs]) for row in rows]
 
 
 def test_rows_are_methods_over_seeds(sections, make_run):
@@ -37,7 +23,7 @@ def test_rows_are_methods_over_seeds(sections, make_run):
         'Skin7, ResNet50',
     )
     # In the paper's order, not that of the folders.
-    assert titles(section.rows) == [('CE → cRW', [5]), ('CE+SC → cRW', [0, 1, 2])]
+    assert titles(section.main_rows) == [('CE → cRW', [5]), ('CE+SC → cRW', [0, 1, 2])]
 
 
 def test_data_sets_and_backbones_are_apart(sections, make_run):
@@ -70,7 +56,7 @@ def test_fields_without_influence_do_not_part_runs(sections, make_run):
     make_run('a', 'ce', 0)
     make_run('b', 'ce', 1, data__data_dir='/elsewhere', figures=False, num_devices=4)
     (section,), _ = sections()
-    assert titles(section.rows) == [('CE', [0, 1])]
+    assert titles(section.main_rows) == [('CE', [0, 1])]
 
 
 def test_settings_of_other_methods_do_not_part_runs(sections, make_run):
@@ -83,35 +69,37 @@ def test_settings_of_other_methods_do_not_part_runs(sections, make_run):
     assert problems == []
     assert titles(section.rows) == [
         ('CE → cRW', [0, 1]),
+        ('CE+SC → cRW', [0]),
         ('CE+SC → cRW (coefficient=0.1)', [0]),
-        ('CE+SC → cRW (coefficient=1.0)', [0]),
     ]
 
 
-def test_studies_of_a_coefficient_are_not_in_the_tables(sections, make_run):
+def test_studies_of_a_coefficient_are_not_in_the_tables(section, make_run):
     field = 'metric__triplet__coefficient'
     for value in (0.01, 0.001, 0.0001):
         make_run(f'{value}', 'ce_tp_crw', **{field: value})
     make_run('margin', 'ce_tp_crw', metric__triplet__margin=20.0)
-    (section,), _ = sections()
-    (study,) = studies(section)
-    assert [row.settings['metric.triplet.coefficient'] for row in study] == [0.0001, 0.001, 0.01]
-    rows = without_studies(section.rows)
-    assert [row.title for row in rows] == ['CE+TP → cRW (margin=20.0)', 'CE+TP → cRW (margin=50.0)']
+    (study,) = section().studies
+    assert [row.coefficient for row in study] == [0.0001, 0.001, 0.01]
+    assert [row.title for row in section().main_rows] == [
+        'CE+TP → cRW (margin=20.0)',
+        'CE+TP → cRW (margin=50.0)',
+    ]
+    assert len(section().rows) == 4
 
 
-def test_without_the_default_every_coefficient_is_a_row(sections, make_run):
+def test_without_the_default_every_coefficient_is_a_row(section, make_run):
     for value in (0.01, 0.0001):
         make_run(f'{value}', 'ce_tp_crw', metric__triplet__coefficient=value)
-    (section,), _ = sections()
-    assert len(without_studies(section.rows)) == 2
+    assert len(section().main_rows) == 2
 
 
-def test_the_default_alone_needs_no_words(sections, make_run):
+def test_the_default_alone_needs_no_words(section, make_run):
     for value in (0.001, 0.0001):
         make_run(f'{value}', 'ce_tp_crw', metric__triplet__coefficient=value)
-    (section,), _ = sections()
-    assert titles(without_studies(section.rows)) == [('CE+TP → cRW', [0])]
+    assert titles(section().main_rows) == [('CE+TP → cRW', [0])]
+    extra = [row.title for row in section().rows if not row.in_tables]
+    assert extra == ['CE+TP → cRW (coefficient=0.0001)']
 
 
 def test_a_run_does_not_count_twice(sections, make_run):
@@ -119,11 +107,10 @@ def test_a_run_does_not_count_twice(sections, make_run):
     make_run('b', 'ce', 0)
     make_run('c', 'ce', 0, right=0.9)
     (section,), problems = sections()
-    assert titles(section.rows) == [('CE', [0])]
-    assert [(p.path, p.what) for p in problems] == [
-        ('b', 'repeats a (same settings, method and seed; same numbers) and is left out'),
-        ('c', 'repeats a (same settings, method and seed; other numbers) and is left out'),
-    ]
+    assert titles(section.main_rows) == [('CE', [0])]
+    assert [problem.path for problem in problems] == ['b', 'c']
+    assert 'same numbers' in problems[0].what
+    assert 'other numbers' in problems[1].what
 
 
 def test_weights_are_told_by_their_content(sections, make_run, tmp_path):
@@ -145,6 +132,9 @@ def test_other_data_under_the_same_name_is_apart(sections, make_run):
     make_run('b', 'ce', 1, counts=[5000, 835, 824, 386, 245, 107, 86])
     found, _ = sections()
     assert [section.differing for section in found] == [('train_counts',)] * 2
+    make_run('c', 'ce', 0, stage1__epochs=1)
+    titles = {section.title for section in sections()[0]}
+    assert len(titles) == 3
 
 
 def test_runs_without_a_config_are_apart(sections, make_run, tmp_path):
@@ -158,28 +148,27 @@ def test_runs_without_a_config_are_apart(sections, make_run, tmp_path):
     ]
 
 
-def test_first_stages_are_rows(sections, make_run):
-    made = make_run('a', 'ce_crw', 0)
-    make_run('b', 'ce_sc_crw', 0)
-    make_run('c', 'ce_sc', 0)
-    make_run('d', 'sc_crw', 0)
-    (section,), _ = sections()
-    rows = with_first_stages(section.rows)
-    assert [(row.method, row.stage) for row in rows] == [
-        ('ce', 0),
-        ('ce_crw', -1),
-        ('ce_sc_crw', -1),
-        ('ce_sc', -1),
-        ('sc_crw', -1),
+def test_first_stages_are_rows(section, make_run):
+    for method in ('ce_crw', 'ce_sc_crw', 'ce_sc', 'sc_crw'):
+        make_run(method, method, 0)
+    assert [(row.method, row.stage) for row in section().main_rows] == [
+        ('ce', '1'),
+        ('ce_crw', 'last'),
+        ('ce_sc_crw', 'last'),
+        ('ce_sc', 'last'),
+        ('sc_crw', 'last'),
     ]
-    assert rows[0].values('mcr_all') == {0: made['stages'][0]['last']['test']['mcr_all']}
-    assert rows[1].values('mcr_all') == {0: made['final']['mcr_all']}
-    assert rows[4].values('mcr_all', 0) == {}  # trained no classifier
+
+
+def test_rows_of_some_methods(section, make_run):
+    for method in ('ce_crw', 'ce_sc_crw', 'rs'):
+        make_run(method, method, 0)
+    some = section().with_methods(['ce_sc', 'rs', 'ce'])
+    assert [row.title for row in some.main_rows] == ['CE+SC *', 'RS', 'CE *']
 
 
 def test_names_of_first_stages():
     assert first_stage_method('ce_crs') == 'ce'
-    assert first_stage_method('cutmix_crw') == 'cutmix'
     assert first_stage_method('cb_focal_crw') == 'cb_focal'
     assert first_stage_method('ce_ct_crw') is None
     assert first_stage_method('unheard_of') is None
@@ -195,4 +184,7 @@ def test_rows_from_elsewhere_keep_their_name(sections, make_run):
     make_run('a', 'poly1_crw', 0)
     make_run('b', 'poly1_crw', 1, mixing__mixup__alpha=0.5)  # all settings may matter to it
     (section,), _ = sections()
-    assert titles(section.rows) == [('poly1_crw (alpha=0.5)', [1]), ('poly1_crw (alpha=1.0)', [0])]
+    assert titles(section.main_rows) == [
+        ('poly1_crw (alpha=0.5)', [1]),
+        ('poly1_crw (alpha=1.0)', [0]),
+    ]

@@ -8,28 +8,13 @@ from scipy import stats
 
 from metriclt_jax.errors import InputError
 from metriclt_jax.reports.statistics import (
+    Interval,
     best_and_second,
     calibrate,
-    calibration_error,
-    class_recalls,
-    estimate,
     images_interval,
     seeds_interval,
+    verdict,
 )
-
-# Mean and deviation
-
-
-def test_deviation_is_that_of_a_sample():
-    # Squares of 83, 84, 88 around 85: 4, 1, 9; sum 14, over n - 1 = 2: 7.
-    value = estimate([83.0, 84.0, 88.0])
-    assert (value.mean, value.count) == (85.0, 3)
-    assert value.deviation == pytest.approx(math.sqrt(7))
-
-
-def test_one_run_has_no_deviation():
-    assert estimate([0.5]).deviation is None
-
 
 # Best and second best
 
@@ -59,7 +44,6 @@ def test_seeds_interval_by_hand():
     assert interval.difference == 2
     assert interval.low == pytest.approx(2 - half, abs=1e-5)
     assert interval.high == pytest.approx(2 + half, abs=1e-5)
-    assert not interval.excludes_zero
 
 
 @pytest.mark.parametrize('count', [2, 3, 10])
@@ -69,7 +53,6 @@ def test_seeds_interval_is_that_of_a_paired_t_test(count):
     expected = test.confidence_interval(0.95)
     interval = seeds_interval(first, second)
     assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high))
-    assert interval.excludes_zero == (test.pvalue < 0.05)
 
 
 def test_one_seed_or_no_variation_allow_no_interval():
@@ -125,7 +108,7 @@ def test_pairing_narrows_the_interval():
     first = np.arange(200) % 2 == 0
     second = first & (np.arange(200) >= 10)
     interval = images_interval(first, second, labels, [0])
-    assert interval.excludes_zero
+    assert interval.low > 0
     assert interval.high - interval.low < 0.05  # unpaired: about 0.19
 
 
@@ -150,17 +133,17 @@ def test_calibration_by_hand():
     assert np.isnan(bins.accuracy[0])
     assert bins.confidence[1] == pytest.approx(0.7375)
     assert bins.accuracy[1] == 0.75
-    assert calibration_error(bins) == pytest.approx(0.0125)
+    assert bins.error == pytest.approx(0.0125)
     # Ten bins: (.8, .9] has .9 (right), (.7, .8] has .8 (wrong), (.6, .7] .7, (.5, .6] .55.
     ten = calibrate(probabilities, [0, 1, 1, 1], bins=10)
     assert ten.counts.tolist() == [0, 0, 0, 0, 0, 1, 1, 1, 1, 0]
-    assert calibration_error(ten) == pytest.approx((0.45 + 0.3 + 0.8 + 0.1) / 4)
+    assert ten.error == pytest.approx((0.45 + 0.3 + 0.8 + 0.1) / 4)
 
 
 def test_certainty_is_in_the_last_bin():
     bins = calibrate([[1.0, 0.0]], [0], bins=15)
     assert bins.counts.tolist() == [0] * 14 + [1]
-    assert calibration_error(bins) == 0
+    assert bins.error == 0
 
 
 def test_bins_are_those_of_scikit_learn():
@@ -178,5 +161,27 @@ def test_bins_are_those_of_scikit_learn():
     np.testing.assert_allclose(bins.confidence[filled], confidence)
 
 
-def test_recalls_are_of_rows():
-    np.testing.assert_allclose(class_recalls([[8, 2], [3, 1]]), [0.8, 0.25])
+# What may be claimed
+
+UP, DOWN, BOTH = Interval(0.1, 0.05, 0.2), Interval(-0.1, -0.2, -0.05), Interval(0.1, -0.1, 0.3)
+
+
+@pytest.mark.parametrize(
+    ('difference', 'over_seeds', 'over_images', 'seeds', 'expected'),
+    [
+        (0.1, UP, UP, 3, 'higher'),
+        (0.1, UP, UP, 2, 'higher, two seeds only'),
+        (-0.1, DOWN, DOWN, 3, 'lower'),
+        (0.1, BOTH, UP, 3, 'no difference shown'),
+        (0.1, UP, BOTH, 3, 'no difference shown'),
+        (0.1, None, UP, 1, 'higher, for these trained networks'),
+        (0.1, None, BOTH, 1, 'no difference shown'),
+        (-0.1, DOWN, None, 3, 'lower, on these images'),
+        (0.1, None, None, 1, 'no interval'),
+        (0.1, UP, DOWN, 3, 'no difference shown'),
+    ],
+)
+def test_nothing_is_claimed_against_an_interval(
+    difference, over_seeds, over_images, seeds, expected
+):
+    assert verdict(difference, over_seeds, over_images, seeds) == expected

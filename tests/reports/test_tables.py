@@ -1,97 +1,182 @@
-"""The terminal table of a run."""
+"""The cells of the tables are those of the runs and of the paper."""
 
-import copy
-import io
+import re
 
+import numpy as np
 import pytest
-from rich.console import Console
 
-from metriclt_jax.reports.tables import stage_table
-
-METRICS = ('mcr_all', 'mcr_major', 'mcr_minor', 'accuracy', 'macro_f1', 'macro_auroc')
+from metriclt_jax.reports import tables
+from metriclt_jax.reports.tidy import differences, results, tidy
 
 
-def metrics(first: float) -> dict:
-    """Each metric with a value of its own."""
-    return {name: first + 0.01 * i for i, name in enumerate(METRICS)} | {'confusion': [[1]]}
+def header(table):
+    return [(column.group, column.heading) for column in table.columns]
 
 
-RESULTS = {
-    'dataset': 'skin7',
-    'method': 'ce_sc_crw',
-    'model': 'resnet50',
-    'seed': 3,
-    'class_names': ['a', 'b'],
-    'train_counts': [2, 1],
-    'groups': {'major': [0], 'minor': [1]},
-    'stages': [
-        {
-            'name': 'stage1',
-            'last': {'validation': metrics(0.1), 'test': metrics(0.20123)},
-            'best': {'validation': metrics(0.3), 'test': metrics(0.40123)},
-        },
-        {
-            'name': 'stage2',
-            'last': {'validation': metrics(0.5), 'test': metrics(0.60123)},
-            'best': {'validation': metrics(0.7), 'test': metrics(0.80123)},
-        },
-    ],
+def texts(table):
+    return [[text for text, _ in row] for row in table.rows]
+
+
+def per_cent(values) -> str:
+    return f'{100 * np.mean(values):.2f} ± {100 * np.std(values, ddof=1):.2f}'
+
+
+def test_results_stand_beside_the_papers(section, make_run):
+    made = [make_run(f'a{seed}', 'ce_crw', seed, right=0.6 + 0.1 * seed) for seed in range(3)]
+    sc = make_run('b', 'ce_sc_crw', 0, right=0.95)
+    here = section()
+    methods = ['ce_crw', 'bbn', 'ce_sc_crw']
+    table = tables.results_table(here, results(here, tidy(here)), methods)
+    assert header(table)[:5] == [
+        *(('', 'Method'), ('', 'Runs')),
+        *(('All', 'here'), ('All', 'paper'), ('All', 'here − paper')),
+    ]
+    crw, bbn, sc_row = texts(table)
+    recalls = [r['final']['mcr_all'] for r in made]
+    assert crw[:4] == ['CE → cRW', '3', per_cent(recalls), '84.11 ± 0.70']
+    assert crw[4] == f'{round(100 * np.mean(recalls), 2) - 84.11:+.2f}'.replace('-', '−')
+    assert crw[6] == '85.08'
+    assert sc_row[2] == f'{100 * sc["final"]["mcr_all"]:.2f}'
+    assert bbn == ['BBN', '-', '-', '73.88 ± 0.35', '-', '-', '79.16', '-', '-', '80.51', '-']
+    assert [row[2][1] for row in table.rows] == ['underline', '', 'bold']
+
+
+def test_without_published_numbers_there_are_no_columns_for_them(section, make_run):
+    groups = {'minor': [5, 6], 'medium': [3], 'major': [0]}
+    make_run('a', 'ce', dataset='digits_lt', groups=groups)
+    table = tables.results_table(section(), results(section(), tidy(section())))
+    headings = ['Method', 'Runs', 'All', 'Major', 'Medium', 'Minor']
+    assert header(table) == [('', heading) for heading in headings]
+    assert table.groups == []
+
+
+def test_stages(section, make_run):
+    made = [make_run(f'a{seed}', 'ce_crw', seed, right=0.7) for seed in range(2)]
+    make_run('b', 'sc_crw', 0)
+    make_run('c', 'rs', 0)
+    crw, sc = texts(tables.stages_table(section(), tidy(section())))
+    ends = [[r['stages'][stage]['last']['test']['mcr_all'] for r in made] for stage in (0, 1)]
+    assert crw[:4] == ['CE → cRW', 'CE', '2', per_cent(ends[0])]
+    assert crw[6] == per_cent(ends[1])
+    assert crw[9] == tables.signed(100 * (np.mean(ends[1]) - np.mean(ends[0])))
+    assert ' to ' in crw[10]
+    assert sc[:6] == ['SC → cRW', '-', '1', '-', '-', '-']
+    assert sc[9:] == ['-', '-']
+    one = section().with_methods(['rs'])
+    assert tables.stages_table(one, tidy(one)) is None
+
+
+def test_recalls_are_averaged(section, make_run):
+    made = [make_run(f'a{seed}', 'ce', seed, right=0.5 + 0.2 * seed) for seed in range(2)]
+    table = tables.recall_table(section(), tidy(section()))
+    names = ['Method', 'NV', 'MEL', 'BKL', 'BCC', 'AKIEC', 'VASC', 'DF']
+    assert header(table) == [('', name) for name in names]
+    training, test, ce = texts(table)
+    assert training[1:] == ['5029', '835', '824', '386', '245', '107', '86']
+    assert test[1:] == ['60', '30', '30', '20', '15', '12', '10']
+    assert ce[7] == per_cent([r['final']['confusion'][6][6] / 10 for r in made])
+
+
+def test_many_classes_are_rows(section, make_run):
+    names = [f'c{i}' for i in range(20)]
+    make_run('a', 'ce', names=names, counts=range(20, 40), groups={'major': [19]}, sizes=[5] * 20)
+    table = tables.recall_table(section(), tidy(section()))
+    assert [heading for _, heading in header(table)] == ['Class', 'training', 'test', 'CE']
+    assert texts(table)[0][:3] == ['c19', '39', '5']  # from head to tail
+    assert len(table.rows) == 20
+
+
+def test_further_metrics(section, make_run):
+    make_run('a0', 'ce_crw', 0)
+    made = make_run('a1', 'ce_crw', 1, predictions=False)
+    ce, crw = texts(tables.further_table(section(), tidy(section())))
+    assert (ce[0], ce[4]) == ('CE *', '-')
+    assert ' ± ' in crw[1]
+    assert re.fullmatch(r'\d+\.\d\d', crw[4])  # one run has predictions
+    assert made['final']['accuracy'] > 0
+
+
+def test_differences(section, make_run):
+    for seed in range(2):
+        make_run(f'a{seed}', 'ce_crw', seed, right=0.5)
+    make_run('b1', 'ce_tp_crw', 1, right=0.9)
+    lines = differences(section(), tidy(section()))
+    lines = lines[lines.metric == 'mcr_all']
+    table = tables.differences_table(section(), lines)
+    row = next(row for row in texts(table) if row[:2] == ['CE+TP → cRW', 'CE → cRW'])
+    line = next(line for line in lines.itertuples() if line.first == 'CE+TP → cRW')
+    assert row[2:5] == [tables.signed(line.difference), '1 of 2', '-']
+    ends = [float(word.replace('−', '-')) for word in re.findall(r'[+−][\d.]+', row[5])]
+    assert ends == pytest.approx([line.images_low, line.images_high], abs=0.005)
+
+
+def test_studies(section, make_run):
+    for value in (0.01, 0.001):
+        make_run(f'{value}', 'ce_tp_crw', right=0.5 + value, metric__triplet__coefficient=value)
+    (study,) = section().studies
+    rows = texts(tables.sensitivity_table(section(), tidy(section()), study))
+    assert [row[:2] for row in rows] == [['0.001', '1'], ['0.01', '1']]
+
+
+def test_every_run_has_its_file(section, make_run):
+    make_run('x/a', 'ce_crw', 3, predictions=False)
+    (row,) = texts(tables.files_table(section()))  # once, though it is two rows
+    assert row[:4] == ['x/a/results.json', 'CE → cRW', '-', '3']
+    assert row[5] == 'no'
+
+
+# (table, column of "All") -> best and second best by value, read off the printed tables.
+BEST = {
+    (2, 'Skin7'): ('86.50 ± 0.34', '86.43 ± 0.44'),
+    (2, 'X-ray9'): ('52.93 ± 0.26', '52.87 ± 0.27'),
+    (2, 'PathMNIST-LT'): ('87.45 ± 0.25', '86.50 ± 0.42'),
+    (3, 'Skin7'): ('86.43 ± 0.44', '84.36'),
+    (3, 'X-ray9'): ('52.77 ± 0.33', '51.81 ± 1.03'),
+    (4, 'DenseNet121'): ('86.30', '85.93'),
+    (4, 'MobileNetV2'): ('86.26', '85.96'),
+    (5, 'Flower-LT'): ('90.99', '90.94'),
+    (5, 'Stanford Dogs-LT'): ('34.71', '34.49'),
 }
 
 
-def printed(results, width: int = 80, **options) -> list[str]:
-    file = io.StringIO()
-    Console(file=file, width=width, **options).print(stage_table(results))
-    return file.getvalue().splitlines()
+@pytest.mark.parametrize(
+    ('number', 'shape'), [(2, (21, 10)), (3, (5, 10)), (4, (6, 5)), (5, (7, 9))]
+)
+def test_tables_of_the_paper(number, shape):
+    table = tables.published_table(number)
+    assert (len(table.rows), len(table.columns)) == shape
+    best = {}
+    for column in table.columns:
+        marked = {mark: cell for cell, mark in zip(column.cells, column.marks or (), strict=False)}
+        if column.heading == 'All':
+            best[number, column.group] = (marked['bold'], marked['underline'])
+            assert '-' not in column.cells
+    assert best == {key: value for key, value in BEST.items() if key[0] == number}
 
 
-def row(lines: list[str], name: str) -> list[str]:
-    (line,) = (line for line in lines if line.strip().startswith(name))
-    return line.split()
-
-
-def test_rows_are_stages_and_columns_are_metrics_of_the_test_part_in_per_cent():
-    lines = printed(RESULTS)
-    assert lines[0].strip() == 'ce_sc_crw on skin7 (resnet50, seed 3): test part, per cent'
-    for stage, which, first in [
-        ('stage1', 'last', 20),
-        ('stage1', 'best', 40),
-        ('stage2', 'last', 60),
-        ('stage2', 'best', 80),
-    ]:
-        cells = [f'{first + i}.12' for i in range(6)]
-        assert row(lines, f'{stage} {which}') == [stage, which, *cells]
-    header = [line.split() for line in lines if 'MCR' in line or 'major' in line][:2]
-    assert header == [
-        ['MCR', 'MCR', 'MCR', 'macro', 'macro'],
-        ['all', 'major', 'minor', 'acc.', 'F1', 'AUROC'],
+def test_components_of_table_3():
+    assert [row[:4] for row in texts(tables.published_table(3))] == [
+        ['CE', '✓', '-', '-'],
+        ['CE+SC', '✓', '✓', '-'],
+        ['CE → cRW', '✓', '-', '✓'],
+        ['SC → cRW', '-', '✓', '✓'],
+        ['CE+SC → cRW', '✓', '✓', '✓'],
     ]
 
 
-def test_medium_classes_have_a_column_where_the_data_set_has_them():
-    results = copy.deepcopy(RESULTS)
-    results['groups']['medium'] = []
-    for stage in results['stages']:
-        for which in ('last', 'best'):
-            stage[which]['test']['mcr_medium'] = 1.0
-    lines = printed(results)
-    assert row(lines, 'stage2 last')[2:6] == ['60.12', '61.12', '100.00', '62.12']
-    assert all(len(line) <= 80 for line in lines)
-    assert not any('…' in line for line in lines)  # nothing was cut off
+def test_the_paper_contradicts_itself_once():
+    assert [tables.contradictions(number) for number in (3, 4, 5)] == [[], [], []]
+    (sentence,) = tables.contradictions(2)
+    assert sentence.startswith('X-ray9')
+    assert re.findall(r'\d\d\.\d\d', sentence) == ['52.77', '52.87']
 
 
-def test_a_dash_stands_for_what_does_not_exist():
-    results = copy.deepcopy(RESULTS)
-    results['stages'][0] |= {'last': {'validation': None, 'test': None}, 'best': None}
-    results['stages'][1]['best'] = None
-    lines = printed(results)
-    assert row(lines, 'stage1 last') == ['stage1', 'last', *'------']
-    assert row(lines, 'stage2 last')[2] == '60.12'
-    assert not any('best  ' in line for line in lines)
+def test_ties_in_print_share_a_mark_and_what_was_not_run_is_a_dash():
+    values = {'ce': 90.001, 'ce_crw': 90.004, 'ldam_drw': 89}
 
+    def value(method, metric, column):
+        return (values[method], None) if method in values else None
 
-@pytest.mark.parametrize('name', ['stage1 last', 'stage1 best', 'stage2 last', 'stage2 best'])
-def test_only_the_result_of_the_run_is_bold(name):
-    lines = printed(RESULTS, force_terminal=True, color_system='standard')
-    (line,) = (line for line in lines if name in line)
-    assert ('\x1b[1m' in line) == (name == 'stage2 last')
+    column = tables.arrange(5, ['here'], value).columns[1]
+    assert column.marks == ['bold', 'bold', 'underline', '', '', '', '']
+    assert column.cells[3:] == ['-'] * 4

@@ -3,12 +3,12 @@
 import io
 
 import numpy as np
-import pytest
 from PIL import Image
 from rich.console import Console
 
 from metriclt_jax.data.defaults import data_config
 from metriclt_jax.reports import dataset as report
+from metriclt_jax.reports import drawing
 
 NAMES = ('a', 'b', 'c', 'd')
 COUNTS = {
@@ -30,15 +30,6 @@ def printed(table, width=80):
     return console.file.getvalue()
 
 
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures that were drawn, to look at what is on them."""
-    figures = []
-    draw = report._draw
-    monkeypatch.setattr(report, '_draw', lambda *a: figures.append(draw(*a)) or figures[-1])
-    return figures
-
-
 def test_the_table_goes_from_head_to_tail():
     text = printed(report.table('moles', NAMES, COUNTS, GROUPS))
     assert 'moles: N min 7, N max 480, ratio 68.57 (training part)' in ' '.join(text.split())
@@ -53,25 +44,27 @@ def test_the_table_goes_from_head_to_tail():
     ]
 
 
-def test_names_are_printed_and_drawn_as_they_are(tmp_path, drawn):
+def test_names_are_printed_and_drawn_as_they_are(tmp_path):
     names = ('[red]a[/]', 'x_{2}$', '[/b]', '$y')
     text = printed(report.table('moles', names, COUNTS, GROUPS))
     assert all(name in text for name in names)
-    report.picture('moles', names, COUNTS, GROUPS, samples(3), tmp_path / 'classes.png')
-    labels = drawn[0].axes[0].get_yticklabels()
+    figure = report.picture('moles', names, COUNTS, GROUPS, samples(3))
+    drawing.save(figure, tmp_path / 'classes.png')
+    labels = figure.axes[0].get_yticklabels()
     assert [label.get_text() for label in labels] == [names[c] for c in (1, 2, 0, 3)]
 
 
-def test_the_picture_has_a_bar_for_each_part_and_class_and_samples_beside(tmp_path, drawn):
+def test_the_picture_has_a_bar_for_each_part_and_class_and_samples_beside(tmp_path):
     path = tmp_path / 'classes.png'
     few = samples(7)
     few[3] = few[3][:2]
-    report.picture('moles', NAMES, COUNTS, GROUPS, few, path)
+    figure = report.picture('moles', NAMES, COUNTS, GROUPS, few)
+    drawing.save(figure, path)
     assert [file.name for file in tmp_path.iterdir()] == ['classes.png']
     with Image.open(path) as image:
         assert image.format == 'PNG'
         assert min(image.size) > 500
-    bars, sheet = drawn[0].axes
+    bars, sheet = figure.axes
     order = [1, 2, 0, 3]
     assert [label.get_text() for label in bars.get_yticklabels()] == [NAMES[c] for c in order]
     widths = [[bar.get_width() for bar in container] for container in bars.containers]
@@ -98,20 +91,20 @@ def test_the_picture_has_a_bar_for_each_part_and_class_and_samples_beside(tmp_pa
     )
 
 
-def test_the_training_part_alone_says_whether_the_axis_is_logarithmic(tmp_path, drawn):
+def test_the_training_part_alone_says_whether_the_axis_is_logarithmic():
     counts = {**COUNTS, 'train': np.array([80, 480, 400, 70]), 'validation': np.array([1, 3, 2, 1])}
-    report.picture('moles', NAMES, counts, GROUPS, samples(7), tmp_path / 'classes.png')
-    assert drawn[0].axes[0].get_xscale() == 'linear'  # 480 to 70, though one part has 1
+    figure = report.picture('moles', NAMES, counts, GROUPS, samples(7))
+    assert figure.axes[0].get_xscale() == 'linear'  # 480 to 70, though one part has 1
 
 
-def test_many_classes_go_into_columns_and_a_part_without_images_is_left_out(tmp_path, drawn):
+def test_many_classes_go_into_columns_and_a_part_without_images_is_left_out():
     train = np.arange(100, 0, -1)[:90]
     counts = {'train': train, 'validation': 0 * train, 'test': np.full(90, 60)}
     groups = {'major': range(30), 'medium': range(30, 60), 'minor': range(60, 90)}
     names = [f'a rather long name of a class, number {number}' for number in range(90)]
     colours = np.random.default_rng(0).integers(0, 256, (90, 3))
-    report.picture('dogs', names, counts, groups, samples(9, colours), tmp_path / 'classes.png')
-    (figure,) = drawn
+    figure = report.picture('dogs', names, counts, groups, samples(9, colours))
+    figure.draw_without_rendering()
     assert len(figure.axes) == 3 * 2
     assert [len(axes.get_yticks()) for axes in figure.axes[::2]] == [30, 30, 30]
     assert all(len(axes.containers) == 2 for axes in figure.axes[::2])

@@ -1,0 +1,82 @@
+"""Results as tables for the terminal."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+_COLUMNS = {
+    'mcr_all': 'MCR\nall',
+    'mcr_major': 'MCR\nmajor',
+    'mcr_medium': 'MCR\nmedium',
+    'mcr_minor': 'MCR\nminor',
+    'accuracy': '\nacc.',
+    'macro_f1': 'macro\nF1',
+    'macro_auroc': 'macro\nAUROC',
+}
+
+
+def stage_table(results: Mapping[str, Any]) -> Table:
+    """Stage 1 against stage 2 on the test part, in per cent; fits a terminal of 80 columns.
+
+    There is a row for the last epoch of each stage and, with a validation part, for the best one.
+    The bold row is the run's result. `results` is the content of `results.json`.
+    """
+    groups = [f'mcr_{name}' for name in results['groups']]
+    metrics = [m for m in _COLUMNS if not m.startswith('mcr_') or m in ('mcr_all', *groups)]
+    table = Table(
+        title=f'{results["method"]} on {results["dataset"]} '
+        f'({results["model"]}, seed {results["seed"]}): test part, per cent',
+        caption='MCR: mean class recall. last: after the last epoch, '
+        'best: the epoch with the highest MCR on the validation part.',
+        box=box.SIMPLE_HEAD,
+        title_style='',
+        title_justify='left',
+        caption_justify='left',
+    )
+    table.add_column('', no_wrap=True)
+    for metric in metrics:
+        table.add_column(_COLUMNS[metric], justify='right', no_wrap=True, min_width=6)
+    for stage in results['stages']:
+        for which in ('last', 'best'):
+            if which == 'last' or stage[which] is not None:
+                test = (stage[which] or {}).get('test')
+                is_result = stage is results['stages'][-1] and which == 'last'
+                table.add_row(
+                    f'{stage["name"]} {which}',
+                    *(_per_cent(test and test[metric]) for metric in metrics),
+                    style='bold' if is_result else '',
+                )
+    return table
+
+
+def summary_table(
+    summary: Mapping[str, Any],
+    class_names: Sequence[str],
+    groups: Mapping[str, Sequence[int]],
+    title: str,
+) -> Table:
+    """The metrics and recalls of one evaluated part, in per cent; see `metrics.summarize`."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_style='', title_justify='left')
+    table.add_column('', no_wrap=True)
+    table.add_column('per cent', justify='right')
+    table.add_column('images', justify='right')
+    sizes = [sum(row) for row in summary['confusion']]
+    for metric, heading in _COLUMNS.items():
+        if metric in summary:
+            members = groups.get(metric.removeprefix('mcr_'))
+            name = ' '.join(heading.split())
+            if members is not None:
+                name += f' ({", ".join(class_names[c] for c in members)})'
+            images = sum(sizes) if members is None else sum(sizes[c] for c in members)
+            table.add_row(name, _per_cent(summary[metric]), str(images))
+    table.add_section()
+    for index, name in enumerate(class_names):
+        recall = summary['confusion'][index][index] / sizes[index]
+        table.add_row(f'recall of {name}', _per_cent(recall), str(sizes[index]))
+    return table
+
+
+def _per_cent(fraction: float | None) -> str:
+    return '-' if fraction is None else f'{100 * fraction:.2f}'
