@@ -237,15 +237,15 @@ def test_a_row_with_a_typing_error_is_refused(row, message, monkeypatch):
 def test_a_mixing_that_cannot_be_names_its_field():
     config = make_config('mixup')
     config.mixing.mixup.alpha = 0.0
-    with pytest.raises(InputError, match=r'config field mixing\.mixup: .*alpha is 0\.0'):
+    with pytest.raises(InputError, match=r'config field mixing\.mixup: .*alpha'):
         make_stages(config)
 
 
 @pytest.mark.parametrize(
     ('field', 'value', 'message'),
     [
-        ('name', 'vgg16', "config group model: unknown model 'vgg16'; allowed: resnet18"),
-        ('options.width', 0, 'config group model: width is 0; it must be at least 1'),
+        ('name', 'vgg16', "config group model: unknown model 'vgg16'"),
+        ('options.width', 0, 'config group model: width is 0'),
         ('options.stage_sizes', ('two',), r"config group model.options has .*stage_sizes=\('two',"),
         ('dropout', 1.0, 'config group model: dropout is 1.0; it must be 0 or more'),
     ],
