@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -25,17 +25,13 @@ from metriclt_jax.training.checkpoints import restore_variables
 from metriclt_jax.training.stages import make_models, make_stages
 from metriclt_jax.training.workdir import read_config
 
-K = TypeVar('K')
-
 
 @dataclass(frozen=True)
 class TrainedClassifier:
     """A model with its parameters and preprocessing.
 
-    Attributes:
-        class_names: in the order of the probabilities.
-        devices: those that share a batch; each holds `variables`.
-        batch_size: images in a batch, over all devices.
+    `class_names` are in the order of the probabilities. Every one of the `devices` holds the
+    variables; together they compute a batch of `batch_size` images.
     """
 
     model: nn.Module
@@ -56,18 +52,16 @@ class TrainedClassifier:
             images: uint8 `[N, H, W, 3]`, or a sequence of images of any sizes, each a uint8 array
                 `[H, W, 3]`, a Pillow image or a path.
         """
-        return self._outputs(images)[0]
+        return self._outputs(images, 0)
 
     def features(self, images: np.ndarray | Sequence[Any]) -> np.ndarray:
         """Features `[N, D]` float32 of the backbone; `images` as in `predict`."""
-        return self._outputs(images)[1]
+        return self._outputs(images, 1)
 
     def predict_stream(
-        self, images: Iterable[tuple[K, Any]]
-    ) -> Iterator[tuple[tuple[K, ...], np.ndarray]]:
+        self, images: Iterable[tuple[Any, Any]]
+    ) -> Iterator[tuple[tuple[Any, ...], np.ndarray]]:
         """Class probabilities of any number of images, few of which are in memory at a time.
-
-        A batch is computed while the images of the next one are taken from `images`.
 
         Args:
             images: pairs of a key (such as a name) and an image as in `predict`.
@@ -75,8 +69,8 @@ class TrainedClassifier:
         Yields:
             For each batch, in order, the keys of its n images and their probabilities `[n, C]`.
         """
-        # Always the same batch: programs for other sizes round differently.
-        for keys, (probabilities, _) in self._batches(images, self._filled_size(self.batch_size)):
+        # A short batch is filled up: a program for another size would round differently.
+        for keys, (probabilities, _) in self._batches(images, self.batch_size):
             yield keys, probabilities
 
     def fingerprint(self) -> str:
@@ -87,23 +81,19 @@ class TrainedClassifier:
             digest.update(np.asarray(leaf).tobytes())
         return digest.hexdigest()
 
-    def _outputs(self, images):
+    def _outputs(self, images, index):
         is_sequence = hasattr(images, '__len__') and not isinstance(images, str)
         if not is_sequence or getattr(images, 'ndim', 4) == 3:
             raise InputError('predict takes a list of images; for one image use predict([image])')
         if not len(images):
             raise InputError('images is empty; predict needs at least one image')
-        size = self._filled_size(min(self.batch_size, len(images)))
-        results = [outputs for _, outputs in self._batches(enumerate(images), size)]
-        return tuple(np.concatenate(output) for output in zip(*results, strict=True))
-
-    def _filled_size(self, count):
-        """The smallest multiple of the number of devices that holds `count` images."""
-        return -(-count // len(self.devices)) * len(self.devices)
+        batches = self._batches(enumerate(images), min(self.batch_size, len(images)))
+        return np.concatenate([outputs[index] for _, outputs in batches])
 
     def _batches(self, images, size):
-        """Keys and outputs of batches, each filled up to `size` images."""
+        """Keys and outputs; a batch is computed while the images of the next one are taken."""
         step = _make_step(self.model, self.augment, self.devices)
+        size += -size % len(self.devices)  # each device gets equally many
         images = iter(images)
         in_flight = None
         while some := list(itertools.islice(images, self.batch_size)):
@@ -135,7 +125,7 @@ def load(
         devices: those that share a batch; None takes the first one of this process.
 
     Raises:
-        InputError: the run is not finished or its method is unknown, or it has no such stage or
+        InputError: the run is not finished, its method is unknown, it lacks the stage or the
             checkpoint, or the stage trains no classifier.
     """
     workdir = Path(workdir).expanduser()
@@ -154,12 +144,7 @@ def load(
 
 
 def finished_run(workdir: Path) -> tuple[ConfigDict, dict[str, Any]]:
-    """Config and results of a finished run.
-
-    Raises:
-        InputError: `workdir` is not a work directory, its run is not finished, or its method is not
-            known in this process.
-    """
+    """Config and results of a run; raises `InputError` unless it is finished and can be loaded."""
     config = read_config(workdir)
     if config.method not in METHODS:
         raise InputError(
@@ -172,11 +157,7 @@ def finished_run(workdir: Path) -> tuple[ConfigDict, dict[str, Any]]:
 
 
 def read_image(path: str | os.PathLike, side: int) -> np.ndarray:
-    """The image of a file as it is stored for training, uint8 `[side, side, 3]`.
-
-    Raises:
-        InputError: the file cannot be read or decoded.
-    """
+    """The image of a file as it is stored for training, uint8 `[side, side, 3]`."""
     try:
         content = Path(path).read_bytes()
     except OSError as error:
@@ -196,8 +177,7 @@ def _make_step(model, augment, devices):
 
 def _fetch(keys, outputs):
     """Waits for a batch and drops the devices' axis and the filling."""
-    arrays = [np.asarray(output) for output in outputs]
-    return keys, tuple(array.reshape(-1, array.shape[-1])[: len(keys)] for array in arrays)
+    return keys, [np.concatenate(np.asarray(output))[: len(keys)] for output in outputs]
 
 
 def _to_storage(image: Any, side: int) -> np.ndarray:

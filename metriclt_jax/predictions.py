@@ -1,8 +1,8 @@
 """Class probabilities for a folder of images, as a CSV file.
 
-NAME.csv appears when it is complete. Beside it are NAME.made_by.json (the model and the images),
-NAME.skipped.csv (unreadable files, if any) and, until then, NAME.partial.csv, from which a killed
-command resumes.
+NAME.csv appears when it is complete. Until then there is NAME.partial.csv, from which a killed
+command resumes. NAME.made_by.json names the model and the images, NAME.skipped.csv the unreadable
+files, if any.
 """
 
 import csv
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import numpy as np
 from rich.console import Console
@@ -24,44 +24,13 @@ from metriclt_jax.data.decoding import in_order
 from metriclt_jax.errors import InputError
 from metriclt_jax.files import lock_file, read_json, write_atomically
 from metriclt_jax.inference import TrainedClassifier, read_image
-from metriclt_jax.progress import track
+from metriclt_jax.progress import say, track
 
-
-class Predicted(NamedTuple):
-    """A complete CSV file, its number of rows, and the skipped files, each as name and reason."""
-
-    csv: Path
-    images: int
-    skipped: list[list[str]]
-
-
-class Outputs(NamedTuple):
-    """The file to write and those beside it."""
-
-    csv: Path
-    partial: Path
-    skipped: Path
-    made_by: Path
-
-
-def outputs_of(output: str | Path, folder: Path) -> Outputs:
-    """The files of `output`; raises `InputError` if they cannot be written or are in `folder`."""
-    path = Path(output).expanduser()
-    if path.suffix != '.csv' or not path.parent.is_dir():
-        raise InputError(f'--output is {output}; it must be NAME.csv in a folder that exists')
-    if path.parent.resolve().is_relative_to(folder.resolve()):
-        raise InputError(f'--output is {output}; it must be outside the images in {folder}')
-    beside = ('.partial.csv', '.skipped.csv', '.made_by.json')
-    return Outputs(path, *(path.with_suffix(suffix) for suffix in beside))
+_NAMED = 20  # files in a message
 
 
 def list_files(folder: Path) -> list[str]:
-    """Sorted relative paths of all files below a folder, links followed, hidden ones left out.
-
-    Raises:
-        InputError: the folder cannot be read or has no files, a link leads back to it, or a name
-            cannot be written to a CSV file.
-    """
+    """Sorted relative paths of all files below a folder; follows links, ignores hidden ones."""
 
     def fail(error: OSError) -> None:
         raise InputError(f'folder {error.filename} cannot be read: {error.strerror}') from None
@@ -73,8 +42,8 @@ def list_files(folder: Path) -> list[str]:
         for name in folders:
             if here.resolve().is_relative_to((here / name).resolve()):
                 raise InputError(f'{here / name} is a link to a folder that contains it; remove it')
-        shown = [name for name in names if not name.startswith('.')]
-        files += [(here / name).relative_to(folder).as_posix() for name in shown]
+        shown = [here / name for name in names if not name.startswith('.')]
+        files += [path.relative_to(folder).as_posix() for path in shown]
     if not files:
         raise InputError(f'folder {folder} has no files')
     for name in files:
@@ -86,83 +55,73 @@ def list_files(folder: Path) -> list[str]:
 def predict_folder(
     classifier: TrainedClassifier,
     folder: Path,
-    output: str | Path,
+    output: Path,
+    console: Console,
     *,
     skip_bad_files: bool = False,
-    console: Console | None = None,
-) -> Predicted:
-    """Writes the class probabilities of all images below `folder` to `output`.
+) -> None:
+    """Writes the class probabilities of all images below `folder` to `output`, NAME.csv.
 
     The columns are the image's path relative to the folder, the most probable class, and each
-    class's probability; rows are sorted by path. All files are checked before prediction starts.
-    The same call resumes after a kill.
-
-    Args:
-        classifier: from `metriclt_jax.load`.
-        folder: images of any sizes; hidden files are ignored.
-        output: NAME.csv.
-        skip_bad_files: skip unreadable files instead of refusing the folder.
-        console: for messages; None prints to the terminal.
+    class's probability; rows are sorted by path. Hidden files are ignored. All files are checked
+    before prediction starts. The same call resumes after a kill.
 
     Raises:
         InputError: a folder or file cannot be used, or the output was begun with another model or
             other images.
     """
     names = list_files(folder)
-    outputs = outputs_of(output, folder)
-    console = console or Console()
-    header = ['image', 'predicted', *classifier.class_names]
+    if output.suffix != '.csv' or not output.parent.is_dir():
+        raise InputError(f'--output is {output}; it must be NAME.csv in a folder that exists')
+    if output.parent.resolve().is_relative_to(folder.resolve()):
+        raise InputError(f'--output is {output}; it must be outside the images in {folder}')
+    partial, skipped = output.with_suffix('.partial.csv'), output.with_suffix('.skipped.csv')
+    side = classifier.augment.resize
     made_by = {
         'model_sha256': classifier.fingerprint(),
         'files_sha256': _fingerprint(folder, names),
         'images': str(folder.resolve()),
         'class_names': list(classifier.class_names),
     }
-    _require_same(outputs, made_by)
-    is_complete = outputs.csv.exists()
-    if is_complete:
-        _say(console, f'{outputs.csv} is complete; nothing is predicted')
-        bad = _read_rows(outputs.skipped, 2)[1:]
-    else:
-        done = {row[0] for row in _read_rows(outputs.partial, len(header))}
-        bad = _unreadable(folder, [name for name in names if name not in done], classifier)
+    _require_same(output, partial, made_by)
+    if output.exists():
+        without = f', without the files in {skipped}' if skipped.exists() else ''
+        say(f'{output} is complete already{without}', console)
+        return
+    header = ['image', 'predicted', *classifier.class_names]
+    done = {row[0] for row in _read_rows(partial, len(header))}
+    left = [name for name in names if name not in done]
+    checked = _in_threads(lambda name: _problem(folder, name, side), left, 'Checking images')
+    bad = [found for found in checked if found]
     if bad and not skip_bad_files:
+        first = ', '.join(f'{name} ({reason})' for name, reason in bad[:_NAMED])
+        more = f' and {len(bad) - _NAMED} more' if len(bad) > _NAMED else ''
         raise InputError(
             f'{len(bad)} of {len(names)} files in {folder} are not readable images; remove them or '
-            f'skip them with --skip_bad_files: {", ".join(describe(bad))}'
+            f'skip them with --skip_bad_files: {first}{more}'
         )
-    result = Predicted(outputs.csv, len(names) - len(bad), bad)
-    if is_complete:
-        return result
+    total = len(names) - len(bad)
     try:
-        with _open_partial(outputs.partial, header) as (file, rows):
-            _require_same(outputs, made_by)  # again, now that no other process writes
-            write_atomically(outputs.made_by, json.dumps(made_by, indent=1) + '\n')
+        with _open_partial(partial, header) as (file, rows):
+            _require_same(output, partial, made_by)  # again, as no other process writes now
+            write_atomically(output.with_suffix('.made_by.json'), json.dumps(made_by) + '\n')
             if len(rows) > 1:
-                _say(console, f'resuming after {len(rows) - 1} of {result.images} images')
-            finished = {name for name, *_ in (*rows, *bad)}
-            remaining = [name for name in names if name not in finished]
+                say(f'resuming after {len(rows) - 1} of {total} images', console)
             _append(file, [] if rows else [header])
-            for some, probabilities in classifier.predict_stream(
-                _decoded(folder, remaining, classifier)
-            ):
+            finished = {row[0] for row in (*rows, *bad)}
+            left = [name for name in names if name not in finished]
+            images = _in_threads(lambda name: read_image(folder / name, side), left, 'Predicting')
+            for some, probabilities in classifier.predict_stream(zip(left, images, strict=True)):
                 _append(file, _rows(some, probabilities, classifier.class_names))
             os.fsync(file.fileno())
-            outputs.skipped.unlink(missing_ok=True)
+            skipped.unlink(missing_ok=True)
             if bad:
-                write_atomically(outputs.skipped, _to_bytes([['image', 'reason'], *bad]))
-            outputs.partial.replace(outputs.csv)
+                write_atomically(skipped, _to_bytes([['image', 'reason'], *bad]))
+            partial.replace(output)
     except OSError as error:
-        raise InputError(f'{outputs.csv} cannot be written: {error.strerror or error}') from None
-    return result
-
-
-def describe(files: Sequence[Sequence[str]], most: int = 20) -> Iterator[str]:
-    """Names and reasons of the first bad files, and how many more there are."""
-    for name, reason in files[:most]:
-        yield f'{name} ({reason})'
-    if len(files) > most:
-        yield f'and {len(files) - most} more'
+        raise InputError(f'{output} cannot be written: {error.strerror or error}') from None
+    about_bad = f'; {len(bad)} unreadable files are listed in {skipped}' if bad else ''
+    say(f'{output} has {total} images{about_bad}', console)
 
 
 def _fingerprint(folder: Path, names: Sequence[str]) -> str:
@@ -175,51 +134,35 @@ def _fingerprint(folder: Path, names: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def _require_same(outputs: Outputs, made_by: dict) -> None:
-    """Checks that what exists at `outputs` was begun with the same model and images."""
-    if not any(path.exists() and path.stat().st_size for path in (outputs.csv, outputs.partial)):
+def _require_same(output: Path, partial: Path, made_by: dict) -> None:
+    """Refuses to go on with an output that was begun with another model or other images."""
+    if not any(path.exists() and path.stat().st_size for path in (output, partial)):
         return
-    earlier = read_json(outputs.made_by) if outputs.made_by.exists() else {}
+    record = output.with_suffix('.made_by.json')
+    earlier = read_json(record) if record.exists() else {}
     for field, what in (('model_sha256', 'this model'), ('files_sha256', 'these images')):
         if earlier.get(field) != made_by[field]:
             raise InputError(
-                f'{outputs.csv} was not begun with {what} (see {outputs.made_by.name}); use '
-                f'another --output, or delete {outputs.csv.stem}.*'
+                f'{output} was not begun with {what} (see {record.name}); use another --output, or '
+                f'delete {output.stem}.*'
             )
 
 
-def _unreadable(
-    folder: Path, names: Sequence[str], classifier: TrainedClassifier
-) -> list[list[str]]:
-    """The files that are not readable images, each as name and reason."""
-
-    def check(name: str) -> list[str]:
-        path = folder / name
-        try:
-            if not path.is_file():  # reading a pipe would never end
-                return [name, 'is not a file']
-            read_image(path, classifier.augment.resize)
-        except InputError as error:
-            return [name, ' '.join(str(error).removeprefix(f'image {path} ').split())]
-        return []
-
-    return [found for found in _in_threads(check, names, 'Checking images') if found]
+def _problem(folder: Path, name: str, side: int) -> list[str]:
+    """Name and reason of a file that is not a readable image; [] if it is one."""
+    path = folder / name
+    try:
+        if not path.is_file():  # reading a pipe would never end
+            return [name, 'is not a file']
+        read_image(path, side)
+    except InputError as error:
+        return [name, ' '.join(str(error).removeprefix(f'image {path} ').split())]
+    return []
 
 
-def _decoded(
-    folder: Path, names: Sequence[str], classifier: TrainedClassifier
-) -> Iterator[tuple[str, np.ndarray]]:
-    """The names with their images, decoded a little ahead."""
-
-    def decode(name: str) -> tuple[str, np.ndarray]:
-        return name, read_image(folder / name, classifier.augment.resize)
-
-    return _in_threads(decode, names, 'Predicting', 2 * classifier.batch_size)
-
-
-def _in_threads(function: Callable, names: Sequence[str], what: str, window: int = 64) -> Iterator:
+def _in_threads(function: Callable, names: Sequence[str], what: str) -> Iterator:
     with ThreadPoolExecutor() as pool:
-        yield from track(in_order(pool, function, names, window), what, len(names))
+        yield from track(in_order(pool, function, names), what, len(names))
 
 
 def _rows(
@@ -265,7 +208,3 @@ def _read_rows(path: Path, columns: int) -> list[list[str]]:
     complete = content[: content.rfind(b'\n') + 1].decode('utf-8', 'surrogateescape')
     rows = csv.reader(io.StringIO(complete, newline=''))
     return list(itertools.takewhile(lambda row: len(row) == columns, rows))
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -13,9 +13,10 @@ T = TypeVar('T')
 _SECONDS_BETWEEN_LINES = 30.0
 
 
-def say(message: str) -> None:
-    """Prints a line on stderr, for what a user should know before something that takes long."""
-    Console(stderr=True).print(message, highlight=False, markup=False, soft_wrap=True)
+def say(message: str, console: Console | None = None) -> None:
+    """Prints a line as it is, without colors or wrapping; on stderr without a console."""
+    console = console or Console(stderr=True)
+    console.print(message, highlight=False, markup=False, soft_wrap=True)
 
 
 def track(items: Iterable[T], description: str, total: int) -> Iterable[T]:
@@ -32,21 +33,12 @@ def track(items: Iterable[T], description: str, total: int) -> Iterable[T]:
 
 
 class StageProgress:
-    """Rate, loss and time left of a training stage; never makes the devices wait.
-
-    Args:
-        console: where it is shown.
-        stage: its name.
-        total: steps of the stage.
-        done: steps completed before.
-        batch_size: images in a step.
-    """
+    """Rate, loss and time left of a stage of `total` steps; never makes the devices wait."""
 
     def __init__(self, console: Console, stage: str, total: int, done: int, batch_size: int):
         self._console = console
         self._stage = stage
-        self._total = total
-        self._batch_size = batch_size
+        self._total, self._batch_size = total, batch_size
         self._start: tuple[float, int] | None = None  # after the first step, which compiles
         self._printed = time.monotonic()
         self._bar = progress.Progress(
@@ -81,8 +73,7 @@ class StageProgress:
     def line(self, text: str, step: int) -> None:
         """Prints a line that stays, with the rate and the time left."""
         self._printed = time.monotonic()
-        text = '  '.join(filter(None, (text, self._status(step))))
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        say('  '.join(filter(None, (text, self._status(step)))), self._console)
 
     def _status(self, step: int) -> str:
         if self._start is None or step <= self._start[1]:
