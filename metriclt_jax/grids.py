@@ -1,22 +1,21 @@
 """The runs that a table or a figure of the paper asks for, as data."""
 
-import ast
-import contextlib
 import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 
-from ml_collections import ConfigDict
+from absl import flags
+from ml_collections import ConfigDict, config_flags
 
 from metriclt_jax.errors import InputError
 from metriclt_jax.methods import METHODS, get_method
 from metriclt_jax.reports.published import distinct, methods_of, table_values
 from metriclt_jax.training.workdir import config_as_json
 
-# Makes the config of a method.
-MakeConfig = Callable[[str], ConfigDict]
+MakeConfig = Callable[[str], ConfigDict]  # of a method
 
 # Figure 2: the ends of the range in which the paper finds each coefficient stable, its default, and
 # one value on either side.
@@ -55,15 +54,8 @@ def config_maker(
 ) -> MakeConfig:
     """Makes configs from the file `folder`/`dataset`.py.
 
-    Args:
-        folder: the config files.
-        dataset: name of the file.
-        scale: as in `--config=FILE:METHOD,scale=NAME`; None takes the file's default.
-        overrides: texts FIELD=VALUE, such as 'stage1.epochs=20'.
-
-    Raises:
-        InputError: there is no such file; the returned function raises for an unknown scale or an
-            impossible override.
+    `scale` is as in `--config=FILE:METHOD,scale=NAME`, and each of the `overrides` is FIELD=VALUE,
+    as in `--config.FIELD=VALUE`.
     """
     path = folder / f'{dataset}.py'
     if not path.is_file():
@@ -94,24 +86,19 @@ def table_grid(
 ) -> list[PlannedRun]:
     """The runs of table 2, 3, 4 (with both of its backbones) or 5, in the order to train them.
 
-    Args:
-        make_config: from `config_maker`.
-        table: number of the table.
-        seeds: how many, from 0 on.
-        methods: rows; None takes those of the table.
-        pretrained: weights, in which '{model}' stands for the backbone; None takes the config's.
-
-    Raises:
-        InputError: an argument is impossible.
+    Each row runs with `seeds` seeds, from 0 on; `methods` None takes the rows of the table. In
+    `pretrained`, the weights to start from, '{model}' stands for the backbone.
     """
+    models = distinct(table_values(4), 'model') if table == 4 else [None]
     runs = []
-    for seed in _seeds(seeds):
-        for model in distinct(table_values(4), 'model') if table == 4 else [None]:
-            for method in methods or methods_of(table):
-                config = _configured(make_config(method), seed, model, pretrained)
-                name = '/'.join(part for part in (model, method, str(seed)) if part)
-                runs.append(PlannedRun(name, config.lock()))
-    return _first_stages_together(runs)
+    for seed, model, method in product(_seeds(seeds), models, methods or methods_of(table)):
+        config = _configured(make_config(method), seed, model, pretrained)
+        name = '/'.join(part for part in (model, method, str(seed)) if part)
+        runs.append(PlannedRun(name, config.lock()))
+    first = {}  # position of the first run with each first stage; those that share it come together
+    for position, run in enumerate(runs):
+        first.setdefault(run.first_stage, position)
+    return sorted(runs, key=lambda run: first[run.first_stage])
 
 
 def figure_grid(
@@ -125,18 +112,17 @@ def figure_grid(
     `methods` are keys of SENSITIVITY, None takes all; see `table_grid` for the other arguments.
     """
     runs = []
-    for seed in _seeds(seeds):
-        for method in methods or SENSITIVITY:
-            if method not in SENSITIVITY:
-                raise InputError(f'--methods has {method}; figure 2 has {", ".join(SENSITIVITY)}')
-            loss, coefficients = SENSITIVITY[method]
-            for coefficient in coefficients:
-                config = _configured(make_config(method), seed, None, pretrained)
-                # The default is a run of the tables too.
-                is_default = config.metric[loss].coefficient == coefficient
-                name = f'{method}/{seed}' if is_default else f'{method}/{coefficient:g}/{seed}'
-                config.metric[loss].coefficient = coefficient
-                runs.append(PlannedRun(name, config.lock()))
+    for seed, method in product(_seeds(seeds), methods or SENSITIVITY):
+        if method not in SENSITIVITY:
+            raise InputError(f'--methods has {method}; figure 2 has {", ".join(SENSITIVITY)}')
+        loss, coefficients = SENSITIVITY[method]
+        for coefficient in coefficients:
+            config = _configured(make_config(method), seed, None, pretrained)
+            # The default is a run of the tables too.
+            is_default = config.metric[loss].coefficient == coefficient
+            name = f'{method}/{seed}' if is_default else f'{method}/{coefficient:g}/{seed}'
+            config.metric[loss].coefficient = coefficient
+            runs.append(PlannedRun(name, config.lock()))
     return runs
 
 
@@ -144,18 +130,10 @@ def parse_methods(text: str | None) -> list[str] | None:
     """The methods of a flag: a comma-separated list, or 'all' of the package."""
     if text is None:
         return None
-    names = list(METHODS) if text == 'all' else text.split(',')
+    names = dict.fromkeys(METHODS if text == 'all' else text.split(','))
     for name in names:
         get_method(name)
-    return list(dict.fromkeys(names))
-
-
-def _first_stages_together(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
-    """The runs in their order, but those that share a first stage directly after each other."""
-    first = {}
-    for position, run in enumerate(runs):
-        first.setdefault(run.first_stage, position)
-    return sorted(runs, key=lambda run: first[run.first_stage])
+    return list(names)
 
 
 def _seeds(number: int) -> range:
@@ -178,26 +156,15 @@ def _configured(
 
 
 def _override(config: ConfigDict, text: str) -> None:
-    field, equals, value = text.partition('=')
-    problem = f'--override is {text!r}'
-    if not equals:
-        raise InputError(f'{problem}; it must be FIELD=VALUE, such as stage1.epochs=20')
+    """Sets FIELD=VALUE by the parser of `--config.FIELD=VALUE`."""
+    field = text.partition('=')[0]
     if field in _GRID_FIELDS:
-        raise InputError(f'{problem}; {field} is set by {_GRID_FIELDS[field]}')
-    *groups, name = field.split('.')
+        raise InputError(f'--override is {text!r}; {field} is set by {_GRID_FIELDS[field]}')
+    argv, values = ['', f'--override.{text}'], flags.FlagValues()
     try:
-        group = config
-        for part in groups:
-            group = group[part]
-        old = group[name]
-    except (KeyError, TypeError):
-        raise InputError(f'{problem}; the config has no field {field}') from None
-    if isinstance(old, ConfigDict):
-        raise InputError(f'{problem}; {field} is a group of fields')
-    if not isinstance(old, str):
-        with contextlib.suppress(ValueError, SyntaxError):  # a text without quotation marks
-            value = ast.literal_eval(value)
-    try:
-        group[name] = value
-    except (ValueError, TypeError) as error:
-        raise InputError(f'{problem}; {" ".join(str(error).split())}') from None
+        config_flags.DEFINE_config_dict('override', config, flag_values=values, sys_argv=argv)
+        values(argv)
+    except (AttributeError, KeyError):
+        raise InputError(f'--override is {text!r}; the config has no field {field}') from None
+    except flags.Error as error:
+        raise InputError(f'--override is {text!r}; use FIELD=VALUE ({error})') from None
