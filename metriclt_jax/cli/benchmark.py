@@ -10,7 +10,6 @@ compared takes turns, sample by sample. Lists have commas.
 import datetime
 import itertools
 import json
-import math
 import os
 import platform
 import re
@@ -50,7 +49,9 @@ _WHAT = flags.DEFINE_list(
 )
 _REMAT = flags.DEFINE_bool('remat', False, 'rematerialize blocks: less memory, more time')
 _REPEATS = flags.DEFINE_integer('repeats', 5, 'samples of each', lower_bound=1)
-_SAMPLE_SECONDS = flags.DEFINE_float('sample_seconds', 1.0, 'about how long a sample is')
+_SAMPLE_SECONDS = flags.DEFINE_float(
+    'sample_seconds', 1.0, 'about how long a sample is', lower_bound=0, upper_bound=600
+)
 _COMPARE = flags.DEFINE_bool('compare_torch', False, 'take turns with PyTorch and torchvision')
 _TORCH_OPTIONS = flags.DEFINE_list(
     'torch_options',
@@ -71,19 +72,20 @@ class Case(NamedTuple):
     batch: int
 
 
-def benchmark() -> None:
+@cli.command
+def main() -> None:
     """Measures what the flags say; prints a table and writes the file."""
     what = _what()
     cases = [case for case in _cases() if case.what in what]
     output = _OUTPUT.value and Path(_OUTPUT.value).expanduser()
-    if not 0 < _SAMPLE_SECONDS.value < math.inf:
-        raise InputError(f'--sample_seconds is {_SAMPLE_SECONDS.value}; it must be above 0')
     if output and (output.is_dir() or not os.access(output.parent, os.W_OK)):
         raise InputError(f'--output is {output}; it must be a file in a folder that exists')
     os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # leaves memory to PyTorch
     cli.keep_freed_memory()
     import jax
     from rich.console import Console
+
+    from metriclt_jax.progress import say
 
     jax.config.update('jax_enable_compilation_cache', False)  # compiling is measured
     device, console = jax.local_devices()[0], Console()
@@ -104,12 +106,12 @@ def benchmark() -> None:
     for result in measurements:
         document['results'].append(result)
         about = (f'{name} {value}' for name, value in result.items() if name != 'samples')
-        console.print(', '.join(about), highlight=False, soft_wrap=True)
+        say(', '.join(about), console)
         if output:  # after each, so that a kill loses little
             output.write_text(json.dumps(document, indent=1) + '\n')
     console.print(table(document['results']))
     if output:
-        console.print(f'written to {output}', highlight=False, soft_wrap=True)
+        say(f'written to {output}', console)
 
 
 def measure(case: Case, device: Any, torch_options: Iterable[str]) -> dict[str, Any]:
@@ -284,10 +286,10 @@ def _names(flag: flags.FlagHolder, known: Iterable[str]) -> list[str]:
 
 
 def _numbers(flag: flags.FlagHolder, smallest: int) -> list[int]:
-    if not flag.value or not all(word.isdecimal() and int(word) >= smallest for word in flag.value):
-        given = ','.join(flag.value)
-        raise InputError(f'--{flag.name} is {given!r}; use whole numbers from {smallest} on')
-    return [int(word) for word in flag.value]
+    words = flag.value
+    if not words or not all(word.isdecimal() and int(word) >= smallest for word in words):
+        raise InputError(f'--{flag.name} is {",".join(words)!r}; use integers from {smallest} on')
+    return [int(word) for word in words]
 
 
 def _versions() -> dict[str, str]:
@@ -311,12 +313,3 @@ def _machine(device: Any) -> dict[str, Any]:
         'load_average': os.getloadavg()[0],
         'system': platform.platform(),
     }
-
-
-def main() -> None:
-    """Entry point."""
-    cli.run(benchmark)
-
-
-if __name__ == '__main__':
-    main()

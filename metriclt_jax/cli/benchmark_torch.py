@@ -22,18 +22,11 @@ def make_sample(
     gpu: bool,
     option: str,
 ) -> Callable[[int], float]:
-    """A function that runs k steps and returns the seconds of one.
+    """A function that runs k steps of a `Case` and returns the seconds of one.
 
-    Args:
-        what: 'train' (augmentation, cross-entropy, backward pass, SGD with momentum and weight
-            decay) or 'forward' (logits in evaluation mode).
-        model: name in torchvision.
-        size: side of the images that the model sees.
-        dtype: 'float32' (on a GPU with TF32, as in JAX), or another for autocast.
-        batch: images in a step.
-        num_classes: width of the head.
-        gpu: whether to run on the GPU.
-        option: 'default', 'channels_last', or 'compile' (channels_last with torch.compile).
+    'train' is augmentation, cross-entropy, backward pass and SGD with momentum and weight decay;
+    'forward' is the logits in evaluation mode. float32 uses TF32 on a GPU, as JAX does; another
+    dtype is autocast. The option 'compile' is channels_last with torch.compile.
     """
     torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision('high')

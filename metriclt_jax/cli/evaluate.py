@@ -7,7 +7,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from absl import flags
@@ -18,9 +18,6 @@ from metriclt_jax.cli import main as cli
 from metriclt_jax.errors import InputError
 from metriclt_jax.files import read_json, write_atomically
 
-if TYPE_CHECKING:
-    from metriclt_jax.data import Dataset
-
 _WORKDIR = flags.DEFINE_string('workdir', None, 'work directory of a finished run')
 _PART = flags.DEFINE_enum(
     'part',
@@ -28,9 +25,7 @@ _PART = flags.DEFINE_enum(
     ['train', 'validation', 'test', 'all'],
     'what to evaluate on (default: test; all images of another data set)',
 )
-_DATASET = flags.DEFINE_string(
-    'dataset', None, "another prepared data set with the same classes (default: the run's own)"
-)
+_DATASET = flags.DEFINE_string('dataset', None, 'another prepared data set with the same classes')
 _SPLIT = flags.DEFINE_string(
     'split', None, 'how --dataset is divided: paper, grouped or official (default: its own)'
 )
@@ -41,14 +36,13 @@ _OUTPUT = flags.DEFINE_string('output', None, 'also write the metrics to this JS
 _PREDICTIONS = flags.DEFINE_string(
     'predictions', None, 'also write ids, labels, probabilities and features to this .npz file'
 )
-_CONFIG = flags.DEFINE_string(
-    'config', None, 'config file of the training; needed if it added the method'
-)
+_CONFIG = flags.DEFINE_string('config', None, 'config file of the training, if it adds the method')
 flags.mark_flag_as_required('workdir')
 flags.adopt_module_key_flags(hosts_flags)
 
 
-def evaluate_run() -> None:
+@cli.command
+def main() -> None:
     """Evaluates a trained state on what the flags say and prints the metrics."""
     hosts_flags.connect()
     from metriclt_jax import hosts
@@ -103,7 +97,7 @@ def evaluate_run() -> None:
     console.print(summary_table(summary, dataset.class_names, results['groups'], title))
 
 
-def _load(own: ConfigDict, part: str, class_names: Sequence[str], workdir: Path) -> 'Dataset':
+def _load(own: ConfigDict, part: str, class_names: Sequence[str], workdir: Path) -> Any:
     """The data set that the flags name, with the run's classes."""
     from metriclt_jax.data import load_dataset
     from metriclt_jax.data.defaults import DEFAULTS, data_config
@@ -131,20 +125,12 @@ def _load(own: ConfigDict, part: str, class_names: Sequence[str], workdir: Path)
     return with_classes(dataset, class_names)
 
 
-def with_classes(dataset: 'Dataset', class_names: Sequence[str]) -> 'Dataset':
-    """The data set with its classes in the order of `class_names`.
-
-    Raises:
-        InputError: its classes are others.
-    """
-    more = [name for name in dataset.class_names if name not in class_names]
-    fewer = [name for name in class_names if name not in dataset.class_names]
-    if more or fewer:
-        only = {dataset.name: more, 'the run': fewer}
-        texts = [f'only {where} has {", ".join(names)}' for where, names in only.items() if names]
+def with_classes(dataset: Any, class_names: Sequence[str]) -> Any:
+    """The data set with its classes in the order of `class_names`."""
+    if different := set(dataset.class_names) ^ set(class_names):
         raise InputError(
-            f'data set {dataset.name} has other classes than the run ({"; ".join(texts)}); they '
-            'must be the same, in any order'
+            f'data set {dataset.name} must have the classes of the run, in any order; only one of '
+            f'the two has {", ".join(sorted(different))}'
         )
     new = np.array([*map(list(class_names).index, dataset.class_names), -1], np.int32)
     return dataclasses.replace(
@@ -159,12 +145,3 @@ def _file_to_write(flag: str, value: str | None) -> Path | None:
     if path and (path.is_dir() or not path.parent.is_dir()):
         raise InputError(f'--{flag} is {value}; it must be a file in a folder that exists')
     return path
-
-
-def main() -> None:
-    """Entry point."""
-    cli.run(evaluate_run)
-
-
-if __name__ == '__main__':
-    main()

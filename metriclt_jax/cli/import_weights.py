@@ -21,7 +21,8 @@ _OUTPUT = flags.DEFINE_string('output', None, 'directory to write, a new one')
 flags.mark_flags_as_required(['model', 'output'])
 
 
-def import_weights() -> None:
+@cli.command
+def main() -> None:
     """Imports what the flags say, and prints how to use it."""
     from metriclt_jax.models import pretrained
 
@@ -70,12 +71,3 @@ def _download(file: str, folder: Path) -> Path:
             'pass it as --source'
         ) from None
     return path
-
-
-def main() -> None:
-    """Entry point."""
-    cli.run(import_weights)
-
-
-if __name__ == '__main__':
-    main()

@@ -1,6 +1,7 @@
 """What all commands share: flags in, errors out."""
 
 import ctypes
+import functools
 import importlib.util
 import os
 import platform
@@ -13,17 +14,21 @@ from absl import app, flags, logging
 
 from metriclt_jax.errors import HostFailed, InputError, Interrupted, TrainingDiverged
 
-# From glibc's malloc.h.
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
+# Of glibc's malloc.h: M_MMAP_MAX, M_TRIM_THRESHOLD, M_ARENA_MAX and M_TOP_PAD.
+_MALLOC_OPTIONS = {-4: 0, -1: 2**31 - 1, -8: 1, -2: 2**28}
 
-BAD_INPUT = 2
 EXIT_CODES = {
-    InputError: BAD_INPUT,
+    InputError: 2,
     TrainingDiverged: 3,
     HostFailed: 4,
     Interrupted: 75,  # EX_TEMPFAIL: saved, run the same command again
     KeyboardInterrupt: 130,  # Ctrl-C with nothing to save
 }
+
+
+def command(function: Callable[[], int | None]) -> Callable[[], None]:
+    """Makes a command of a function whose arguments are flags; see `run`."""
+    return functools.wraps(function)(lambda: run(function))
 
 
 def run(command: Callable[[], int | None]) -> None:
@@ -44,7 +49,7 @@ def run(command: Callable[[], int | None]) -> None:
                 flags.FLAGS.verbosity = logging.WARNING  # absl would take INFO
         except (flags.Error, InputError, AttributeError, KeyError, TypeError, ValueError) as error:
             # ml_collections raises plain Python errors for overrides that do not fit the config.
-            _fail(_with_flag(error, argv))
+            _fail(_reason(error, argv))
         except OSError as error:
             _fail(str(error))
         return rest
@@ -100,13 +105,8 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # no glibc
         return
-    for parameter, value in (
-        (_M_MMAP_MAX, 0),
-        (_M_TRIM_THRESHOLD, 2**31 - 1),
-        (_M_ARENA_MAX, 1),
-        (_M_TOP_PAD, 2**28),
-    ):
-        mallopt(parameter, value)
+    for option, value in _MALLOC_OPTIONS.items():
+        mallopt(option, value)
 
 
 def _help(command: Callable[[], int | None]) -> NoReturn:
@@ -115,24 +115,21 @@ def _help(command: Callable[[], int | None]) -> NoReturn:
     raise SystemExit(0)
 
 
-def _with_flag(error: Exception, argv: Sequence[str]) -> str:
-    """The message as one sentence, with the `--config.FIELD` that it is about."""
-    message = ' '.join(str(error.args[0]).replace('\\n', ' ').replace("\\'", "'").split())
-    message = message.rpartition('metriclt_jax.errors.InputError: ')[2]
-    if 'Flag --' in message and message.endswith('must have a value other than None.'):
-        return f'{message.split()[1].partition("=")[0]} is missing'
-    for argument in argv:
-        name = argument.split('=')[0].lstrip('-')
-        field = name.split('.')[-1]
-        if name.startswith('config.') and name not in message and field in message:
-            _, _, similar = message.partition('Did you mean ')
-            if isinstance(error, KeyError | AttributeError):
-                hint = similar and f'; did you mean {similar.split()[0]}?'
-                return f'{argument}: there is no field {field} in the config{hint}'
-            return f'{argument}: {message}'
-    return message
+def _reason(error: Exception, argv: Sequence[str]) -> str:
+    """What is wrong with the flags, of which ml_collections names the last part of a field only."""
+    message = str(error.args[0])
+    if 'must have a value other than None' in message:
+        return f'{message.removeprefix("flag ").partition("=")[0]} is missing'
+    if isinstance(error, AttributeError | KeyError):
+        _, _, similar = message.partition('Did you mean ')
+        hint = similar and f'; did you mean {similar.split()[0]}?'
+        for argument in argv:
+            field = argument.partition('=')[0].rpartition('.')[2]
+            if argument.startswith('--config.') and field in message:
+                return f'{argument}: the config has no field {field}{hint}'
+    return message.rpartition('metriclt_jax.errors.InputError: ')[2]
 
 
-def _fail(problem: Exception | str, code: int = BAD_INPUT) -> NoReturn:
+def _fail(problem: Exception | str, code: int = 2) -> NoReturn:
     print(f'error: {" ".join(str(problem).split())}', file=sys.stderr)
     raise SystemExit(code)

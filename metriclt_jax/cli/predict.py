@@ -18,37 +18,23 @@ _CONFIG = flags.DEFINE_string('config', None, 'config file of the training, if i
 flags.mark_flags_as_required(['workdir', 'images', 'output'])
 
 
-def predict() -> None:
-    """Predicts what the flags say; prints the number of images and the skipped files."""
+@cli.command
+def main() -> None:
+    """Predicts what the flags say."""
     import jax
     from rich.console import Console
 
     from metriclt_jax.inference import load
-    from metriclt_jax.predictions import describe, list_files, outputs_of, predict_folder
+    from metriclt_jax.predictions import predict_folder
 
     cli.keep_freed_memory()
     cli.keep_compiled_programs()
     cli.run_config_file(_CONFIG.value)
-    folder = Path(_IMAGES.value).expanduser()
-    list_files(folder)  # these two raise before the classifier is loaded
-    outputs_of(_OUTPUT.value, folder)
     classifier = load(_WORKDIR.value, devices=jax.local_devices())
-    classifier = dataclasses.replace(classifier, batch_size=_BATCH_SIZE.value)
-    console = Console()
-    done = predict_folder(
-        classifier, folder, _OUTPUT.value, skip_bad_files=_SKIP_BAD_FILES.value, console=console
+    predict_folder(
+        dataclasses.replace(classifier, batch_size=_BATCH_SIZE.value),
+        Path(_IMAGES.value).expanduser(),
+        Path(_OUTPUT.value).expanduser(),
+        Console(),
+        skip_bad_files=_SKIP_BAD_FILES.value,
     )
-    lines = [f'{done.csv} has {done.images} images']
-    if done.skipped:
-        lines[0] += f'; {len(done.skipped)} files were skipped:'
-    for line in (*lines, *describe(done.skipped)):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def main() -> None:
-    """Entry point."""
-    cli.run(predict)
-
-
-if __name__ == '__main__':
-    main()

@@ -4,19 +4,15 @@ For your own images: --dataset=folder --name=NAME --source=DIR [--labels=FILE.cs
 has data.name=NAME.
 """
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from metriclt_jax.class_groups import configured_groups
 from metriclt_jax.cli import main as cli
 from metriclt_jax.data import records, storage
-from metriclt_jax.data.dataset import divide
 from metriclt_jax.data.defaults import data_config
 from metriclt_jax.data.preparation import is_prepared, prepare
 from metriclt_jax.data.sources import READERS
@@ -36,7 +32,8 @@ _ALLOW_UNKNOWN_CHECKSUM = flags.DEFINE_bool(
 flags.mark_flag_as_required('dataset')
 
 
-def prepare_data() -> None:
+@cli.command
+def main() -> None:
     """Prepares the data set of the flags; prints where it is and what it holds."""
     dataset, data_dir = _DATASET.value, _DATA_DIR.value
     name = _NAME.value or dataset
@@ -70,43 +67,13 @@ def _show(config: ConfigDict, dataset: str) -> None:
         source = records.open_records(config.name, config.data_dir)
         columns = records.read_columns(source)
         parts = columns[2]
-        no_validation = {} if 'validation' in parts else {'validation_parts': ()}
-        official = {'split': 'official', **no_validation}
         console = Console(record=True)
         if dataset == 'folder' and np.any(parts != ''):
+            no_validation = {} if 'validation' in parts else {'validation_parts': ()}
+            official = {'split': 'official', **no_validation}
             config.update(official)
             shown = ', '.join(f'data.{field}={value}' for field, value in official.items())
             console.print(f'By the parts of the source ({shown}):')
-        try:
-            describe(config, console, picture, columns)
-        except InputError as error:
-            working = [
-                f'data.split={fields["split"]}'
-                for fields in ({'split': 'paper'}, official, {'split': 'grouped'})
-                if _divisible({**config, **fields}, source.class_names, columns)
-            ]
-            works = ' and '.join(working) or 'no other data.split'
-            raise InputError(f'{error} ({works} would work)') from error
+        describe(config, console, picture, columns)
         write_atomically(text, console.export_text())
     print(f'its classes and some of their images: {picture}')
-
-
-def _divisible(
-    fields: Mapping[str, Any], class_names: Sequence[str], columns: Sequence[np.ndarray]
-) -> bool:
-    config = ConfigDict(fields)
-    try:
-        names, labels, parts = divide(config, class_names, *columns)
-        configured_groups(config, np.bincount(labels[parts['train']], minlength=len(names)))
-    except InputError:
-        return False
-    return True
-
-
-def main() -> None:
-    """Entry point."""
-    cli.run(prepare_data)
-
-
-if __name__ == '__main__':
-    main()

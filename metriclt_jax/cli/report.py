@@ -20,7 +20,8 @@ _REFERENCE = flags.DEFINE_string(
 _PAPER = flags.DEFINE_bool('paper', False, "the paper's own numbers instead of runs")
 
 
-def report() -> None:
+@cli.command
+def main() -> None:
     """Writes what the flags ask for and prints where the page is."""
     from metriclt_jax.reports.report import report_paper, report_runs
 
@@ -36,12 +37,3 @@ def report() -> None:
         runs = Path(_RUNS.value).expanduser()
         page = report_runs(runs, _OUTPUT.value, table=_TABLE.value, reference=_REFERENCE.value)
     print(f'written to {page}')
-
-
-def main() -> None:
-    """Entry point."""
-    cli.run(report)
-
-
-if __name__ == '__main__':
-    main()

@@ -33,7 +33,8 @@ _CONFIGS = flags.DEFINE_string('configs', 'configs', 'folder of the config files
 flags.mark_flag_as_required('dataset')
 
 
-def reproduce() -> int | None:
+@cli.command
+def main() -> int | None:
     """Does what the flags say; prints a line for each run and where the report is."""
     if (_TABLE.value is None) == (_FIGURE.value is None):
         raise InputError('give either --table=2, 3, 4 or 5, or --figure=2')
@@ -41,6 +42,7 @@ def reproduce() -> int | None:
 
     from metriclt_jax import grids
     from metriclt_jax.data import load_dataset
+    from metriclt_jax.progress import say
     from metriclt_jax.reports.published import methods_of
     from metriclt_jax.reports.report import report_runs
     from metriclt_jax.reproduce import check, execute
@@ -48,13 +50,12 @@ def reproduce() -> int | None:
 
     cli.keep_freed_memory()
     cli.keep_compiled_programs()
-    overrides = list(_OVERRIDE.value)
-    if _DATA_DIR.value:
-        overrides.append(f'data.data_dir={_DATA_DIR.value}')
+    data_dir = [f'data.data_dir={_DATA_DIR.value}'] if _DATA_DIR.value else []
+    overrides = [*_OVERRIDE.value, *data_dir]
     configs = Path(_CONFIGS.value).expanduser()
     make_config = grids.config_maker(configs, _DATASET.value, _SCALE.value, overrides)
     methods = grids.parse_methods(_METHODS.value)
-    table = int(_TABLE.value) if _TABLE.value else None
+    table = _TABLE.value and int(_TABLE.value)
     if table:
         planned = grids.table_grid(make_config, table, _SEEDS.value, methods, _PRETRAINED.value)
     else:
@@ -67,21 +68,12 @@ def reproduce() -> int | None:
         load_dataset(config.data)  # raises before any training if it is not prepared
     console = Console()
     failures = execute(planned, root, console)
-    for failure in failures:
-        console.print(f'failed: {failure.name}: {failure.reason}', highlight=False, soft_wrap=True)
+    for name, reason in failures.items():
+        say(f'failed: {name}: {reason}', console)
     if table and not set(methods or ()) <= set(methods_of(table)):
         table = None  # the paper does not have these rows
     if not any((root / one.name / 'results.json').exists() for one in planned):
         return 1
     page = report_runs(root, table=table, progress=lambda text: None)
-    console.print(f'written to {page}', highlight=False, soft_wrap=True)
+    say(f'written to {page}', console)
     return 1 if failures else None
-
-
-def main() -> None:
-    """Entry point."""
-    cli.run(reproduce)
-
-
-if __name__ == '__main__':
-    main()
