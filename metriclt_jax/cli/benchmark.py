@@ -16,6 +16,7 @@ import re
 import statistics
 import time
 from collections.abc import Callable, Iterable
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,8 +35,7 @@ NUM_CLASSES = 7  # as Skin7
 STEPS_PER_EPOCH = 1000  # seen by the learning rate only
 PAUSE = 0.3  # seconds between samples: threads that have just computed spin for a while
 
-# Runs k steps and returns the seconds of one.
-Sample = Callable[[int], float]
+Sample = Callable[[int], float]  # runs k steps and returns the seconds of one
 
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'FILE:METHOD[,scale=NAME]: also measure its input'
@@ -86,14 +86,16 @@ def main() -> None:
     from rich.console import Console
 
     from metriclt_jax.progress import say
+    from metriclt_jax.training.train import versions
 
     jax.config.update('jax_enable_compilation_cache', False)  # compiling is measured
     device, console = jax.local_devices()[0], Console()
     torch_options = _torch_options(device.platform) if _COMPARE.value else ()
+    others = ('torch', 'torchvision') if _COMPARE.value else ()
     document = {
         'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
         'machine': _machine(device),
-        'versions': _versions(),
+        'versions': versions() | {name: metadata.version(name) for name in others},
         'results': [],
     }
     measurements = (measure(case, device, torch_options) for case in cases)
@@ -122,7 +124,7 @@ def measure(case: Case, device: Any, torch_options: Iterable[str]) -> dict[str, 
         from metriclt_jax.cli.benchmark_torch import make_sample
 
         samples[f'PyTorch {option}'] = make_sample(
-            *case, num_classes=NUM_CLASSES, gpu=device.platform != 'cpu', option=option
+            case, NUM_CLASSES, gpu=device.platform != 'cpu', option=option
         )
     return case._asdict() | about | _take_turns(samples)
 
@@ -270,9 +272,7 @@ def _torch_options(platform: str) -> list[str]:
         import torchvision  # noqa: F401
     except ImportError as error:
         raise InputError(f'--compare_torch needs torch and torchvision ({error})') from None
-    if platform not in ('cpu', 'gpu', 'cuda') or (
-        platform != 'cpu' and not torch.cuda.is_available()
-    ):
+    if platform != 'cpu' and not torch.cuda.is_available():
         raise InputError(f'--compare_torch: torch {torch.__version__} has no {platform} device')
     if _TORCH_OPTIONS.value:
         return _names(_TORCH_OPTIONS, TORCH_OPTIONS)
@@ -290,15 +290,6 @@ def _numbers(flag: flags.FlagHolder, smallest: int) -> list[int]:
     if not words or not all(word.isdecimal() and int(word) >= smallest for word in words):
         raise InputError(f'--{flag.name} is {",".join(words)!r}; use integers from {smallest} on')
     return [int(word) for word in words]
-
-
-def _versions() -> dict[str, str]:
-    from importlib import metadata
-
-    from metriclt_jax.training.train import versions
-
-    names = ('torch', 'torchvision') if _COMPARE.value else ()
-    return versions() | {name: metadata.version(name) for name in names}
 
 
 def _machine(device: Any) -> dict[str, Any]:

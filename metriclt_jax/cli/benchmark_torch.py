@@ -11,23 +11,14 @@ from torch.nn import functional
 from metriclt_jax.augment.geometry import AugmentConfig
 
 
-def make_sample(
-    what: str,
-    model: str,
-    size: int,
-    dtype: str,
-    batch: int,
-    *,
-    num_classes: int,
-    gpu: bool,
-    option: str,
-) -> Callable[[int], float]:
-    """A function that runs k steps of a `Case` and returns the seconds of one.
+def make_sample(case: tuple, num_classes: int, gpu: bool, option: str) -> Callable[[int], float]:
+    """A function that runs k steps of a `benchmark.Case` and returns the seconds of one.
 
     'train' is augmentation, cross-entropy, backward pass and SGD with momentum and weight decay;
     'forward' is the logits in evaluation mode. float32 uses TF32 on a GPU, as JAX does; another
     dtype is autocast. The option 'compile' is channels_last with torch.compile.
     """
+    what, model, size, dtype, batch = case
     torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision('high')
     device = 'cuda' if gpu else 'cpu'

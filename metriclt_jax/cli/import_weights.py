@@ -13,7 +13,8 @@ from metriclt_jax.errors import InputError
 _URL = 'https://download.pytorch.org/models/'
 _CHUNK = 2**20
 
-_MODEL = flags.DEFINE_string('model', None, 'resnet18, resnet50, densenet121 or mobilenet_v2')
+_BACKBONES = ['resnet18', 'resnet50', 'densenet121', 'mobilenet_v2']
+_MODEL = flags.DEFINE_enum('model', None, _BACKBONES, 'backbone')
 _SOURCE = flags.DEFINE_string(
     'source', None, '.pth or .safetensors file; by default the official one is downloaded'
 )
@@ -27,8 +28,6 @@ def main() -> None:
     from metriclt_jax.models import pretrained
 
     name, output = _MODEL.value, Path(_OUTPUT.value).expanduser()
-    if name not in pretrained.TORCHVISION:
-        raise InputError(f'--model must be one of {", ".join(pretrained.TORCHVISION)}')
     official, present = pretrained.TORCHVISION[name].file, None
     if output.is_file() or (output.is_dir() and any(output.iterdir())):
         present = pretrained.read_record(output)

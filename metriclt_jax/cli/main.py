@@ -54,8 +54,7 @@ def run(command: Callable[[], int | None]) -> None:
             _fail(str(error))
         return rest
 
-    def main(argv: Sequence[str]) -> int | None:
-        del argv
+    def main(_: Sequence[str]) -> int | None:
         try:
             return command()
         except Interrupted as error:
