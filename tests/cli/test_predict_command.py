@@ -1,10 +1,8 @@
-"""predict.py and evaluate.py on images from elsewhere, as a user meets them."""
+"""predict and evaluate on images from elsewhere, as a user meets them."""
 
 import csv
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -12,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import ROOT, Command, assert_refused, call, succeed
 
-ROOT = Path(__file__).parents[2]
 SMALL = [
-    f'--config={ROOT}/configs/digits_lt.py:ce_sc_crw',
+    f'--config={ROOT}/configs/digits_lt.py:ce_crw',
     '--config.model.options.stage_sizes=(1,)',
     '--config.model.options.width=8',
     '--config.stage1.epochs=2',
@@ -26,37 +24,12 @@ SMALL = [
 pytestmark = pytest.mark.slow
 
 
-def command(script, *flags, devices=1):
-    environment = {
-        **os.environ,
-        'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
-        'COLUMNS': '80',
-    }
-    words = [sys.executable, f'{ROOT}/scripts/{script}.py', *map(str, flags)]
-    return {'args': words, 'env': environment, 'text': True}
-
-
-def call(script, *flags, devices=1):
-    return subprocess.run(
-        **command(script, *flags, devices=devices), capture_output=True, timeout=300
-    )
-
-
-def assert_refused(process, *words):
-    assert process.returncode == 2, process.stderr
-    (line,) = process.stderr.strip().splitlines()
-    assert line.startswith('error: ')
-    for word in words:
-        assert word in line, line
-
-
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     """A finished run, and the files of its test images in a folder a class."""
     folder = tmp_path_factory.mktemp('predict')
     flags = [*SMALL, f'--config.data.data_dir={folder}/data', f'--workdir={folder}/run']
-    process = call('train', *flags)
-    assert process.returncode == 0, process.stderr
+    succeed('train', *flags)
     from metriclt_jax.data.records import open_records
 
     records = open_records('digits_lt', str(folder / 'data'))
@@ -81,13 +54,15 @@ def read_csv(path):
     return header, {Path(row[0]).stem: np.array(row[2:]).astype(np.float32) for row in rows}
 
 
-def predict(folder, output, *flags, images='images', devices=1):
-    flags = [f'--images={folder}/{images}', f'--output={output}', *flags]
-    return call('predict', f'--workdir={folder}/run', *flags, devices=devices)
+def predict_flags(folder, output, **changes):
+    flags = {'workdir': folder / 'run', 'images': folder / 'images', 'output': output, **changes}
+    return [f'--{name}={value}' for name, value in flags.items()]
 
 
 def test_the_probabilities_are_those_of_the_evaluation(folder, tmp_path):
-    process = predict(folder, tmp_path / 'out.csv', '--batch_size=50', devices=3)
+    process = call(
+        'predict', *predict_flags(folder, tmp_path / 'out.csv', batch_size=50), devices=3
+    )
     assert (process.returncode, process.stderr) == (0, '')
     expected = trained_predictions(folder)
     header, found = read_csv(tmp_path / 'out.csv')
@@ -100,84 +75,54 @@ def test_the_probabilities_are_those_of_the_evaluation(folder, tmp_path):
     assert process.stdout == f'{tmp_path}/out.csv has {len(found)} images\n'
 
 
-def test_unreadable_files(folder, tmp_path):
-    images = tmp_path / 'images'
-    shutil.copytree(folder / 'images' / '7', images)
-    (images / 'notes.txt').write_text('left of the lesion')
-    flags = [f'--workdir={folder}/run', f'--images={images}', f'--output={tmp_path}/out.csv']
-    assert_refused(call('predict', *flags), 'notes.txt', '--skip_bad_files')
-    assert [path.name for path in tmp_path.iterdir()] == ['images']
-    process = call('predict', *flags, '--skip_bad_files')
-    assert (process.returncode, process.stderr) == (0, '')
-    assert len(read_csv(tmp_path / 'out.csv')[1]) == len(list(images.iterdir())) - 1
-    assert 'notes.txt' in process.stdout
-    assert 'notes.txt' in (tmp_path / 'out.skipped.csv').read_text()
-
-
 def test_killed_and_started_again(folder, tmp_path):
-    flags = [
-        f'--workdir={folder}/run',
-        f'--images={folder}/images',
-        f'--output={tmp_path}/out.csv',
-        '--batch_size=7',
-    ]
-    process = subprocess.Popen(**command('predict', *flags), stdout=subprocess.DEVNULL)
+    flags = predict_flags(folder, tmp_path / 'out.csv', batch_size=7)
+    command = Command('predict', *flags)
     partial = tmp_path / 'out.partial.csv'
     while not partial.exists() or partial.read_bytes().count(b'\n') < 20:
-        assert process.poll() is None
+        assert command.process.is_alive()
         time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    command.process.kill()
+    command.finish()
     rows = partial.read_bytes()
     assert not (tmp_path / 'out.csv').exists()
 
-    again = call('predict', *flags)
-    assert again.returncode == 0, again.stderr
     done = rows.count(b'\n') - 1
-    assert f'resuming after {done} of' in again.stdout
+    assert f'resuming after {done} of' in succeed('predict', *flags)
     complete = (tmp_path / 'out.csv').read_bytes()
     assert complete.startswith(rows[: rows.rfind(b'\n') + 1])
-    assert predict(folder, tmp_path / 'undisturbed.csv', '--batch_size=7').returncode == 0
+    succeed('predict', *predict_flags(folder, tmp_path / 'undisturbed.csv', batch_size=7))
     assert complete == (tmp_path / 'undisturbed.csv').read_bytes()
 
 
-@pytest.mark.parametrize(
-    ('flags', 'words'),
-    [
-        ({'workdir': 'unfinished'}, ['results.json']),
-        ({'output': 'nowhere/out.csv'}, ['--output']),
-        ({'config': 'nowhere.py:ce'}, ['--config']),
-    ],
-)
-def test_mistakes_are_one_sentence(folder, tmp_path, flags, words):
+def test_mistakes_are_one_sentence(folder, tmp_path):
     (tmp_path / 'unfinished').mkdir()
     shutil.copy(folder / 'run' / 'config.json', tmp_path / 'unfinished')
+    (tmp_path / 'images').mkdir()
+    shutil.copy(folder / 'run' / 'config.json', tmp_path / 'images' / 'notes.txt')
     before = sorted(tmp_path.rglob('*'))
-    right = {'workdir': folder / 'run', 'images': folder / 'images', 'output': 'out.csv'}
-    given = {name: tmp_path / value for name, value in (right | flags).items()}
-    process = call('predict', *(f'--{name}={value}' for name, value in given.items()))
-    assert_refused(process, *words)
+    for flag, value, word in (
+        ('workdir', 'unfinished', 'results.json'),
+        ('images', 'images', 'notes.txt'),
+        ('output', 'nowhere/out.csv', '--output'),
+        ('config', 'nowhere.py:ce', '--config'),
+    ):
+        given = {'output': tmp_path / 'out.csv', flag: tmp_path / value}
+        assert_refused(call('predict', *predict_flags(folder, **given)), word)
     assert sorted(tmp_path.rglob('*')) == before
 
 
 def test_evaluate_writes_the_predictions_of_the_training(folder, tmp_path):
-    process = call(
-        'evaluate', f'--workdir={folder}/run', f'--predictions={tmp_path}/predictions.npz'
-    )
-    assert process.returncode == 0, process.stderr
+    succeed('evaluate', f'--workdir={folder}/run', f'--predictions={tmp_path}/predictions.npz')
     written = (tmp_path / 'predictions.npz').read_bytes()
     assert written == (folder / 'run' / 'predictions.npz').read_bytes()
     # The run's own set by its name is no other set: without the images it was trained on.
     output = tmp_path / 'own.json'
     flags = [f'--workdir={folder}/run', '--dataset=digits_lt', f'--output={output}']
-    process = call('evaluate', *flags)
-    assert process.returncode == 0, process.stderr
+    succeed('evaluate', *flags)
     results = json.loads((folder / 'run' / 'results.json').read_text())
     assert json.loads(output.read_text()) == results['final']
-    assert (
-        'includes the images that the run was trained on'
-        in call('evaluate', *flags, '--part=all').stdout
-    )
+    assert 'includes the images that the run' in succeed('evaluate', *flags, '--part=all')
 
 
 @pytest.fixture(scope='module')
@@ -191,17 +136,14 @@ def elsewhere(folder):
         ('nine', nine, '0,1,2,3,4,5,6,7,8'),
     ):
         flags = [f'--name={name}', f'--source={source}', f'--classes={classes}']
-        process = call('prepare_data', *prepare, *flags)
-        assert process.returncode == 0, process.stderr
+        succeed('prepare_data', *prepare, *flags)
     return folder / 'elsewhere'
 
 
 def test_evaluate_on_another_data_set_with_the_same_classes(folder, elsewhere, tmp_path):
     flags = [f'--workdir={folder}/run', f'--data_dir={elsewhere}', '--dataset=mine']
     outputs = [f'--output={tmp_path}/out.json', f'--predictions={tmp_path}/out.npz']
-    process = call('evaluate', *flags, *outputs)
-    assert process.returncode == 0, process.stderr
-    assert 'mine all, stage2 last' in process.stdout
+    assert 'mine all, stage2 last' in succeed('evaluate', *flags, *outputs)
     results = json.loads((folder / 'run' / 'results.json').read_text())
     found = json.loads((tmp_path / 'out.json').read_text())
     assert found.pop('confusion') == results['final'].pop('confusion')
@@ -216,9 +158,7 @@ def test_evaluate_on_another_data_set_with_the_same_classes(folder, elsewhere, t
             file['probabilities'], expected['probabilities'][order], rtol=2e-6
         )
 
-    refused = call('evaluate', *flags[:2], '--dataset=nine')
-    refused.stderr = refused.stderr.splitlines()[-1]  # before it, that images are being decoded
-    assert_refused(refused, 'data set nine has other classes', 'only the run has 9')
+    assert_refused(call('evaluate', *flags[:2], '--dataset=nine'), 'data set nine', 'has 9')
     assert_refused(call('evaluate', *flags[:2], '--dataset=other'), 'other is not prepared')
     missing = f'--predictions={tmp_path}/nowhere/out.npz'
     assert_refused(call('evaluate', *flags, missing), '--predictions is', 'a folder that exists')
@@ -226,9 +166,8 @@ def test_evaluate_on_another_data_set_with_the_same_classes(folder, elsewhere, t
 
 def test_evaluate_on_a_part_of_another_data_set_as_it_is_divided(folder, elsewhere):
     flags = [f'--workdir={folder}/run', f'--data_dir={elsewhere}', '--dataset=mine']
-    process = call('evaluate', *flags, '--part=test', '--split=paper')
-    assert process.returncode == 0, process.stderr
-    assert 'mine test, stage2 last' in process.stdout
+    shown = succeed('evaluate', *flags, '--part=test', '--split=paper')
+    assert 'mine test, stage2 last' in shown
     refused = call('evaluate', *flags, '--part=test', '--split=grouped')
     assert_refused(refused, 'grouped', 'mine has no groups')
     for own in ([flags[0]], [*flags, '--part=all']):
@@ -243,24 +182,25 @@ def test_evaluate_refuses_other_images_under_the_name_of_the_run_s_own(folder, t
     refused = call('evaluate', f'--workdir={run}', f'--output={tmp_path}/out.json')
     assert_refused(refused, 'digits_lt', '--part=all')
     assert not (tmp_path / 'out.json').exists()
-    assert call('evaluate', f'--workdir={run}', '--part=all').returncode == 0
+    succeed('evaluate', f'--workdir={run}', '--part=all')
 
 
 def test_a_method_that_a_config_file_adds(folder, tmp_path):
     run = tmp_path / 'run'
     shutil.copytree(folder / 'run', run)
     text = (run / 'config.json').read_text()
-    (run / 'config.json').write_text(text.replace('"ce_sc_crw"', '"my_row"'))
+    (run / 'config.json').write_text(text.replace('"ce_crw"', '"my_row"'))
     config = tmp_path / 'mine.py'
     config.write_text(
-        'from metriclt_jax.methods import METHODS\n\nMETHODS["my_row"] = METHODS["ce_sc_crw"]\n'
+        'from metriclt_jax.methods import METHODS\n\nMETHODS["my_row"] = METHODS["ce_crw"]\n'
     )
     with_config = [f'--workdir={run}', f'--config={config}:my_row']
     assert_refused(call('evaluate', *with_config[:1]), 'my_row', '--config=FILE')
-    process = call('evaluate', *with_config, f'--output={tmp_path}/out.json')
-    assert process.returncode == 0, process.stderr
+    succeed('evaluate', *with_config, f'--output={tmp_path}/out.json')
     results = json.loads((folder / 'run' / 'results.json').read_text())
     assert json.loads((tmp_path / 'out.json').read_text()) == results['final']
     images = [f'--images={folder}/images/3', f'--output={tmp_path}/out.csv']
     assert_refused(call('predict', *with_config[:1], *images), 'my_row', '--config=FILE')
-    assert call('predict', *with_config, *images).returncode == 0
+    script = [sys.executable, ROOT / 'scripts' / 'predict.py', *with_config, *images]
+    process = subprocess.run(script, capture_output=True, text=True)
+    assert (process.returncode, process.stderr) == (0, '')

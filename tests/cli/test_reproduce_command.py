@@ -6,11 +6,10 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from commands import ROOT, Command, assert_refused, succeed
 
-ROOT = Path(__file__).parents[2]
 SMALL = [
     '--override=model.options.stage_sizes=(1,)',
     '--override=model.options.width=4',
@@ -22,18 +21,9 @@ SMALL = [
 ROWS = 'ce,ce_crw,ce_tau'
 
 
-def start(folder, workdir, *flags):
-    command = [sys.executable, ROOT / 'scripts' / 'reproduce.py', '--dataset=digits_lt']
-    command += [f'--data_dir={folder}/data', f'--workdir={workdir}', *SMALL, *flags]
-    return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
-def finish(*arguments):
-    process = start(*arguments)
-    output, _ = process.communicate(timeout=400)
-    return process.returncode, output
+def flags_of(folder, workdir):
+    grid = ['--dataset=digits_lt', '--table=2', f'--methods={ROWS}', '--seeds=1']
+    return [*grid, f'--data_dir={folder}/data', f'--workdir={workdir}', *SMALL]
 
 
 def outcome(workdir):
@@ -51,9 +41,7 @@ def outcome(workdir):
 @pytest.fixture(scope='module')
 def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp('grid')
-    code, output = finish(folder, folder / 'runs', '--table=2', f'--methods={ROWS}', '--seeds=1')
-    assert code == 0, output
-    return folder, output
+    return folder, succeed('reproduce', *flags_of(folder, folder / 'runs'))
 
 
 @pytest.mark.slow
@@ -67,11 +55,10 @@ def test_the_runs_are_those_of_train(undisturbed):
     )
 
     # One of those that took over their first stage, trained by itself.
-    config = f'--config={ROOT}/configs/digits_lt.py:ce_crw'
-    flags = [flag.replace('--override=', '--config.') for flag in SMALL]
-    command = [sys.executable, ROOT / 'scripts' / 'train.py', config, f'--workdir={folder}/alone']
-    command += [f'--config.data.data_dir={folder}/data', '--config.figures=False', *flags]
-    subprocess.run(command, check=True, capture_output=True)
+    flags = [f'--config={ROOT}/configs/digits_lt.py:ce_crw', '--config.figures=False']
+    flags += [f'--config.data.data_dir={folder}/data', f'--workdir={folder}/alone']
+    flags += [flag.replace('--override=', '--config.') for flag in SMALL]
+    succeed('train', *flags)
     alone = json.loads((folder / 'alone' / 'results.json').read_text())
     alone.pop('seconds')
     assert alone == results['ce_crw/0']
@@ -84,37 +71,35 @@ def test_the_runs_are_those_of_train(undisturbed):
 def test_killed_twice_it_ends_as_if_undisturbed(undisturbed):
     folder, _ = undisturbed
     workdir = folder / 'killed'
-    flags = ['--table=2', f'--methods={ROWS}', '--seeds=1']
+    flags = flags_of(folder, workdir)
     finished = 0
     seed = random.SystemRandom().randrange(10**6)
     print('seed of the moments', seed)
     moments = random.Random(seed)
     for attempt in range(2):
-        process = start(folder, workdir, *flags)
+        command = Command('reproduce', *flags)
         deadline = time.monotonic() + 200
-        while process.poll() is None and time.monotonic() < deadline:
+        while command.process.is_alive() and time.monotonic() < deadline:
             begun = list(workdir.glob('ce/0/metrics.jsonl'))
             done = len(list(workdir.glob('*/*/results.json')))
             if begun if attempt == 0 else done > finished:
                 break
             time.sleep(0.05)
         time.sleep(moments.uniform(0, 0.5))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
+        command.process.kill()
+        assert command.finish().returncode == -signal.SIGKILL
         finished = len(list(workdir.glob('*/*/results.json')))
     times = {path: path.stat().st_mtime_ns for path in workdir.glob('*/*/results.json')}
-    code, output = finish(folder, workdir, *flags)
-    assert code == 0, output
+    output = succeed('reproduce', *flags)
     assert f'3 runs below {workdir}, {finished} of them finished' in output
     assert all(path.stat().st_mtime_ns == time for path, time in times.items())
     assert outcome(workdir) == outcome(folder / 'runs')
 
 
 def test_data_that_are_not_prepared_stop_it_at_once(tmp_path):
-    command = [sys.executable, ROOT / 'scripts' / 'reproduce.py', '--dataset=skin7', '--table=2']
-    command += ['--scale=cpu', f'--data_dir={tmp_path}/data', f'--workdir={tmp_path}/runs']
-    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert process.returncode == 2
-    assert 'skin7 is not prepared' in process.stderr
+    flags = ['--dataset=skin7', '--table=2', '--scale=cpu', f'--workdir={tmp_path}/runs']
+    flags.append(f'--data_dir={tmp_path}/data')
+    script = [sys.executable, ROOT / 'scripts' / 'reproduce.py', *flags]
+    process = subprocess.run(script, cwd=ROOT, capture_output=True, text=True)
+    assert_refused(process, 'skin7 is not prepared')
     assert not (tmp_path / 'runs').exists()
