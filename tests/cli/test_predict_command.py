@@ -47,11 +47,8 @@ def trained_predictions(folder):
         return dict(file)
 
 
-def read_csv(path):
-    """The probabilities of a CSV file by the ids of the images, and the header."""
-    with path.open(newline='') as file:
-        header, *rows = csv.reader(file)
-    return header, {Path(row[0]).stem: np.array(row[2:]).astype(np.float32) for row in rows}
+def results_of(folder):
+    return json.loads((folder / 'run' / 'results.json').read_text())
 
 
 def predict_flags(folder, output, **changes):
@@ -65,9 +62,10 @@ def test_the_probabilities_are_those_of_the_evaluation(folder, tmp_path):
     )
     assert (process.returncode, process.stderr) == (0, '')
     expected = trained_predictions(folder)
-    header, found = read_csv(tmp_path / 'out.csv')
-    results = json.loads((folder / 'run' / 'results.json').read_text())
-    assert header == ['image', 'predicted', *results['class_names']]
+    with (tmp_path / 'out.csv').open(newline='') as file:
+        header, *rows = csv.reader(file)
+    assert header == ['image', 'predicted', *results_of(folder)['class_names']]
+    found = {Path(row[0]).stem: np.array(row[2:], float) for row in rows}
     assert sorted(found) == sorted(expected['ids'])
     np.testing.assert_allclose(
         [found[name] for name in expected['ids']], expected['probabilities'], rtol=2e-6
@@ -113,15 +111,12 @@ def test_mistakes_are_one_sentence(folder, tmp_path):
 
 
 def test_evaluate_writes_the_predictions_of_the_training(folder, tmp_path):
-    succeed('evaluate', f'--workdir={folder}/run', f'--predictions={tmp_path}/predictions.npz')
-    written = (tmp_path / 'predictions.npz').read_bytes()
-    assert written == (folder / 'run' / 'predictions.npz').read_bytes()
+    written, output = tmp_path / 'predictions.npz', tmp_path / 'own.json'
     # The run's own set by its name is no other set: without the images it was trained on.
-    output = tmp_path / 'own.json'
     flags = [f'--workdir={folder}/run', '--dataset=digits_lt', f'--output={output}']
-    succeed('evaluate', *flags)
-    results = json.loads((folder / 'run' / 'results.json').read_text())
-    assert json.loads(output.read_text()) == results['final']
+    succeed('evaluate', *flags, f'--predictions={written}')
+    assert written.read_bytes() == (folder / 'run' / 'predictions.npz').read_bytes()
+    assert json.loads(output.read_text()) == results_of(folder)['final']
     assert 'includes the images that the run' in succeed('evaluate', *flags, '--part=all')
 
 
@@ -144,7 +139,7 @@ def test_evaluate_on_another_data_set_with_the_same_classes(folder, elsewhere, t
     flags = [f'--workdir={folder}/run', f'--data_dir={elsewhere}', '--dataset=mine']
     outputs = [f'--output={tmp_path}/out.json', f'--predictions={tmp_path}/out.npz']
     assert 'mine all, stage2 last' in succeed('evaluate', *flags, *outputs)
-    results = json.loads((folder / 'run' / 'results.json').read_text())
+    results = results_of(folder)
     found = json.loads((tmp_path / 'out.json').read_text())
     assert found.pop('confusion') == results['final'].pop('confusion')
     assert found == pytest.approx(results['final'])
@@ -163,9 +158,6 @@ def test_evaluate_on_another_data_set_with_the_same_classes(folder, elsewhere, t
     missing = f'--predictions={tmp_path}/nowhere/out.npz'
     assert_refused(call('evaluate', *flags, missing), '--predictions is', 'a folder that exists')
 
-
-def test_evaluate_on_a_part_of_another_data_set_as_it_is_divided(folder, elsewhere):
-    flags = [f'--workdir={folder}/run', f'--data_dir={elsewhere}', '--dataset=mine']
     shown = succeed('evaluate', *flags, '--part=test', '--split=paper')
     assert 'mine test, stage2 last' in shown
     refused = call('evaluate', *flags, '--part=test', '--split=grouped')
@@ -197,8 +189,7 @@ def test_a_method_that_a_config_file_adds(folder, tmp_path):
     with_config = [f'--workdir={run}', f'--config={config}:my_row']
     assert_refused(call('evaluate', *with_config[:1]), 'my_row', '--config=FILE')
     succeed('evaluate', *with_config, f'--output={tmp_path}/out.json')
-    results = json.loads((folder / 'run' / 'results.json').read_text())
-    assert json.loads((tmp_path / 'out.json').read_text()) == results['final']
+    assert json.loads((tmp_path / 'out.json').read_text()) == results_of(folder)['final']
     images = [f'--images={folder}/images/3', f'--output={tmp_path}/out.csv']
     assert_refused(call('predict', *with_config[:1], *images), 'my_row', '--config=FILE')
     script = [sys.executable, ROOT / 'scripts' / 'predict.py', *with_config, *images]
