@@ -1,7 +1,6 @@
 """A classifier's numbers depend on the image alone; what cannot be loaded or read says so."""
 
 import dataclasses
-import json
 
 import jax
 import numpy as np
@@ -115,31 +114,23 @@ def test_images_that_cannot_be_used(tmp_path):
         dataclasses.replace(classifier, batch_size=0)
 
 
-def finished(tmp_path, method):
-    """A work directory as of a finished run, without parameters."""
+def test_runs_that_cannot_be_loaded(tmp_path, monkeypatch):
     config = paper_config()
-    config.method = method
+    config.method = 'added'
     with claim(tmp_path, config):
         pass
-    (tmp_path / 'results.json').write_text(json.dumps({'class_names': ['a', 'b']}))
-    return tmp_path
+    results = tmp_path / 'results.json'
+    results.write_text('{"class_names": ["a", "b"]}')
 
+    def refused(match, **options):
+        with pytest.raises(InputError, match=match):
+            metriclt_jax.load(tmp_path, **options)
 
-def test_a_method_of_another_file_must_be_imported(tmp_path, monkeypatch):
-    workdir = finished(tmp_path, 'own_row')
-    with pytest.raises(InputError, match=r'own_row'):
-        metriclt_jax.load(workdir)
-    monkeypatch.setitem(METHODS, 'own_row', Method())
-    with pytest.raises(InputError, match=r'stage1 has no .*checkpoint'):
-        metriclt_jax.load(workdir)
-
-
-def test_there_must_be_a_classifier(tmp_path):
-    workdir = finished(tmp_path, 'sc_crw')
-    with pytest.raises(InputError, match=r'stage1 of method sc_crw'):
-        metriclt_jax.load(workdir, stage='stage1')
-    with pytest.raises(InputError, match=r'stage3'):
-        metriclt_jax.load(workdir, stage='stage3')
-    (workdir / 'results.json').write_text('{"class_names"')
-    with pytest.raises(InputError, match=r'results\.json'):
-        metriclt_jax.load(workdir)
+    refused('added')  # its file was not imported
+    monkeypatch.setitem(METHODS, 'added', Method())
+    refused('stage1 has no .*checkpoint')
+    monkeypatch.setitem(METHODS, 'added', METHODS['sc_crw'])
+    refused('stage1 of method added', stage='stage1')  # trains no classifier
+    refused('stage3', stage='stage3')
+    results.write_text('{"class_names"')
+    refused(r'results\.json')

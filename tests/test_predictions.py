@@ -197,7 +197,7 @@ def test_links_are_followed_and_folders_that_cannot_be_used_named(folder, tmp_pa
         list_files(folder)
 
 
-@pytest.mark.parametrize('output', ['out.txt', 'out', 'missing/out.csv', 'images/out.csv'])
-def test_outputs_that_cannot_be(folder, tmp_path, output):
-    with pytest.raises(InputError, match='--output'):
-        run(folder, tmp_path / output)
+def test_outputs_that_cannot_be(folder, tmp_path):
+    for output in ('out.txt', 'out', 'missing/out.csv', 'images/out.csv'):
+        with pytest.raises(InputError, match='--output'):
+            run(folder, tmp_path / output)
