@@ -33,6 +33,7 @@ class Command:
 
     def finish(self):
         self.process.join(timeout=400)
+        self.process.kill()  # only if that was not enough
         with self._folder as folder:
             texts = [Path(folder, name).read_text() for name in ('stdout', 'stderr')]
         return Result(self.process.exitcode, *texts)

@@ -56,7 +56,7 @@ def call(monkeypatch, tmp_path):
         flags = {'_MODEL': model, '_SOURCE': source and str(source), '_OUTPUT': str(output)}
         for flag, value in flags.items():
             monkeypatch.setattr(import_weights, flag, SimpleNamespace(value=value))
-        import_weights.import_weights()
+        import_weights.main.__wrapped__()
 
     yield call
     assert os.listdir(temporary) == []
