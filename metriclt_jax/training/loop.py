@@ -41,9 +41,9 @@ def train_stage(
         run: what the stages share.
         stage: what to train.
         previous: the variables that the stage before left; pretrained ones or None for the first.
-        metrics: gets the line of each epoch's losses and metrics.
-        timing: gets the line of each epoch's times.
-        terminated: becomes non-empty when the run is to stop; in one process is enough.
+        metrics: gets a line of losses and metrics each epoch.
+        timing: gets a line of times each epoch.
+        terminated: becomes non-empty, in any process, when the run is to stop.
 
     Returns:
         The model's variables at the end of the stage.

@@ -12,17 +12,11 @@ from metriclt_jax.losses import class_weights
 
 
 class LossInputs(NamedTuple):
-    """What an objective needs beside outputs and batch; traced, so a change compiles nothing.
+    """What an objective needs beside outputs and batch; traced, so a change compiles nothing."""
 
-    Attributes:
-        class_weights: `[C]`, sum C.
-        class_counts: training images of each class `[C]`, float32.
-        alpha: weight of BBN's conventional branch, from 1 to 0.
-    """
-
-    class_weights: jax.Array
-    class_counts: jax.Array
-    alpha: jax.Array | float = 1.0
+    class_weights: jax.Array  # [C], sum C
+    class_counts: jax.Array  # training images of each class [C], float32
+    alpha: jax.Array | float = 1.0  # weight of BBN's conventional branch, from 1 to 0
 
     @property
     def branch_weights(self) -> jax.Array:
@@ -92,17 +86,11 @@ def loss_inputs(
     steps_per_epoch: int,
     place: Callable[[LossInputs], LossInputs],
 ) -> Callable[[int], LossInputs]:
-    """The loss inputs by the number of completed updates.
+    """The loss inputs by completed updates; `place` gets them whenever they change.
 
-    Args:
-        counts: training images of each class `[C]`.
-        weighting: kind of the class weights, see `make_class_weights`.
-        beta: of the effective number.
-        reweight_start: fraction of the stage with uniform weights before `weighting` applies. With
-            'effective_number' this is deferred re-weighting (DRW, Cao et al. 2019).
-        epochs: length of the stage.
-        steps_per_epoch: updates in an epoch.
-        place: puts new values onto the devices; called only when something changes.
+    Class weights are uniform for the fraction `reweight_start` of the stage and of the kind
+    `weighting` afterwards: deferred re-weighting (DRW, Cao et al. 2019). `counts` are the training
+    images of each class `[C]`.
     """
     start = round(reweight_start * epochs * steps_per_epoch)
     current: dict[tuple, LossInputs] = {}
