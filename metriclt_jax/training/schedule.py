@@ -1,6 +1,5 @@
 """What changes during a stage: learning rate, class weights and branch weights (section 3.1)."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -74,35 +73,3 @@ def cumulative_alpha(epoch: int, epochs: int) -> float:
     (1.0, 0.75)
     """
     return 1 - ((epoch - 1) / epochs) ** 2
-
-
-def loss_inputs(
-    counts: np.ndarray,
-    *,
-    weighting: str,
-    beta: float,
-    reweight_start: float,
-    epochs: int,
-    steps_per_epoch: int,
-    place: Callable[[LossInputs], LossInputs],
-) -> Callable[[int], LossInputs]:
-    """The loss inputs by completed updates; `place` gets them whenever they change.
-
-    Class weights are uniform for the fraction `reweight_start` of the stage and of the kind
-    `weighting` afterwards: deferred re-weighting (DRW, Cao et al. 2019). `counts` are the training
-    images of each class `[C]`.
-    """
-    start = round(reweight_start * epochs * steps_per_epoch)
-    current: dict[tuple, LossInputs] = {}
-
-    def at(step: int) -> LossInputs:
-        kind = weighting if step >= start else 'uniform'
-        alpha = cumulative_alpha(step // steps_per_epoch + 1, epochs)
-        if (kind, alpha) not in current:
-            current.clear()
-            weights = make_class_weights(kind, counts, beta)
-            inputs = LossInputs(weights, counts.astype(np.float32), np.float32(alpha))
-            current[kind, alpha] = place(inputs)
-        return current[kind, alpha]
-
-    return at
