@@ -18,7 +18,7 @@ from metriclt_jax.progress import track
 FORMATS = ('BMP', 'GIF', 'JPEG', 'JPEG2000', 'PNG', 'PPM', 'TIFF', 'WEBP')
 """Formats that are read. Pillow's others may start programs or read further files."""
 
-# Pillow's names of pixel types that have one obvious conversion to RGB.
+# Pillow's names of the pixel types that have one obvious conversion to RGB.
 _MODES = ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'RGBX', 'YCbCr')
 _SIXTEEN_BIT_MODES = ('I;16', 'I;16L', 'I;16B', 'I;16N')
 
@@ -50,33 +50,22 @@ U = TypeVar('U')
 
 
 def to_storage(picture: Image.Image, size: int) -> np.ndarray:
-    """Converts a picture to upright RGB of `size` x `size`: what is cached and trained on.
+    """Converts a picture to what is cached and trained on: upright RGB, uint8 `[size, size, 3]`.
 
     - Orientation: as the EXIF tag says.
-    - Gray, 8 or 16 bits: three equal channels. 16 bits are divided by 257, which maps the whole
-      range to the whole range, whatever part of it the image uses.
-    - Transparency (RGBA, LA, palette): blended over black. Opaque images, such as the RGBA X-rays
-      of NIH, stay as they are.
+    - Gray: three equal channels; 16 bits are divided by 257.
+    - Transparency (RGBA, LA, palette): blended over black.
     - Several frames: the first.
     - Resizing: bilinear and antialiased, without keeping the aspect ratio.
     - Color profiles are not applied; CMYK, which is undefined without one, is refused.
-
-    Returns:
-        uint8 `[size, size, 3]`.
     """
     return _resized(_upright(picture), size)
 
 
 def decode(image: bytes, size: int, name: str) -> tuple[np.ndarray, float]:
-    """Decodes the content of an image file, called `name` in messages.
+    """Decodes an image file, called `name` in messages, as `to_storage` does.
 
-    Returns:
-        Pixels, uint8 `[size, size, 3]` as of `to_storage`, and width / height of the upright
-        original.
-
-    Raises:
-        InputError: the image is damaged, empty, larger than `PIL.Image.MAX_IMAGE_PIXELS`, or has
-            no obvious conversion to RGB.
+    Returns the pixels, and width / height of the upright original.
     """
     with _opened(io.BytesIO(image), f'image {name} cannot be decoded') as picture:
         upright = _upright(picture)

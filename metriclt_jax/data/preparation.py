@@ -67,7 +67,10 @@ def prepare(
             if not records.are_complete(path):
                 if storage.is_remote(path):  # a local copy is of records that were removed there
                     shutil.rmtree(local, ignore_errors=True)
-                _write(original, local, name, dataset, origin, announce)
+                announce(_require_space(original, local, name))
+                decoding.check_images(original.files)
+                with storage.written_aside(local) as aside:
+                    records.write(aside, name, original, dataset, origin)
                 if storage.is_remote(path):
                     storage.copy_files(epath.Path(local), path, records.LAST)
         _require_same(name, path, dataset, origin)
@@ -94,26 +97,17 @@ def _check_arguments(dataset: str, name: str, options: Mapping[str, Any]) -> Non
         raise InputError(f'{dataset} has no option {option}; leave it out')
 
 
-def _write(
-    original: Source,
-    path: Path,
-    name: str,
-    dataset: str,
-    origin: Mapping[str, Any],
-    announce: Callable[[str], None],
-) -> None:
+def _require_space(original: Source, path: Path, name: str) -> str:
+    """Returns a sentence on what will be written to `path`; `InputError` if it does not fit."""
     if path.exists():
         raise InputError(f'{path} is in the way: it is not a prepared data set; remove it first')
     needed = original.num_bytes + _OVERHEAD * original.count + _FILE_OVERHEAD
     free = storage.require_space(path.parent, needed, name)
     note = f', {original.note}' if original.note else ''
-    announce(
+    return (
         f'{name}: {original.count:,} images of {len(original.class_names)} classes{note}; writes '
         f'up to {needed / 2**20:,.0f} MiB to {path} ({free / 2**20:,.0f} MiB are free)'
     )
-    decoding.check_images(original.files)
-    with storage.written_aside(path) as aside:
-        records.write(aside, name, original, dataset, origin)
 
 
 def _origin(
@@ -127,10 +121,7 @@ def _origin(
     return origin | ({'classes': list(classes)} if classes else {})
 
 
-def _require_same(
-    name: str, path: os.PathLike | str, dataset: str, origin: Mapping[str, Any]
-) -> None:
-    """Raises `InputError` unless the records are of this data set and of the same origin."""
+def _require_same(name: str, path: epath.Path, dataset: str, origin: Mapping[str, Any]) -> None:
     prepared = records.read_metadata(path)
     if prepared['dataset'] != dataset:
         raise InputError(

@@ -1,11 +1,9 @@
 """Prepared data sets on disk: one record per image, in files that TFDS describes and reads.
 
-A record holds the undecoded image file, its label, its id, its group (lesion, patient) and the part
-that its source puts it in. Records lie in the order of the image ids. All images are in one TFDS
-split; index arrays decide later what is trained on and what is tested on.
-
-We write the array_record files ourselves because a TFDS builder needs TensorFlow beyond 1 GB. The
-result is an ordinary TFDS folder, which `tfds.builder_from_directory` reads without our code.
+A record is an `Example`; records lie in the order of the image ids. All are in one TFDS split, as
+index arrays decide later what is trained on and what is tested on. We write the array_record files
+ourselves because a TFDS builder needs TensorFlow beyond 1 GB; `tfds.builder_from_directory` reads
+the folder without our code.
 """
 
 import contextlib
@@ -32,14 +30,8 @@ from metriclt_jax.files import locked
 from metriclt_jax.progress import track
 
 SPLIT = 'images'
-"""The one TFDS split, whose name does not suggest a part."""
-
-VERSION = '2.0.0'
-"""Version of the contents of a record; records of another version are not read."""
-
-LAST = 'dataset_info.json'
-"""The file that is written last: its presence marks complete records."""
-
+VERSION = '2.0.0'  # of the contents of a record; others are not read
+LAST = 'dataset_info.json'  # written last: its presence marks complete records
 _FILE_BYTES = 2**29  # approximate size of one array_record file
 
 
@@ -57,7 +49,7 @@ class Records:
         return len(self.source)
 
     def read(self, indices: Sequence[int]) -> list[Example]:
-        """Reads records without decoding their images; `InputError` if they are damaged."""
+        """Reads records without decoding their images."""
         with _damage_explained(self.path):
             return [
                 Example(
@@ -77,7 +69,7 @@ class Records:
 
 
 def folder(name: str, data_dir: os.PathLike | str) -> epath.Path:
-    """Returns where the records of a data set lie; it need not exist."""
+    """Returns where the records of a data set lie, or would lie."""
     return epath.Path(data_dir).expanduser() / name / VERSION
 
 
@@ -117,22 +109,14 @@ def write(
     """Writes the records of a data set into an empty folder, with bounded memory.
 
     `dataset` (kind of the original files) and `origin` (where they came from) are kept with them.
-
-    Raises:
-        OSError, RuntimeError: the files cannot be written (array_record raises the latter).
     """
     import tensorflow_datasets as tfds
     from array_record.python.array_record_module import ArrayRecordWriter
 
-    features = tfds.features.FeaturesDict(
-        {
-            'image': tfds.features.Image(shape=(None, None, None)),
-            'label': tfds.features.ClassLabel(names=list(source.class_names)),
-            'image_id': tfds.features.Text(),
-            'group': tfds.features.Text(),
-            'part': tfds.features.Text(),
-        }
-    )
+    texts = {field: tfds.features.Text() for field in ('image_id', 'group', 'part')}
+    image = tfds.features.Image(shape=(None, None, None))
+    label = tfds.features.ClassLabel(names=list(source.class_names))
+    features = tfds.features.FeaturesDict({'image': image, 'label': label, **texts})
     num_files = min(source.count, math.ceil(source.num_bytes / _FILE_BYTES) or 1)
     ends = [(file + 1) * source.count // num_files for file in range(num_files)]
     sizes = np.diff(ends, prepend=0).tolist()
@@ -172,10 +156,7 @@ def write(
 
 
 def read_metadata(path: os.PathLike | str) -> dict[str, Any]:
-    """Returns what `write` keeps with the records, whose folder may be remote.
-
-    That is 'dataset', 'class_names', 'fingerprint' and 'origin' (empty if it was not kept).
-    """
+    """Returns the 'dataset', 'class_names', 'fingerprint' and 'origin' of (remote) records."""
     with _damage_explained(path):
         with storage.reached(path):
             text = (epath.Path(path) / 'metadata.json').read_text()
@@ -185,7 +166,7 @@ def read_metadata(path: os.PathLike | str) -> dict[str, Any]:
 
 
 def _local_copy(name: str, path: epath.Path, local_root: Path) -> Path:
-    """Returns the folder with a copy of remote records, which is made unless it is up to date."""
+    """Returns the folder with an up-to-date copy of remote records."""
     fingerprint = read_metadata(path)['fingerprint']
     local = Path(folder(name, local_root))
 

@@ -1,7 +1,7 @@
 """Data folders: local ones and remote ones such as gs://bucket/data.
 
-Records and memory maps are read from local files, so a remote data folder has a local one beside
-it, which holds copies of its records and all that is derived from them (the decoded images).
+Records and memory maps are local files, so a remote data folder has a local one beside it, with
+copies of its records and the decoded images.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ LOCAL_ROOT = 'METRICLT_LOCAL_DATA'
 
 
 def is_remote(path: os.PathLike | str) -> bool:
-    """Whether a path is an address such as gs://bucket/data."""
+    """Whether a path is like gs://bucket/data."""
     return '://' in os.fspath(path)
 
 
@@ -51,10 +51,7 @@ def reached(path: os.PathLike | str) -> Iterator[None]:
 
 
 def copy_files(source: epath.Path, target: epath.Path, last: str) -> None:
-    """Copies the files of a folder into another one, the file `last` after all others.
-
-    One of the two is remote.
-    """
+    """Copies a folder's files, `last` after all others; one of the two folders is remote."""
     with reached(target if is_remote(target) else source):
         files = [path for path in source.iterdir() if not path.is_dir()]
         if is_remote(target):

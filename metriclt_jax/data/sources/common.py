@@ -79,11 +79,10 @@ def to_png(pixels: np.ndarray) -> bytes:
 
 
 def require_name(kind: str, name: str) -> None:
-    """Raises `InputError` if a name may look like another one, as 'a ' and 'a' do."""
+    """Refuses a name that may look like another one, as 'a ' and 'a' do."""
     if not name.isprintable() or name != name.strip() or not name:
         raise InputError(
-            f'the name of one {kind} is {name!r}; use printable characters without spaces at the '
-            'ends'
+            f'the name of one {kind} is {name!r}; use printable characters, no spaces at the ends'
         )
 
 
@@ -98,13 +97,10 @@ def open_folder(
     if not source:
         raise InputError(f'{dataset} needs a source: a folder with {layout}')
     root = Path(source).expanduser()
-    kinds = dict.fromkeys(('', *folders), 'folder') | dict.fromkeys(files, 'file')
-    for name, kind in kinds.items():
-        if not {'folder': Path.is_dir, 'file': Path.is_file}[kind](root / name):
-            raise InputError(
-                f'there is no {kind} {root / name}; the source of {dataset} is a folder with '
-                f'{layout}'
-            )
+    for name in ('', *folders, *files):
+        kind, exists = ('file', Path.is_file) if name in files else ('folder', Path.is_dir)
+        if not exists(root / name):
+            raise InputError(f'there is no {kind} {root / name}; {dataset} needs {layout}')
         require_inside(root / name, root)
     return root
 
@@ -124,7 +120,7 @@ def hidden(name: str) -> bool:
 
 
 def require_inside(path: Path, root: Path) -> Path:
-    """Returns `path`, or raises `InputError` if it leaves `root` by '..', a link or its start."""
+    """Returns `path`; refuses one that leaves `root` by '..', a link or its start."""
     try:
         real = Path(os.path.realpath(path))
     except ValueError as error:
@@ -137,7 +133,7 @@ def require_inside(path: Path, root: Path) -> Path:
 def require_all(
     needed: Collection[str], needed_by: Path, present: Collection[str], present_in: Path
 ) -> None:
-    """Raises `InputError` if an image that one place needs is missing from another."""
+    """Refuses images that one place names and another lacks."""
     missing = sorted(set(needed) - set(present))
     if missing:
         raise InputError(
@@ -149,15 +145,10 @@ def require_all(
 def read_csv(
     path: Path, columns: Sequence[str], optional: Sequence[str] = ()
 ) -> list[dict[str, str]]:
-    """Reads a CSV file with one row per image.
+    """Reads a CSV file with one row per image, which the first of `columns` names.
 
-    A byte order mark is skipped, and so are empty fields beyond the last column. (pandas would
-    rename repeated columns and shift rows with too many fields, which are errors here.)
-
-    Args:
-        path: of the file.
-        columns: required columns, without empty fields; the first names the image.
-        optional: further columns, filled with '' if missing.
+    `columns` have no empty fields; `optional` ones are filled with ''. (pandas would rename
+    repeated columns and shift rows with too many fields, which are errors here.)
     """
     try:
         with path.open(newline='', encoding='utf-8-sig') as file:
@@ -173,9 +164,8 @@ def read_csv(
         count = header.count(column)
         if count > 1 or (column in columns and not count):
             raise InputError(
-                f'{path} has {count or "no"} columns {column!r}; it needs the columns '
-                f'{", ".join(columns)}, once each and separated by commas, and has '
-                f'{", ".join(header) or "none"}'
+                f'{path} has {count or "no"} columns {column!r}; it needs {", ".join(columns)}, '
+                f'once each and separated by commas, and has {", ".join(header) or "none"}'
             )
     if not rows:
         raise InputError(f'{path} has no rows; it needs one per image')

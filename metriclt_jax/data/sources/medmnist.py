@@ -21,7 +21,6 @@ import numpy as np
 from metriclt_jax.data.decoding import in_order
 from metriclt_jax.data.sources.common import Example, Source, to_png
 from metriclt_jax.errors import InputError
-from metriclt_jax.progress import track
 
 PUBLISHED = json.loads(Path(__file__).with_suffix('.json').read_text(encoding='utf-8'))
 """Class names and MD5 checksums (by image size) of each set, from the package medmnist 3.0.2.
@@ -38,10 +37,7 @@ _PNG_BYTES = 128  # that PNG adds to the pixels, at most
 def read_source(name: str, source: str | None, allow_unknown_checksum: bool = False) -> Source:
     """Returns every image of an official file, with its official part.
 
-    Args:
-        name: of the set, a key of PUBLISHED.
-        source: the file, or the folder that holds it under its official name.
-        allow_unknown_checksum: accept a file whose checksum is not the published one.
+    `name` is a key of PUBLISHED; `source` is the file, or a folder with it under its official name.
     """
     path = _file(name, source)
     class_names = PUBLISHED[name]['class_names']
@@ -126,17 +122,12 @@ def _pixels(file: IO[bytes]) -> Iterator[np.ndarray]:
 
 
 def _check_md5(path: Path, published: str | None) -> None:
-    digest = hashlib.md5(usedforsecurity=False)
     with path.open('rb') as file:
-        chunks = iter(lambda: file.read(2**24), b'')
-        count = math.ceil(path.stat().st_size / 2**24)
-        for chunk in track(chunks, f'Checking {path.name}', count):
-            digest.update(chunk)
-    if digest.hexdigest() != published:
+        digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if digest != published:
         raise InputError(
-            f'{path} has the MD5 checksum {digest.hexdigest()}, but {published or "none"} is '
-            'published for this set and size; download it again, or pass '
-            '--allow_unknown_checksum if you trust it'
+            f'{path} has the MD5 checksum {digest}, but {published or "none"} is published for '
+            'this set and size; download it again, or pass --allow_unknown_checksum if you trust it'
         )
 
 
