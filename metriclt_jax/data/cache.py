@@ -75,8 +75,6 @@ def open_cache(source: Records, size: int, data_dir: str) -> Cache:
 
     Several processes may do so at once: one builds, the others wait for it.
     """
-    if size < 1:
-        raise InputError(f'data.resize is {size}; it must be 1 or more')
     path = cache_path(source.name, size, data_dir)
     shape = (len(source), size, size, 3)
     try:

@@ -76,16 +76,9 @@ def divide(
 ) -> tuple[tuple[str, ...], np.ndarray, dict[str, np.ndarray]]:
     """Chooses classes, trims their sizes, splits the images and thins out the training part.
 
-    Args:
-        config: as for `load_dataset`.
-        class_names: of all classes of the source.
-        labels: int `[N]`.
-        group_ids: str `[N]`, '' if unknown.
-        official: str `[N]`, the part that the source names, '' if none.
-
-    Returns:
-        The names `[C]` of the chosen classes, the labels int32 `[N]` as positions in them (-1 for
-        other classes), and for each of `splits.PARTS` the indices of its images, ascending.
+    Takes the names of all classes, and the label, group id and official part ('' if unknown) of
+    each image `[N]`. Returns the names `[C]` of the chosen classes, the labels int32 `[N]` as
+    positions in them (-1 for other classes), and the ascending indices of each part's images.
     """
     class_names, labels = _choose_classes(labels, class_names, config.classes)
     kept = np.flatnonzero(labels >= 0)

@@ -81,10 +81,6 @@ def eval_batches(
     The last batch is padded with copies of its last image; 'mask', float32 `[B]`, is 0 for these
     and 1 elsewhere. `rows` are one host's share of each batch.
     """
-    if batch_size < 1:
-        raise InputError(f'batch_size is {batch_size}; it must be 1 or more')
-    if part not in dataset.parts:
-        raise InputError(f'the part is {part!r}; it must be one of {", ".join(dataset.parts)}')
     indices = dataset.parts[part]
 
     def batch(step: int) -> Batch:

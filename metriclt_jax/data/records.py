@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import hashlib
 import io
+import itertools
 import json
 import math
 import os
@@ -25,7 +26,7 @@ from etils import epath
 from metriclt_jax.data import storage
 from metriclt_jax.data.sources import READERS
 from metriclt_jax.data.sources.common import Example, Source
-from metriclt_jax.errors import InputError
+from metriclt_jax.errors import InputError, explained
 from metriclt_jax.files import locked
 from metriclt_jax.progress import track
 
@@ -86,9 +87,8 @@ def open_records(name: str, data_dir: os.PathLike | str) -> Records:
         dataset = name if name in READERS else f'folder --name={name}'
         root = shlex.quote(str(epath.Path(data_dir).expanduser()))
         raise InputError(
-            f'data set {name} is not prepared in data.data_dir {data_dir}; set data.data_dir to '
-            'its folder, or prepare it with: '
-            f'metriclt-prepare-data --dataset={dataset} --source=DIR --data_dir={root}'
+            f'data set {name} is not prepared in data.data_dir {data_dir}; set data.data_dir, or '
+            f'run: metriclt-prepare-data --dataset={dataset} --source=DIR --data_dir={root}'
         )
     if storage.is_remote(path):
         path = _local_copy(name, path, storage.local_folder(data_dir))
@@ -103,9 +103,7 @@ def read_columns(source: Records) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.array(labels, np.int32), np.array(group_ids, str), np.array(parts, str)
 
 
-def write(
-    path: Path, name: str, source: Source, dataset: str, origin: Mapping[str, Any] | None = None
-) -> None:
+def write(path: Path, name: str, source: Source, dataset: str, origin: Mapping[str, Any]) -> None:
     """Writes the records of a data set into an empty folder, with bounded memory.
 
     `dataset` (kind of the original files) and `origin` (where they came from) are kept with them.
@@ -122,33 +120,27 @@ def write(
     sizes = np.diff(ends, prepend=0).tolist()
     digest = _new_digest(source.class_names)
     examples = iter(track(source.examples, f'Writing {name}', source.count))
-    previous = ''
     for file, size in enumerate(sizes):
         file_name = f'{name}-{SPLIT}.array_record-{file:05d}-of-{num_files:05d}'
         writer = ArrayRecordWriter(str(path / file_name), 'group_size:1')
         with contextlib.closing(writer):
-            for _ in range(size):
-                example = next(examples)
-                if not previous < example.image_id:
-                    raise AssertionError(f'image {example.image_id} comes after {previous}')
-                previous = example.image_id
+            for example in itertools.islice(examples, size):
                 if isinstance(example.image, Path):
                     example = example._replace(image=example.image.read_bytes())
                 _update(digest, example)
                 fields = example._asdict() | {'image': io.BytesIO(example.image)}
                 writer.write(features.serialize_example(features.encode_example(fields)))
+    split = tfds.core.SplitInfo(name=SPLIT, shard_lengths=sizes, num_bytes=source.num_bytes)
     tfds.folder_dataset.write_metadata(
         data_dir=path,
         features=features,
         version=VERSION,
-        split_infos=[
-            tfds.core.SplitInfo(name=SPLIT, shard_lengths=sizes, num_bytes=source.num_bytes)
-        ],
+        split_infos=[split],
         metadata=tfds.core.MetadataDict(
             dataset=dataset,
             class_names=list(source.class_names),
             fingerprint=digest.hexdigest(),
-            origin=dict(origin or {}),
+            origin=dict(origin),
         ),
         disable_shuffling=True,
         check_data=False,  # the check needs TensorFlow
@@ -160,9 +152,7 @@ def read_metadata(path: os.PathLike | str) -> dict[str, Any]:
     with _damage_explained(path):
         with storage.reached(path):
             text = (epath.Path(path) / 'metadata.json').read_text()
-        metadata = json.loads(text)
-        kept = {key: metadata[key] for key in ('dataset', 'class_names', 'fingerprint')}
-        return kept | {'origin': metadata.get('origin', {})}
+        return {'origin': {}, **json.loads(text)}
 
 
 def _local_copy(name: str, path: epath.Path, local_root: Path) -> Path:
@@ -170,22 +160,17 @@ def _local_copy(name: str, path: epath.Path, local_root: Path) -> Path:
     fingerprint = read_metadata(path)['fingerprint']
     local = Path(folder(name, local_root))
 
-    def up_to_date() -> bool:
-        return are_complete(local) and read_metadata(local)['fingerprint'] == fingerprint
-
-    if up_to_date():
-        return local
     try:
         local.parent.mkdir(parents=True, exist_ok=True)
         with locked(local.parent / '.lock'):
-            if not up_to_date():
+            if not are_complete(local) or read_metadata(local)['fingerprint'] != fingerprint:
                 shutil.rmtree(local, ignore_errors=True)
                 with storage.written_aside(local) as aside:
                     storage.copy_files(path, epath.Path(aside), LAST)
                     if _fingerprint(_open(name, aside)) != fingerprint:
                         raise InputError(
-                            f'the records in {path} are damaged, or were on their way here: they '
-                            'do not have their published fingerprint; try again'
+                            f'the copy of {path} does not have its fingerprint: the records were '
+                            'damaged there or on their way here; try again'
                         )
     except OSError as error:
         raise InputError(f'{path} cannot be copied to {local}: {error}') from error
@@ -225,14 +210,8 @@ def _fingerprint(source: Records) -> str:
     return digest.hexdigest()
 
 
-@contextlib.contextmanager
-def _damage_explained(path: os.PathLike | str) -> Iterator[None]:
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:  # TFDS, array_record and protobuf fail in many ways
-        raise InputError(
-            f'the records in {path} are incomplete or damaged ({error}); remove that folder and '
-            'prepare the data set again'
-        ) from error
+def _damage_explained(path: os.PathLike | str) -> contextlib.AbstractContextManager:
+    return explained(
+        f'the records in {path} are incomplete or damaged; remove that folder and prepare the data '
+        'set again'
+    )

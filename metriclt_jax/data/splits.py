@@ -109,9 +109,8 @@ def official(named: np.ndarray, names: Mapping[str, Sequence[str]]) -> dict[str,
         for name in names[part]:
             if name not in known or taken.count(name) > 1:
                 raise InputError(
-                    f'data.{part}_parts has {name!r}, which is used {taken.count(name)} times; use '
-                    f'each part of the data set ({", ".join(known)}) once, or () for no validation '
-                    'part'
+                    f'data.{part}_parts has {name!r}, used {taken.count(name)} times; use each of '
+                    f'{", ".join(known)} once, or () for no validation part'
                 )
     return {part: np.flatnonzero(np.isin(named, list(names[part]))) for part in PARTS}
 
@@ -133,8 +132,7 @@ def _targets(
             if fraction > 0 and count == 0:
                 raise InputError(
                     f'class {name} has {sum(targets[-1])} images, too few for data.fractions '
-                    f'{tuple(fractions)}: none is left for the {part} part; use other '
-                    'data.fractions, such as (0.75, 0.0, 0.25) without a validation part, or '
-                    'data.split=official if the data set has parts'
+                    f'{tuple(fractions)}: none is left for the {part} part; use others, such as '
+                    '(0.75, 0.0, 0.25), or data.split=official if the data set has parts'
                 )
     return targets

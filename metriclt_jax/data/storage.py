@@ -14,7 +14,7 @@ from pathlib import Path
 
 from etils import epath
 
-from metriclt_jax.errors import InputError
+from metriclt_jax.errors import InputError, explained
 from metriclt_jax.progress import track
 
 LOCAL_ROOT = 'METRICLT_LOCAL_DATA'
@@ -34,20 +34,11 @@ def local_folder(data_dir: os.PathLike | str) -> Path:
     return Path(root).expanduser() / urllib.parse.quote(os.fspath(data_dir).rstrip('/'), safe='')
 
 
-@contextlib.contextmanager
-def reached(path: os.PathLike | str) -> Iterator[None]:
+def reached(path: os.PathLike | str) -> contextlib.AbstractContextManager:
     """Turns errors of remote storage into `InputError`; leaves those of local files."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:  # each kind of storage has its own
-        if not is_remote(path):
-            raise
-        raise InputError(
-            f'{path} cannot be reached: {type(error).__name__}: {error} (a gs:// path needs the '
-            'package gcsfs and credentials)'
-        ) from error
+    if not is_remote(path):
+        return contextlib.nullcontext()
+    return explained(f'{path} cannot be reached; gs:// needs the package gcsfs and credentials')
 
 
 def copy_files(source: epath.Path, target: epath.Path, last: str) -> None:

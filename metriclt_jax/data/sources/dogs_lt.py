@@ -5,8 +5,7 @@ Reads the folder that the official archives unpack to (http://vision.stanford.ed
     Images/nXXXXXXXX-breed/nXXXXXXXX_XXXX.jpg     (images.tar)
     train_list.mat and test_list.mat, or both in lists/     (lists.tar)
 
-The bounding boxes (annotation.tar) are not used. The TFDS builder `stanford_dogs` needs
-TensorFlow, so the official files are read here.
+The bounding boxes (annotation.tar) are not used.
 """
 
 from pathlib import PurePosixPath
@@ -24,10 +23,10 @@ def read_source(source: str | None) -> common.Source:
     Classes are named after their folders, without the WordNet id, in the order of the labels.
     """
     layout = f'{IMAGES}/ and {LISTS}/ with train_list.mat and test_list.mat'
-    folder = common.open_folder(source, 'dogs_lt', layout, folders=(IMAGES,))
+    folder = common.open_folder(source, 'dogs_lt', layout, f'{IMAGES}/')
     lists = LISTS if (folder / LISTS).is_dir() else '.'
     tables = {part: f'{lists}/{part}_list.mat' for part in PARTS}
-    common.open_folder(source, 'dogs_lt', layout, files=list(tables.values()))
+    common.open_folder(source, 'dogs_lt', layout, *tables.values())
 
     examples = []
     label_of: dict[str, int] = {}  # by the name of the folder, from 1

@@ -5,8 +5,6 @@ Reads the folder with the official files (https://www.robots.ox.ac.uk/~vgg/data/
     jpg/image_XXXXX.jpg     (102flowers.tgz, unpacked)
     imagelabels.mat
     setid.mat
-
-The TFDS builder `oxford_flowers102` needs TensorFlow, so the official files are read here.
 """
 
 import json
@@ -28,9 +26,7 @@ CLASS_NAMES = tuple(json.loads(Path(__file__).with_suffix('.json').read_text(enc
 def read_source(source: str | None) -> common.Source:
     """Returns every image of the folder `source`, with its official part."""
     layout = f'{IMAGES}/, {LABELS} and {PARTS}'
-    folder = common.open_folder(
-        source, 'flower_lt', layout, folders=(IMAGES,), files=(LABELS, PARTS)
-    )
+    folder = common.open_folder(source, 'flower_lt', layout, f'{IMAGES}/', LABELS, PARTS)
     (labels,) = common.read_mat(folder / LABELS, {'labels': int})
     outside = set(labels.tolist()) - set(range(1, len(CLASS_NAMES) + 1))
     if outside:
@@ -45,13 +41,11 @@ def read_source(source: str | None) -> common.Source:
             f'{folder / LABELS} once'
         )
     files = common.find_images(folder / IMAGES, '.jpg', folder)
-    examples = [
-        (f'image_{number:05d}', int(labels[number - 1]) - 1, part)
+    names = [f'image_{number:05d}' for number in range(1, len(labels) + 1)]
+    common.require_all(names, folder / LABELS, files, folder / IMAGES)
+    examples = (
+        common.Example(names[i], int(labels[i]) - 1, '', files[names[i]], part)
         for part, members in zip(PART_NAMES.values(), numbers, strict=True)
-        for number in members.tolist()
-    ]
-    common.require_all([name for name, _, _ in examples], folder / LABELS, files, folder / IMAGES)
-    return common.from_examples(
-        CLASS_NAMES,
-        (common.Example(name, label, '', files[name], part) for name, label, part in examples),
+        for i in members - 1
     )
+    return common.from_examples(CLASS_NAMES, examples)

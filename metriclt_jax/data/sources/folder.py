@@ -15,7 +15,6 @@ optionally `group` (images of one patient) and `split` (train, validation or tes
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from metriclt_jax.data.sources import common
 from metriclt_jax.data.splits import PARTS
@@ -78,20 +77,14 @@ def _found(root: Path) -> Iterator[Row]:
 
 def _files_below(folder: Path, root: Path) -> Iterator[Path]:
     """Yields the visible files of a folder and its subfolders; refuses links to folders."""
-    below = [folder]
-    for parent, folders, files in os.walk(folder, onerror=_raise):
-        folders[:] = [name for name in folders if not common.hidden(name)]
-        below += [Path(parent, name) for name in (*folders, *files) if not common.hidden(name)]
-    for path in below:
-        common.require_inside(path, root)
-        if not path.is_dir():
-            yield path
-        elif path.is_symlink():
-            raise InputError(f'{path} is a link to a folder; replace it by the folder')
-
-
-def _raise(error: OSError) -> NoReturn:
-    raise error
+    common.require_inside(folder, root)
+    if folder.is_symlink():
+        raise InputError(f'{folder} is a link to a folder; replace it by the folder')
+    for path in folder.iterdir():
+        if path.is_dir() and not common.hidden(path.name):
+            yield from _files_below(path, root)
+        elif not common.hidden(path.name):
+            yield common.require_inside(path, root)
 
 
 def _listed(root: Path, table: Path) -> tuple[list[Row], str]:

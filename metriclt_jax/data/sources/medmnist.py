@@ -10,7 +10,6 @@ import hashlib
 import json
 import math
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,13 +19,10 @@ import numpy as np
 
 from metriclt_jax.data.decoding import in_order
 from metriclt_jax.data.sources.common import Example, Source, to_png
-from metriclt_jax.errors import InputError
+from metriclt_jax.errors import InputError, explained
 
 PUBLISHED = json.loads(Path(__file__).with_suffix('.json').read_text(encoding='utf-8'))
-"""Class names and MD5 checksums (by image size) of each set, from the package medmnist 3.0.2.
-
-The class names of pathmnist are the short ones of its source.
-"""
+"""Class names and MD5 checksums (by image size) of each set, from the package medmnist 3.0.2."""
 
 PARTS = {'test': 'test', 'train': 'train', 'val': 'validation'}
 """From the names in the files, in the order of the image ids."""
@@ -86,10 +82,8 @@ def _image_shape(file: IO[bytes], what: str) -> tuple[int, ...]:
     shape, fortran_order, dtype = read_header(file)
     gray_or_rgb = len(shape) == 3 or (len(shape) == 4 and shape[3] == 3)
     if dtype != np.uint8 or fortran_order or not gray_or_rgb or shape[1] != shape[2]:
-        raise InputError(
-            f'{what} of type {dtype} and shape {list(shape)}; they must be uint8 [N, S, S] or '
-            '[N, S, S, 3]'
-        )
+        wanted = 'uint8 [N, S, S] or [N, S, S, 3]'
+        raise InputError(f'{what} of type {dtype} and shape {list(shape)}; they must be {wanted}')
     return shape
 
 
@@ -131,14 +125,8 @@ def _check_md5(path: Path, published: str | None) -> None:
         )
 
 
-@contextlib.contextmanager
-def _damage_explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except InputError:
-        raise
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(
-            f'{path} cannot be read as a MedMNIST .npz file with PART_images and PART_labels for '
-            f'{", ".join(PARTS)}: {error}'
-        ) from error
+def _damage_explained(path: Path) -> contextlib.AbstractContextManager:
+    parts = ', '.join(PARTS)
+    return explained(
+        f'{path} is not a MedMNIST .npz file with PART_images and PART_labels for {parts}'
+    )

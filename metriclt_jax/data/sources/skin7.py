@@ -23,23 +23,17 @@ LESIONS = 'ISIC2018_Task3_Training_LesionGroupings.csv'
 def read_source(source: str | None) -> common.Source:
     """Returns every image of the folder `source`, grouped by lesion."""
     layout = f'{IMAGES}/, {LABELS} and {LESIONS}'
-    folder = common.open_folder(source, 'skin7', layout, folders=(IMAGES,), files=(LABELS, LESIONS))
-    labels = {
-        row['image']: _label(row, folder / LABELS)
-        for row in common.read_csv(folder / LABELS, ('image', *CLASS_NAMES))
-    }
-    lesions = {
-        row['image']: row['lesion_id']
-        for row in common.read_csv(folder / LESIONS, ('image', 'lesion_id'))
-    }
+    folder = common.open_folder(source, 'skin7', layout, f'{IMAGES}/', LABELS, LESIONS)
+    rows = common.read_csv(folder / LABELS, ('image', *CLASS_NAMES))
+    labels = {row['image']: _label(row, folder / LABELS) for row in rows}
+    rows = common.read_csv(folder / LESIONS, ('image', 'lesion_id'))
+    lesions = {row['image']: row['lesion_id'] for row in rows}
     files = common.find_images(folder / IMAGES, '.jpg', folder)
     for images, where in ((files, folder / IMAGES), (lesions, folder / LESIONS)):
         common.require_all(labels, folder / LABELS, images, where)
         common.require_all(images, where, labels, folder / LABELS)
-    return common.from_examples(
-        CLASS_NAMES,
-        (common.Example(name, label, lesions[name], files[name]) for name, label in labels.items()),
-    )
+    examples = (common.Example(name, labels[name], lesions[name], files[name]) for name in labels)
+    return common.from_examples(CLASS_NAMES, examples)
 
 
 def _label(row: dict[str, str], path: Path) -> int:

@@ -30,35 +30,25 @@ def read_source(source: str | None) -> common.Source:
 
     Images with several findings or none are left out, and may be missing.
     """
-    folder = common.open_folder(
-        source, 'xray9', f'{TABLES[0]} and images_001/images to images_012/images'
-    )
+    folder = common.open_folder(source, 'xray9', f'{TABLES[0]} and images_001/images/ to 012')
     tables = [folder / name for name in TABLES if (folder / name).is_file()]
     if len(tables) != 1:
         raise InputError(
             f'{folder} has {len(tables)} of the tables {" and ".join(TABLES)}; it must have one'
         )
     (table,) = tables
-    rows: dict[str, tuple[int, str]] = {}  # from the name without .png to label and patient
+    rows = {}  # from the name without .png to label and patient
     for row in common.read_csv(table, ('Image Index', 'Finding Labels', 'Patient ID')):
         findings = _findings(row, table)
         if len(findings) == 1 and findings != {NO_FINDING}:
             name = Path(row['Image Index']).stem
             if row['Image Index'] != name + SUFFIX:
-                raise InputError(
-                    f'{table} has the image {row["Image Index"]}; it must be the name of a '
-                    f'{SUFFIX} file'
-                )
+                raise InputError(f'{table} has {row["Image Index"]}; it must be a {SUFFIX} file')
             rows[name] = CLASS_NAMES.index(findings.pop()), row['Patient ID']
     files = _files(folder)
     common.require_all(rows, table, files, folder)
-    return common.from_examples(
-        CLASS_NAMES,
-        (
-            common.Example(name, label, patient, files[name])
-            for name, (label, patient) in rows.items()
-        ),
-    )
+    examples = (common.Example(name, *row, files[name]) for name, row in rows.items())
+    return common.from_examples(CLASS_NAMES, examples)
 
 
 def _findings(row: dict[str, str], table: Path) -> set[str]:
