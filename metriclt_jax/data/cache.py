@@ -26,9 +26,7 @@ from metriclt_jax.errors import InputError
 from metriclt_jax.files import locked
 from metriclt_jax.progress import say, track
 
-FORMAT = 4
-"""Version of the files, and of what `decoding` makes of an image."""
-
+FORMAT = 4  # of the files, and of what `decoding` makes of an image
 _ALIGNMENT = 64  # bytes
 _log = logging.getLogger(__name__)
 
@@ -71,10 +69,7 @@ def cache_path(name: str, size: int, data_dir: str) -> Path:
 
 
 def open_cache(source: Records, size: int, data_dir: str) -> Cache:
-    """Opens the images of a data set at `size` x `size`; builds them if needed.
-
-    Several processes may do so at once: one builds, the others wait for it.
-    """
+    """Opens the images of a data set at `size` x `size`; one process builds them if needed."""
     path = cache_path(source.name, size, data_dir)
     shape = (len(source), size, size, 3)
     try:

@@ -122,6 +122,13 @@ def own(command, tmp_path, rows, header):
     return output.splitlines()
 
 
+def test_official_parts_are_shown(command, tmp_path):
+    rows = ['a,train', 'a,train', 'a,test', 'b,train', 'b,test']
+    lines = own(command, tmp_path, rows, 'path,label,split')
+    assert 'By the parts of the source (data.split=official, data.validation_parts=()):' in lines
+    assert ['a', '2', '0', '1', 'major'] in [line.split() for line in lines]
+
+
 def test_what_the_default_cannot_divide_is_prepared_and_the_splits_that_work_are_named(
     command, tmp_path
 ):

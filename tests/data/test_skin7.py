@@ -50,24 +50,16 @@ def folder(original, tmp_path):
     return Path(shutil.copytree(original, tmp_path / 'isic'))
 
 
-@pytest.fixture(scope='session')
-def prepared(original, tmp_path_factory):
-    data_dir = tmp_path_factory.mktemp('skin7')
-    prepare('skin7', str(original), str(data_dir))
-    return data_dir
-
-
-def test_prepared_data_is_what_the_folder_says(prepared, data_config):
-    dataset = load_dataset(data_config(prepared, name='skin7', resize=12))
+def test_prepared_data_is_what_the_folder_says(original, tmp_path, data_config):
+    prepare('skin7', str(original), str(tmp_path))
+    dataset = load_dataset(data_config(tmp_path, name='skin7', resize=12))
     assert dataset.class_names == tuple(NAMES)
     assert dataset.ids.tolist() == [f'ISIC_{n:07d}' for n in range(140)]
     assert dataset.labels.tolist() == [n % 7 for n in range(140)]
     assert dataset.group_ids.tolist() == [f'HAM_{n // 14}_{n % 7}' for n in range(140)]
     np.testing.assert_allclose(dataset.aspects, 16 / 12)
-    images = dataset.images.read(np.arange(140))
-    assert images.shape == (140, 12, 12, 3)
-    for number in (0, 77, 139):
-        error = images[number].astype(int) - np.asarray(picture(number))[0, 0]
+    for number, image in enumerate(dataset.images.read(np.arange(140))):
+        error = image.astype(int) - np.asarray(picture(number))[0, 0]
         assert np.abs(error).max() < 12  # JPEG
     assert dataset.train_counts.tolist() == [15] * 7
 
@@ -89,10 +81,6 @@ SPOILED = {
         lambda f: [(f / skin7.IMAGES / f'ISIC_{n:07d}.jpg').unlink() for n in range(50, 140)],
         'Input lacks 90 of the 140 images of .*GroundTruth.csv, .*ISIC_0000050',
     ),
-    'unknown image': (
-        lambda f: shutil.copy(f / skin7.IMAGES / 'ISIC_0000001.jpg', f / skin7.IMAGES / 'new.jpg'),
-        'GroundTruth.csv lacks 1 of the 141 images of .*Input, .* new',
-    ),
     'lesion without label': (
         edit(skin7.LESIONS, 'ISIC_0000003,', 'ISIC_9999999,'),
         'Groupings.csv lacks 1 of the 140 images of .*GroundTruth.csv, .*ISIC_0000003',
@@ -100,7 +88,6 @@ SPOILED = {
     'two labels': (edit(skin7.LABELS, ROW, 'ISIC_0000007,1.0,1.0'), 'image ISIC_0000007'),
     'no label': (edit(skin7.LABELS, ROW, 'ISIC_0000007,0.0,0.0'), 'image ISIC_0000007'),
     'no lesion column': (edit(skin7.LESIONS, 'lesion_id', 'id'), "Groupings.csv .*'lesion_id'"),
-    'no lesion': (edit(skin7.LESIONS, ',HAM_0_3,', ',,'), 'Groupings.csv has an empty field'),
     'not text': (lambda f: (f / skin7.LABELS).write_bytes(b'PK\xff\xfe\x00'), 'GroundTruth.csv'),
     'twice': (edit(skin7.LABELS, 'ISIC_0000008,', 'ISIC_0000007,'), 'ISIC_0000007 2 times'),
 }
@@ -125,10 +112,8 @@ def test_the_real_tables_and_some_of_the_real_images(tmp_path, data_config):
         archive.extractall(tmp_path, [name for name in names if name.endswith('.csv')])
         (folder,) = {path.parent for path in tmp_path.rglob(skin7.IMAGES)}
         examples = skin7.read_source(str(folder)).examples
-        counts = np.bincount([example.label for example in examples])
-        assert dict(zip(NAMES, counts.tolist(), strict=True)) == {
-            'MEL': 1113, 'NV': 6705, 'BCC': 514, 'AKIEC': 327, 'BKL': 1099, 'DF': 115, 'VASC': 142,
-        }  # fmt: skip
+        counts = np.bincount([example.label for example in examples]).tolist()
+        assert counts == [1113, 6705, 514, 327, 1099, 115, 142]
         assert len({example.group for example in examples}) == 7470
 
         some = {example.image_id for example in examples[::20]}
