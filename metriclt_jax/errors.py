@@ -1,5 +1,8 @@
 """The errors that end a command with one sentence instead of a traceback."""
 
+import contextlib
+from collections.abc import Iterator
+
 
 class InputError(ValueError):
     """Bad input: a config field, a file or an argument that cannot be used.
@@ -18,3 +21,14 @@ class HostFailed(RuntimeError):
 
 class Interrupted(Exception):
     """SIGTERM or Ctrl-C arrived; the state is saved and the same command resumes from it."""
+
+
+@contextlib.contextmanager
+def explained(problem: str) -> Iterator[None]:
+    """Turns any error but an `InputError` into one that starts with `problem`."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # parsers of damaged files fail in many ways
+        raise InputError(f'{problem}: {type(error).__name__}: {error}') from error

@@ -1,9 +1,9 @@
 """Decoded images on disk: a memory map that is decoded once and gathered from in training.
 
 The cache of a data set at size R is a folder with two files: `images`, uint8 `[N, R, R, 3]` without
-a header, and `index.npz`, the arrays of `Cache` with a CRC-32 of each image's pixels. The folder is
-written aside and renamed when it is complete. A cache that does not fit the records or its own
-checksums is built again. Neither building nor reading needs memory for more than a few images.
+a header, and `index.npz`, the arrays of `Cache`. The folder is written aside and renamed when it is
+complete. It is built again if it does not fit the records, has another size than it should, or has
+a damaged index. The pixels of an image are compared with their checksum when it is first read.
 """
 
 import dataclasses
@@ -26,9 +26,7 @@ from metriclt_jax.errors import InputError
 from metriclt_jax.files import locked
 from metriclt_jax.progress import say, track
 
-FORMAT = 4
-"""Version of the files, and of what `decoding` makes of an image."""
-
+FORMAT = 4  # of the files, and of what `decoding` makes of an image
 _ALIGNMENT = 64  # bytes
 _log = logging.getLogger(__name__)
 
@@ -44,6 +42,8 @@ class Cache:
     parts: np.ndarray  # str [N], the official part; '' if there is none
     aspects: np.ndarray  # float32 [N], width / height of the original image
     crc32: np.ndarray  # uint32 [N], of the pixels
+    intact: np.ndarray  # bool [N], whether this process has compared them with crc32
+    path: Path
 
     def read(self, indices: np.ndarray) -> np.ndarray:
         """Returns the images of `indices` `[n]` as uint8 `[n, R, R, 3]`; safe in threads."""
@@ -53,6 +53,13 @@ class Cache:
         images = _empty((len(indices), *self.pixels.shape[1:]))
         # Unlike [], take does not hold up other threads; with 'raise' it would copy twice.
         self.pixels.take(indices, axis=0, out=images, mode='clip')
+        for row in np.flatnonzero(~self.intact[indices]):
+            if zlib.crc32(images[row]) != self.crc32[indices[row]]:
+                raise InputError(
+                    f'image {self.ids[indices[row]]} is damaged in {self.path}; delete that folder '
+                    'and start again'
+                )
+            self.intact[indices[row]] = True
         return images
 
 
@@ -62,13 +69,7 @@ def cache_path(name: str, size: int, data_dir: str) -> Path:
 
 
 def open_cache(source: Records, size: int, data_dir: str) -> Cache:
-    """Opens the images of a data set, stored as R x R with R = `size`; builds them if needed.
-
-    Several processes may do so at once: one builds, the others wait for it. The folder `cache` of
-    `data_dir` may be a link to another disk.
-    """
-    if size < 1:
-        raise InputError(f'data.resize is {size}; it must be 1 or more')
+    """Opens the images of a data set at `size` x `size`; one process builds them if needed."""
     path = cache_path(source.name, size, data_dir)
     shape = (len(source), size, size, 3)
     try:
@@ -79,7 +80,7 @@ def open_cache(source: Records, size: int, data_dir: str) -> Cache:
                 cache = _read(source, path, shape)  # another process may have built it meanwhile
                 if cache is None:
                     _build(source, path, shape)
-                    cache = _map(path, shape, _read_index(source, path, shape))
+                    cache = _read(source, path, shape)
     except OSError as error:
         raise InputError(
             f'the decoded images of {source.name} ({_mib(shape)}) cannot be kept in {path}: {error}'
@@ -142,36 +143,19 @@ def _header(source: Records, shape: tuple[int, ...]) -> str:
 
 
 def _read(source: Records, path: Path, shape: tuple[int, ...]) -> Cache | None:
-    """Returns the cache in `path` if it is complete, up to date and undamaged."""
-    index = _read_index(source, path, shape)
+    """Returns the cache in `path` if it is complete and up to date."""
     images = path / 'images'
-    if index is None or not images.exists() or images.stat().st_size != math.prod(shape):
-        return None
-    cache = _map(path, shape, index)
-    chunks = [range(start, min(start + 64, shape[0])) for start in range(0, shape[0], 64)]
-
-    def intact(chunk: range) -> bool:
-        return all(zlib.crc32(cache.pixels[i]) == cache.crc32[i] for i in chunk)
-
-    with ThreadPoolExecutor() as pool:
-        checked = track(in_order(pool, intact, chunks), f'Checking {path.name}', len(chunks))
-        return cache if all(checked) else None
-
-
-def _read_index(source: Records, path: Path, shape: tuple[int, ...]) -> dict | None:
-    """Returns the arrays of an index, whose checksums zipfile compares."""
     try:
+        num_bytes = images.stat().st_size
         with (path / 'index.npz').open('rb') as file:
-            arrays = dict(np.load(file, allow_pickle=False))
+            index = dict(np.load(file, allow_pickle=False))  # zipfile compares its checksums
     except (FileNotFoundError, NotADirectoryError, EOFError, ValueError, zipfile.BadZipFile):
         return None
-    header = arrays.pop('header', None)
-    return arrays if header is not None and str(header) == _header(source, shape) else None
-
-
-def _map(path: Path, shape: tuple[int, ...], index: dict) -> Cache:
+    if num_bytes != math.prod(shape) or str(index.pop('header', '')) != _header(source, shape):
+        return None
     # Read-only, not copy-on-write, which would reserve memory for the whole file.
-    return Cache(np.asarray(np.memmap(path / 'images', np.uint8, mode='r', shape=shape)), **index)
+    pixels = np.asarray(np.memmap(images, np.uint8, mode='r', shape=shape))
+    return Cache(pixels, intact=np.zeros(len(pixels), bool), path=path, **index)
 
 
 def _mib(shape: tuple[int, ...]) -> str:

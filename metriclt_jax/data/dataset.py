@@ -43,10 +43,7 @@ class Dataset:
 
 
 def load_dataset(config: ConfigDict) -> Dataset:
-    """Opens a prepared data set and divides it; digits_lt is prepared on first use.
-
-    `config` has the fields of `metriclt_jax.config.data_fields`.
-    """
+    """Opens and divides the data set of a `data` config; digits_lt is prepared on first use."""
     validate_data(config)
     if config.name == 'digits_lt':
         preparation.prepare(config.name, None, config.data_dir)
@@ -79,18 +76,9 @@ def divide(
 ) -> tuple[tuple[str, ...], np.ndarray, dict[str, np.ndarray]]:
     """Chooses classes, trims their sizes, splits the images and thins out the training part.
 
-    Needs no images, and the same arguments give the same result on every machine.
-
-    Args:
-        config: as for `load_dataset`; uses the fields from `classes` to `long_tail_rounding`.
-        class_names: of all classes of the source.
-        labels: int `[N]`.
-        group_ids: str `[N]`, '' if unknown.
-        official: str `[N]`, the part that the source names, '' if none.
-
-    Returns:
-        The names `[C]` of the chosen classes, the labels int32 `[N]` as positions in them (-1 for
-        other classes), and for each of `splits.PARTS` the indices of its images, ascending.
+    Takes the names of all classes, and the label, group id and official part ('' if unknown) of
+    each image `[N]`. Returns the names `[C]` of the chosen classes, the labels int32 `[N]` as
+    positions in them (-1 for other classes), and the ascending indices of each part's images.
     """
     class_names, labels = _choose_classes(labels, class_names, config.classes)
     kept = np.flatnonzero(labels >= 0)
@@ -112,13 +100,8 @@ def divide(
         )
     if config.imbalance_ratio:
         order = long_tail.head_to_tail(config.long_tail_order, available, class_names)
-        counts = long_tail.long_tailed_counts(
-            available,
-            order,
-            config.imbalance_ratio,
-            config.long_tail_max,
-            config.long_tail_rounding,
-        )
+        curve = config.imbalance_ratio, config.long_tail_max, config.long_tail_rounding
+        counts = long_tail.long_tailed_counts(available, order, *curve)
         parts['train'] = train[long_tail.subset(labels[train], counts, config.split_seed)]
     return class_names, labels, parts
 

@@ -3,22 +3,21 @@
 import collections
 import contextlib
 import io
-import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from metriclt_jax.errors import InputError
+from metriclt_jax.errors import InputError, explained
 from metriclt_jax.progress import track
 
 FORMATS = ('BMP', 'GIF', 'JPEG', 'JPEG2000', 'PNG', 'PPM', 'TIFF', 'WEBP')
 """Formats that are read. Pillow's others may start programs or read further files."""
 
-# Pillow's names of pixel types that have one obvious conversion to RGB.
+# Pillow's names of the pixel types that have one obvious conversion to RGB.
 _MODES = ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'RGBX', 'YCbCr')
 _SIXTEEN_BIT_MODES = ('I;16', 'I;16L', 'I;16B', 'I;16N')
 
@@ -33,50 +32,26 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# What Pillow raises on damaged files, and on images so large that decoding may be an attack.
-_DAMAGE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    struct.error,
-    Image.DecompressionBombWarning,
-    Image.DecompressionBombError,
-)
-
 _NAMED = 20  # files in a message
-
-T = TypeVar('T')
-U = TypeVar('U')
 
 
 def to_storage(picture: Image.Image, size: int) -> np.ndarray:
-    """Converts a picture to upright RGB of `size` x `size`: what is cached and trained on.
+    """Converts a picture to what is cached and trained on: upright RGB, uint8 `[size, size, 3]`.
 
     - Orientation: as the EXIF tag says.
-    - Gray, 8 or 16 bits: three equal channels. 16 bits are divided by 257, which maps the whole
-      range to the whole range, whatever part of it the image uses.
-    - Transparency (RGBA, LA, palette): blended over black. Opaque images, such as the RGBA X-rays
-      of NIH, stay as they are.
+    - Gray: three equal channels; 16 bits are divided by 257.
+    - Transparency (RGBA, LA, palette): blended over black.
     - Several frames: the first.
     - Resizing: bilinear and antialiased, without keeping the aspect ratio.
     - Color profiles are not applied; CMYK, which is undefined without one, is refused.
-
-    Returns:
-        uint8 `[size, size, 3]`.
     """
     return _resized(_upright(picture), size)
 
 
 def decode(image: bytes, size: int, name: str) -> tuple[np.ndarray, float]:
-    """Decodes the content of an image file, called `name` in messages.
+    """Decodes an image file, called `name` in messages, as `to_storage` does.
 
-    Returns:
-        Pixels, uint8 `[size, size, 3]` as of `to_storage`, and width / height of the upright
-        original.
-
-    Raises:
-        InputError: the image is damaged, empty, larger than `PIL.Image.MAX_IMAGE_PIXELS`, or has
-            no obvious conversion to RGB.
+    Returns the pixels, and width / height of the upright original.
     """
     with _opened(io.BytesIO(image), f'image {name} cannot be decoded') as picture:
         upright = _upright(picture)
@@ -97,8 +72,8 @@ def check_images(paths: Sequence[Path]) -> None:
 
 
 def in_order(
-    pool: ThreadPoolExecutor, function: Callable[[T], U], items: Iterable[T], window: int = 64
-) -> Iterator[U]:
+    pool: ThreadPoolExecutor, function: Callable[[Any], Any], items: Iterable, window: int = 64
+) -> Iterator[Any]:
     """Yields `function(item)` in order, like `pool.map`, but never far ahead of the consumer."""
     waiting = collections.deque()
     try:
@@ -117,15 +92,13 @@ def _problem(path: Path) -> str:
     """Returns why `decode` would refuse a file, or ''."""
     problem = f'{path} is not a readable image'
     try:
-        with path.open('rb') as file, _opened(file, problem) as picture:
+        with explained(problem), path.open('rb') as file, _opened(file, problem) as picture:
             _require_known_mode(picture)
             # A JPEG is read to its end, but its pixels are computed at an eighth of its size.
             picture.draft('RGB', (1, 1))
             _upright(picture)
     except InputError as error:
         return str(error)
-    except OSError as error:
-        return f'{problem}: {error}'
     return ''
 
 
@@ -145,7 +118,7 @@ def _opened(file: io.IOBase, problem: str) -> Iterator[Image.Image]:
             yield picture
     except UnidentifiedImageError as error:
         raise InputError(f'{problem}: unknown format; use {", ".join(FORMATS)}') from error
-    except _DAMAGE as error:
+    except Exception as error:  # Pillow fails in many ways on damaged files
         raise InputError(f'{problem}: {error}') from error
 
 
@@ -174,12 +147,8 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
 
 
 def _require_known_mode(picture: Image.Image) -> None:
-    if picture.mode == 'CMYK':
-        raise InputError(
-            'it is CMYK, whose colors depend on a printing profile; convert it to RGB or gray first'
-        )
     if picture.mode not in _MODES + _SIXTEEN_BIT_MODES:
         raise InputError(
-            f'its pixels are of type {picture.mode}; use RGB or palette of 8 bits, or gray of 8 or '
-            '16 bits'
+            f'its pixels are of type {picture.mode}; convert it to RGB or palette of 8 bits, or '
+            'gray of 8 or 16 bits'
         )

@@ -24,27 +24,19 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
     'pathmnist_lt': {
         'split': 'official',
-        'imbalance_ratio': 100.0,
+        'imbalance_ratio': 100.0, 'long_tail_max': 'first',
         'long_tail_order': 'ADI,BACK,DEB,TUM,MUC,NORM,STR,MUS,LYM',
-        'long_tail_max': 'first',
     },
     # The large official part is the one to train on.
     'flower_lt': {
-        'split': 'official',
-        'train_parts': ('test',),
-        'validation_parts': (),
+        'split': 'official', 'train_parts': ('test',), 'validation_parts': (),
         'test_parts': ('train', 'validation'),
-        'imbalance_ratio': 10.0,
-        'long_tail_order': 'size',
-        'long_tail_max': 'first',
+        'imbalance_ratio': 10.0, 'long_tail_max': 'first', 'long_tail_order': 'size',
         'groups': 'thirds',
     },
     'dogs_lt': {
-        'split': 'official',
-        'validation_parts': (),
-        'imbalance_ratio': 10.0,
-        'long_tail_max': 'first',
-        'long_tail_rounding': 'down',
+        'split': 'official', 'validation_parts': (),
+        'imbalance_ratio': 10.0, 'long_tail_max': 'first', 'long_tail_rounding': 'down',
         'groups': 'thirds',
     },
     # Works for any number of classes.

@@ -46,18 +46,9 @@ def train_batches(
     """Yields the training batches `first_step`, ..., `first_step + num_steps - 1`.
 
     Batch k is a pure function of (seed, k), wherever the iteration starts. It is {'image': uint8
-    `[B, R, R, 3]`, 'label': int32 `[B]`, 'aspect': float32 `[B]`}.
-
-    Args:
-        dataset: what to draw from.
-        sampler: see `sampling.epoch_order`.
-        seed: 0 or more.
-        batch_size: B, of the global batch.
-        first_step: number of steps done before.
-        num_steps: number of batches to yield.
-        second_sampler: draws a second batch, under 'second', for methods with two branches; must
-            differ from `sampler`, since equal samplers draw equal batches.
-        rows: of each batch, those to read and to yield: one host's share.
+    `[B, R, R, 3]`, 'label': int32 `[B]`, 'aspect': float32 `[B]`}, and only its `rows`, one host's
+    share, are read. `second_sampler` draws a second batch, under 'second', for methods with two
+    branches; it must differ from `sampler`, since equal samplers draw equal batches.
     """
     if second_sampler == sampler:
         raise InputError(f'second_sampler is {second_sampler!r}; it must differ from sampler')
@@ -90,10 +81,6 @@ def eval_batches(
     The last batch is padded with copies of its last image; 'mask', float32 `[B]`, is 0 for these
     and 1 elsewhere. `rows` are one host's share of each batch.
     """
-    if batch_size < 1:
-        raise InputError(f'batch_size is {batch_size}; it must be 1 or more')
-    if part not in dataset.parts:
-        raise InputError(f'the part is {part!r}; it must be one of {", ".join(dataset.parts)}')
     indices = dataset.parts[part]
 
     def batch(step: int) -> Batch:
@@ -112,16 +99,8 @@ def prefetch_to_devices(
 ) -> Iterator[dict[str, jax.Array]]:
     """Yields batches as `jax.pmap` with `in_axes=0` wants them, put onto the devices ahead of time.
 
-    A thread takes batches and starts their transfers while the devices compute. It stops with the
-    generator, and its errors are raised here.
-
-    Args:
-        batches: arrays with a leading axis B; each of several hosts passes its share.
-        devices: those that share each batch, n of them in this process, in the order of the pmap.
-        depth: how many batches are on their way.
-
-    Yields:
-        The batches with leading axes `[n, B / n]`, row i on device i.
+    A thread takes `depth` batches ahead and starts their transfers while the devices compute. With
+    n `devices` in this process, leading axes `[B]` become `[n, B / n]`, row i on device i.
     """
     # The sharding that pmap itself asks for; under another axis name it would compile once more.
     sharding = split(devices)

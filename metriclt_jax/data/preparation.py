@@ -21,7 +21,6 @@ _log = logging.getLogger(__name__)
 
 # What array_record adds to an image and to a file, at most.
 _OVERHEAD, _FILE_OVERHEAD = 512, 2**20
-_SHOWN = 300  # characters of a path in a message
 
 
 def prepare(
@@ -41,7 +40,7 @@ def prepare(
         dataset: a key of READERS.
         source: the folder (or file) with the original files; ignored by digits_lt.
         data_dir: where prepared data sets lie; may be gs://... .
-        name: of the prepared data set in configs; by default that of `dataset`.
+        name: `data.name` in configs; by default `dataset`.
         announce: called with a sentence that says what will be written.
         **options: further arguments of the reader.
     """
@@ -55,9 +54,8 @@ def prepare(
     try:
         original = READERS[dataset](source, **options)
     except OSError as error:
-        file = str(error.filename or source)
-        shown = file if len(file) <= _SHOWN else f'{file[:_SHOWN]}...'
-        raise InputError(f'{shown} cannot be read: {error.strerror or error}') from error
+        file = error.filename or source
+        raise InputError(f'{file} cannot be read: {error.strerror or error}') from error
     if not original.count:
         raise InputError(f'the source {source} of {name} has no images; it needs at least one')
     local = Path(records.folder(name, storage.local_folder(data_dir)))
@@ -67,7 +65,10 @@ def prepare(
             if not records.are_complete(path):
                 if storage.is_remote(path):  # a local copy is of records that were removed there
                     shutil.rmtree(local, ignore_errors=True)
-                _write(original, local, name, dataset, origin, announce)
+                announce(_what_is_written(original, local, name))
+                decoding.check_images(original.files)
+                with storage.written_aside(local) as aside:
+                    records.write(aside, name, original, dataset, origin)
                 if storage.is_remote(path):
                     storage.copy_files(epath.Path(local), path, records.LAST)
         _require_same(name, path, dataset, origin)
@@ -84,36 +85,26 @@ def is_prepared(name: str, data_dir: os.PathLike | str) -> bool:
 def _check_arguments(dataset: str, name: str, options: Mapping[str, Any]) -> None:
     if dataset not in READERS:
         raise InputError(f'the data set is {dataset!r}; it must be one of {", ".join(READERS)}')
-    if not re.fullmatch(r'[A-Za-z]\w*', name, re.ASCII):
+    if not re.fullmatch(r'[A-Za-z]\w*', name, re.ASCII) or (name in READERS and name != dataset):
         raise InputError(
-            f'the name of the data set is {name!r}; use letters, digits and _, a letter first'
+            f'the name of the data set is {name!r}; use letters, digits and _, a letter first, but '
+            'not the name of another data set'
         )
-    if name in READERS and name != dataset:
-        raise InputError(f'the name of the data set is {name!r}, which is another data set')
     for option in options.keys() - inspect.signature(READERS[dataset]).parameters.keys():
         raise InputError(f'{dataset} has no option {option}; leave it out')
 
 
-def _write(
-    original: Source,
-    path: Path,
-    name: str,
-    dataset: str,
-    origin: Mapping[str, Any],
-    announce: Callable[[str], None],
-) -> None:
+def _what_is_written(original: Source, path: Path, name: str) -> str:
+    """Says what will be written to `path`; `InputError` if it is in use or its disk too full."""
     if path.exists():
         raise InputError(f'{path} is in the way: it is not a prepared data set; remove it first')
     needed = original.num_bytes + _OVERHEAD * original.count + _FILE_OVERHEAD
     free = storage.require_space(path.parent, needed, name)
     note = f', {original.note}' if original.note else ''
-    announce(
+    return (
         f'{name}: {original.count:,} images of {len(original.class_names)} classes{note}; writes '
         f'up to {needed / 2**20:,.0f} MiB to {path} ({free / 2**20:,.0f} MiB are free)'
     )
-    decoding.check_images(original.files)
-    with storage.written_aside(path) as aside:
-        records.write(aside, name, original, dataset, origin)
 
 
 def _origin(
@@ -121,16 +112,11 @@ def _origin(
 ) -> dict[str, Any]:
     """Returns those arguments that decide what the records hold."""
     paths = {'source': source, 'labels': labels}
-    origin: dict[str, Any] = {
-        key: os.path.realpath(Path(path).expanduser()) for key, path in paths.items() if path
-    }
+    origin = {k: os.path.realpath(Path(path).expanduser()) for k, path in paths.items() if path}
     return origin | ({'classes': list(classes)} if classes else {})
 
 
-def _require_same(
-    name: str, path: os.PathLike | str, dataset: str, origin: Mapping[str, Any]
-) -> None:
-    """Raises `InputError` unless the records are of this data set and of the same origin."""
+def _require_same(name: str, path: epath.Path, dataset: str, origin: Mapping[str, Any]) -> None:
     prepared = records.read_metadata(path)
     if prepared['dataset'] != dataset:
         raise InputError(

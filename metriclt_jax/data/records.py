@@ -1,17 +1,16 @@
 """Prepared data sets on disk: one record per image, in files that TFDS describes and reads.
 
-A record holds the undecoded image file, its label, its id, its group (lesion, patient) and the part
-that its source puts it in. Records lie in the order of the image ids. All images are in one TFDS
-split; index arrays decide later what is trained on and what is tested on.
-
-We write the array_record files ourselves because a TFDS builder needs TensorFlow beyond 1 GB. The
-result is an ordinary TFDS folder, which `tfds.builder_from_directory` reads without our code.
+A record is an `Example`; records lie in the order of the image ids. All are in one TFDS split, as
+index arrays decide later what is trained on and what is tested on. We write the array_record files
+ourselves because a TFDS builder needs TensorFlow beyond 1 GB; `tfds.builder_from_directory` reads
+the folder without our code.
 """
 
 import contextlib
 import dataclasses
 import hashlib
 import io
+import itertools
 import json
 import math
 import os
@@ -27,19 +26,13 @@ from etils import epath
 from metriclt_jax.data import storage
 from metriclt_jax.data.sources import READERS
 from metriclt_jax.data.sources.common import Example, Source
-from metriclt_jax.errors import InputError
+from metriclt_jax.errors import InputError, explained
 from metriclt_jax.files import locked
 from metriclt_jax.progress import track
 
 SPLIT = 'images'
-"""The one TFDS split, whose name does not suggest a part."""
-
-VERSION = '2.0.0'
-"""Version of the contents of a record; records of another version are not read."""
-
-LAST = 'dataset_info.json'
-"""The file that is written last: its presence marks complete records."""
-
+VERSION = '2.0.0'  # of the contents of a record; others are not read
+LAST = 'dataset_info.json'  # written last: its presence marks complete records
 _FILE_BYTES = 2**29  # approximate size of one array_record file
 
 
@@ -57,7 +50,7 @@ class Records:
         return len(self.source)
 
     def read(self, indices: Sequence[int]) -> list[Example]:
-        """Reads records without decoding their images; `InputError` if they are damaged."""
+        """Reads records without decoding their images."""
         with _damage_explained(self.path):
             return [
                 Example(
@@ -77,7 +70,7 @@ class Records:
 
 
 def folder(name: str, data_dir: os.PathLike | str) -> epath.Path:
-    """Returns where the records of a data set lie; it need not exist."""
+    """Returns where the records of a data set lie, or would lie."""
     return epath.Path(data_dir).expanduser() / name / VERSION
 
 
@@ -94,9 +87,8 @@ def open_records(name: str, data_dir: os.PathLike | str) -> Records:
         dataset = name if name in READERS else f'folder --name={name}'
         root = shlex.quote(str(epath.Path(data_dir).expanduser()))
         raise InputError(
-            f'data set {name} is not prepared in data.data_dir {data_dir}; set data.data_dir to '
-            'its folder, or prepare it with: '
-            f'metriclt-prepare-data --dataset={dataset} --source=DIR --data_dir={root}'
+            f'data set {name} is not prepared in data.data_dir {data_dir}; set data.data_dir, or '
+            f'run: metriclt-prepare-data --dataset={dataset} --source=DIR --data_dir={root}'
         )
     if storage.is_remote(path):
         path = _local_copy(name, path, storage.local_folder(data_dir))
@@ -111,60 +103,44 @@ def read_columns(source: Records) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.array(labels, np.int32), np.array(group_ids, str), np.array(parts, str)
 
 
-def write(
-    path: Path, name: str, source: Source, dataset: str, origin: Mapping[str, Any] | None = None
-) -> None:
+def write(path: Path, name: str, source: Source, dataset: str, origin: Mapping[str, Any]) -> None:
     """Writes the records of a data set into an empty folder, with bounded memory.
 
     `dataset` (kind of the original files) and `origin` (where they came from) are kept with them.
-
-    Raises:
-        OSError, RuntimeError: the files cannot be written (array_record raises the latter).
     """
     import tensorflow_datasets as tfds
     from array_record.python.array_record_module import ArrayRecordWriter
 
-    features = tfds.features.FeaturesDict(
-        {
-            'image': tfds.features.Image(shape=(None, None, None)),
-            'label': tfds.features.ClassLabel(names=list(source.class_names)),
-            'image_id': tfds.features.Text(),
-            'group': tfds.features.Text(),
-            'part': tfds.features.Text(),
-        }
-    )
+    texts = {field: tfds.features.Text() for field in ('image_id', 'group', 'part')}
+    image = tfds.features.Image(shape=(None, None, None))
+    label = tfds.features.ClassLabel(names=list(source.class_names))
+    features = tfds.features.FeaturesDict({'image': image, 'label': label, **texts})
     num_files = min(source.count, math.ceil(source.num_bytes / _FILE_BYTES) or 1)
     ends = [(file + 1) * source.count // num_files for file in range(num_files)]
     sizes = np.diff(ends, prepend=0).tolist()
     digest = _new_digest(source.class_names)
     examples = iter(track(source.examples, f'Writing {name}', source.count))
-    previous = ''
     for file, size in enumerate(sizes):
         file_name = f'{name}-{SPLIT}.array_record-{file:05d}-of-{num_files:05d}'
         writer = ArrayRecordWriter(str(path / file_name), 'group_size:1')
         with contextlib.closing(writer):
-            for _ in range(size):
-                example = next(examples)
-                if not previous < example.image_id:
-                    raise AssertionError(f'image {example.image_id} comes after {previous}')
-                previous = example.image_id
+            for example in itertools.islice(examples, size):
                 if isinstance(example.image, Path):
                     example = example._replace(image=example.image.read_bytes())
                 _update(digest, example)
                 fields = example._asdict() | {'image': io.BytesIO(example.image)}
                 writer.write(features.serialize_example(features.encode_example(fields)))
+    split = tfds.core.SplitInfo(name=SPLIT, shard_lengths=sizes, num_bytes=source.num_bytes)
     tfds.folder_dataset.write_metadata(
         data_dir=path,
         features=features,
         version=VERSION,
-        split_infos=[
-            tfds.core.SplitInfo(name=SPLIT, shard_lengths=sizes, num_bytes=source.num_bytes)
-        ],
+        split_infos=[split],
         metadata=tfds.core.MetadataDict(
             dataset=dataset,
             class_names=list(source.class_names),
             fingerprint=digest.hexdigest(),
-            origin=dict(origin or {}),
+            origin=dict(origin),
         ),
         disable_shuffling=True,
         check_data=False,  # the check needs TensorFlow
@@ -172,39 +148,29 @@ def write(
 
 
 def read_metadata(path: os.PathLike | str) -> dict[str, Any]:
-    """Returns what `write` keeps with the records, whose folder may be remote.
-
-    That is 'dataset', 'class_names', 'fingerprint' and 'origin' (empty if it was not kept).
-    """
+    """Returns the 'dataset', 'class_names', 'fingerprint' and 'origin' of (remote) records."""
     with _damage_explained(path):
         with storage.reached(path):
             text = (epath.Path(path) / 'metadata.json').read_text()
-        metadata = json.loads(text)
-        kept = {key: metadata[key] for key in ('dataset', 'class_names', 'fingerprint')}
-        return kept | {'origin': metadata.get('origin', {})}
+        return {'origin': {}, **json.loads(text)}
 
 
 def _local_copy(name: str, path: epath.Path, local_root: Path) -> Path:
-    """Returns the folder with a copy of remote records, which is made unless it is up to date."""
+    """Returns the folder with an up-to-date copy of remote records."""
     fingerprint = read_metadata(path)['fingerprint']
     local = Path(folder(name, local_root))
 
-    def up_to_date() -> bool:
-        return are_complete(local) and read_metadata(local)['fingerprint'] == fingerprint
-
-    if up_to_date():
-        return local
     try:
         local.parent.mkdir(parents=True, exist_ok=True)
         with locked(local.parent / '.lock'):
-            if not up_to_date():
+            if not are_complete(local) or read_metadata(local)['fingerprint'] != fingerprint:
                 shutil.rmtree(local, ignore_errors=True)
                 with storage.written_aside(local) as aside:
                     storage.copy_files(path, epath.Path(aside), LAST)
                     if _fingerprint(_open(name, aside)) != fingerprint:
                         raise InputError(
-                            f'the records in {path} are damaged, or were on their way here: they '
-                            'do not have their published fingerprint; try again'
+                            f'the copy of {path} does not have its fingerprint: the records were '
+                            'damaged there or on their way here; try again'
                         )
     except OSError as error:
         raise InputError(f'{path} cannot be copied to {local}: {error}') from error
@@ -244,14 +210,8 @@ def _fingerprint(source: Records) -> str:
     return digest.hexdigest()
 
 
-@contextlib.contextmanager
-def _damage_explained(path: os.PathLike | str) -> Iterator[None]:
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:  # TFDS, array_record and protobuf fail in many ways
-        raise InputError(
-            f'the records in {path} are incomplete or damaged ({error}); remove that folder and '
-            'prepare the data set again'
-        ) from error
+def _damage_explained(path: os.PathLike | str) -> contextlib.AbstractContextManager:
+    return explained(
+        f'the records in {path} are incomplete or damaged; remove that folder and prepare the data '
+        'set again'
+    )

@@ -42,11 +42,7 @@ def stratified(
 ) -> dict[str, np.ndarray]:
     """Splits the images of each class at random (mode 'paper').
 
-    Args:
-        labels: int `[N]`.
-        fractions: of training, validation and test; they sum to 1, validation may be 0.
-        seed: 0 or more.
-        class_names: `[C]`, for messages.
+    `fractions` of training, validation and test sum to 1; those of the latter two may be 0.
     """
     parts: dict[str, list[np.ndarray]] = {part: [] for part in PARTS}
     for label, counts in enumerate(_targets(labels, fractions, class_names)):
@@ -68,8 +64,6 @@ def grouped(
     Groups are dealt out from large to small, in random order among equals, each to the part where
     it lowers sum((size - target)^2 / target) over the group's classes most. A group may have
     images of several classes. An image with group id '' is a group of its own.
-
-    `group_ids` are str `[N]`; the other arguments are those of `stratified`.
     """
     targets = _targets(labels, fractions, class_names)
     names, group_of = np.unique(group_ids, return_inverse=True)
@@ -106,13 +100,8 @@ def grouped(
 def official(named: np.ndarray, names: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
     """Assembles the parts from those of the source (mode 'official').
 
-    Args:
-        named: str `[N]`, the part of each image in the source; '' if none.
-        names: for each of PARTS the names in `named` that form it; other images are in no part.
-
-    >>> parts = {'train': ['test'], 'validation': [], 'test': ['train', 'validation']}
-    >>> official(np.array(['test', 'train', 'test', 'validation']), parts)['test'].tolist()
-    [1, 3]
+    `named` `[N]` is the part of each image in the source, '' if none; `names` are, for each of
+    PARTS, the names in `named` that form it. Other images are in no part.
     """
     known = sorted(set(named.tolist()) - {''})
     taken = [name for part in PARTS for name in names[part]]
@@ -120,9 +109,8 @@ def official(named: np.ndarray, names: Mapping[str, Sequence[str]]) -> dict[str,
         for name in names[part]:
             if name not in known or taken.count(name) > 1:
                 raise InputError(
-                    f'data.{part}_parts has {name!r}, which is used {taken.count(name)} times; use '
-                    f'each part of the data set ({", ".join(known)}) once, or () for no validation '
-                    'part'
+                    f'data.{part}_parts has {name!r}, used {taken.count(name)} times; use each of '
+                    f'{", ".join(known)} once, or () for no validation part'
                 )
     return {part: np.flatnonzero(np.isin(named, list(names[part]))) for part in PARTS}
 
@@ -144,8 +132,7 @@ def _targets(
             if fraction > 0 and count == 0:
                 raise InputError(
                     f'class {name} has {sum(targets[-1])} images, too few for data.fractions '
-                    f'{tuple(fractions)}: none is left for the {part} part; use other '
-                    'data.fractions, such as (0.75, 0.0, 0.25) without a validation part, or '
-                    'data.split=official if the data set has parts'
+                    f'{tuple(fractions)}: none is left for the {part} part; use others, such as '
+                    '(0.75, 0.0, 0.25), or data.split=official if the data set has parts'
                 )
     return targets

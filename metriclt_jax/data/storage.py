@@ -1,7 +1,7 @@
 """Data folders: local ones and remote ones such as gs://bucket/data.
 
-Records and memory maps are read from local files, so a remote data folder has a local one beside
-it, which holds copies of its records and all that is derived from them (the decoded images).
+Records and memory maps are local files, so a remote data folder has a local one beside it, with
+copies of its records and the decoded images.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from etils import epath
 
-from metriclt_jax.errors import InputError
+from metriclt_jax.errors import InputError, explained
 from metriclt_jax.progress import track
 
 LOCAL_ROOT = 'METRICLT_LOCAL_DATA'
@@ -22,7 +22,7 @@ LOCAL_ROOT = 'METRICLT_LOCAL_DATA'
 
 
 def is_remote(path: os.PathLike | str) -> bool:
-    """Whether a path is an address such as gs://bucket/data."""
+    """Whether a path is like gs://bucket/data."""
     return '://' in os.fspath(path)
 
 
@@ -34,27 +34,15 @@ def local_folder(data_dir: os.PathLike | str) -> Path:
     return Path(root).expanduser() / urllib.parse.quote(os.fspath(data_dir).rstrip('/'), safe='')
 
 
-@contextlib.contextmanager
-def reached(path: os.PathLike | str) -> Iterator[None]:
+def reached(path: os.PathLike | str) -> contextlib.AbstractContextManager:
     """Turns errors of remote storage into `InputError`; leaves those of local files."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:  # each kind of storage has its own
-        if not is_remote(path):
-            raise
-        raise InputError(
-            f'{path} cannot be reached: {type(error).__name__}: {error} (a gs:// path needs the '
-            'package gcsfs and credentials)'
-        ) from error
+    if not is_remote(path):
+        return contextlib.nullcontext()
+    return explained(f'{path} cannot be reached; gs:// needs the package gcsfs and credentials')
 
 
 def copy_files(source: epath.Path, target: epath.Path, last: str) -> None:
-    """Copies the files of a folder into another one, the file `last` after all others.
-
-    One of the two is remote.
-    """
+    """Copies a folder's files, `last` after all others; one of the two folders is remote."""
     with reached(target if is_remote(target) else source):
         files = [path for path in source.iterdir() if not path.is_dir()]
         if is_remote(target):

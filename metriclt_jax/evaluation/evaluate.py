@@ -70,17 +70,10 @@ def evaluate(
     devices: Sequence[jax.Device],
     features: bool = False,
 ) -> Evaluation:
-    """Runs a model over a part of a data set, without augmentation.
+    """Runs a model over a part of a data set, not empty, without augmentation.
 
-    Args:
-        model: from `create_model`.
-        variables: its variables, on all of `devices`.
-        augment: the sizes and the normalisation of the images.
-        dataset: where the images come from; each process reads its own rows.
-        part: a key of `dataset.parts`, not empty.
-        batch_size: over all devices; rounded up to a multiple of them.
-        devices: those that share a batch.
-        features: return the features too.
+    `variables` are on all of `devices`, which share a batch of `batch_size` images, rounded up to
+    a multiple of them. With `features` these are returned too.
     """
     step = _eval_step(model, augment, tuple(devices))
     batch_size = -(-batch_size // len(devices)) * len(devices)

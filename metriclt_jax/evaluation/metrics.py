@@ -78,11 +78,7 @@ def macro_f1(confusion: ArrayLike) -> float:
 def macro_auroc(probabilities: ArrayLike, labels: ArrayLike) -> float:
     """Mean over the classes of the area under the one-versus-rest ROC curve.
 
-    Ties count one half (the Mann-Whitney statistic).
-
-    Args:
-        probabilities: scores `[N, C]`.
-        labels: true classes `[N]`.
+    Takes scores `[N, C]` and true classes `[N]`. Ties count one half (the Mann-Whitney statistic).
 
     Raises:
         InputError: a class has no example or no counterexample, or a score is not finite.
@@ -111,21 +107,10 @@ def summarize(
     groups: Mapping[str, Sequence[int]],
     class_names: Sequence[str],
 ) -> dict:
-    """All metrics of one evaluated part, ready for JSON.
+    """All metrics of N examples, ready for JSON; raises `InputError` if a class has none.
 
-    Args:
-        probabilities: `[N, C]`.
-        labels: true classes `[N]`.
-        confusion: counts `[C, C]` of the same examples, rows are true classes.
-        groups: class indices of each group, as from `class_groups`.
-        class_names: names `[C]`, for messages.
-
-    Returns:
-        `mcr_all`, `mcr_GROUP` for each group, `accuracy`, `macro_f1`, `macro_auroc` (fractions) and
-        `confusion` (nested lists of int).
-
-    Raises:
-        InputError: a class has no example.
+    These are `mcr_all`, `mcr_GROUP` for each of `groups`, `accuracy`, `macro_f1`, `macro_auroc`
+    (fractions) and `confusion` (nested lists of int).
     """
     confusion = _square(confusion)
     _require_examples(confusion.sum(axis=1), names=class_names)

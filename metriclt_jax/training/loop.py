@@ -1,12 +1,14 @@
 """The loop over the steps of a stage."""
 
 import collections
+import functools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import numpy as np
 
 from metriclt_jax.data.pipeline import prefetch_to_devices, train_batches
 from metriclt_jax.devices import local_rows, place
@@ -15,7 +17,7 @@ from metriclt_jax.hosts import StopConsensus
 from metriclt_jax.progress import StageProgress
 from metriclt_jax.training.checkpoints import Best, StageCheckpoints, latest_step
 from metriclt_jax.training.posthoc_heads import Features
-from metriclt_jax.training.schedule import loss_inputs
+from metriclt_jax.training.schedule import LossInputs, cumulative_alpha, make_class_weights
 from metriclt_jax.training.setup import Run
 from metriclt_jax.training.stages import Stage
 from metriclt_jax.training.state import TrainState
@@ -41,9 +43,9 @@ def train_stage(
         run: what the stages share.
         stage: what to train.
         previous: the variables that the stage before left; pretrained ones or None for the first.
-        metrics: gets the line of each epoch's losses and metrics.
-        timing: gets the line of each epoch's times.
-        terminated: becomes non-empty when the run is to stop; in one process is enough.
+        metrics: gets a line of losses and metrics each epoch.
+        timing: gets a line of times each epoch.
+        terminated: becomes non-empty, in any process, when the run is to stop.
 
     Returns:
         The model's variables at the end of the stage.
@@ -98,17 +100,27 @@ def train_stage(
     return state.variables
 
 
-def make_loss_inputs(run: Run, stage: Stage):
-    """What the stage's objective needs beside the batch, on the devices, by completed updates."""
-    return loss_inputs(
-        run.dataset.train_counts,
-        weighting=stage.class_weights,
-        beta=run.config.weighting.beta,
-        reweight_start=stage.reweight_start,
-        epochs=max(stage.epochs, 1),
-        steps_per_epoch=run.steps_per_epoch(stage),
-        place=lambda inputs: place(inputs, run.devices),
-    )
+def make_loss_inputs(run: Run, stage: Stage) -> Callable[[int], LossInputs]:
+    """What the stage's objective needs beside the batch, on the devices, by completed updates.
+
+    Class weights are uniform for the fraction `reweight_start` of the stage: deferred re-weighting
+    (DRW, Cao et al. 2019).
+    """
+    counts, steps_per_epoch = run.dataset.train_counts, run.steps_per_epoch(stage)
+    reweight_start = round(stage.reweight_start * stage.epochs * steps_per_epoch)
+
+    @functools.lru_cache(maxsize=1)  # values change rarely; the devices get each once
+    def placed(kind: str, alpha: float) -> LossInputs:
+        weights = make_class_weights(kind, counts, run.config.weighting.beta)
+        inputs = LossInputs(weights, counts.astype(np.float32), np.float32(alpha))
+        return place(inputs, run.devices)
+
+    def at(step: int) -> LossInputs:
+        kind = stage.class_weights if step >= reweight_start else 'uniform'
+        alpha = cumulative_alpha(step // steps_per_epoch + 1, max(stage.epochs, 1))
+        return placed(kind, alpha if stage.branches > 1 else 1.0)
+
+    return at
 
 
 def make_batches(run: Run, stage: Stage, first_step: int, num_steps: int) -> Iterator[Any]:

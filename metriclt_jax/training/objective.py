@@ -18,16 +18,13 @@ from metriclt_jax.training.schedule import LossInputs
 class ClassificationLoss:
     """A classification loss as an objective uses it.
 
-    Attributes:
-        loss: `(outputs, targets, class_counts) -> [B]`; `targets` are labels `[B]` or, for mixed
-            images, probabilities `[B, C]`, in which the loss is linear.
-        head: the kind of head it needs, a key of `models.heads.HEADS`.
-        scale: of the logits of a cosine head.
+    `loss(outputs, targets, class_counts) -> [B]` gets labels `[B]` or, for mixed images,
+    probabilities `[B, C]`, in which it is linear.
     """
 
     loss: Callable[[Outputs, jax.Array, jax.Array], jax.Array]
-    head: str = 'linear'
-    scale: float = 1.0
+    head: str = 'linear'  # the kind of head it needs, a key of `models.heads.HEADS`
+    scale: float = 1.0  # of the logits of a cosine head
 
 
 # Each takes `config.classification`.
@@ -148,11 +145,8 @@ METRIC_LOSSES = {
 class Objective:
     """Classification loss + coefficient x metric loss; either may be missing.
 
-    Attributes:
-        classification: a `ClassificationLoss` or None.
-        metric: a `MetricLoss` or None.
-        normalize_weights: divide by the sum of the class weights, or by the number of examples
-            (class-balanced losses; Cui et al. 2019).
+    With `normalize_weights` the classification loss is divided by the sum of the class weights,
+    without by the number of examples (class-balanced losses; Cui et al. 2019).
     """
 
     classification: ClassificationLoss | None
@@ -175,13 +169,8 @@ class Objective:
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The value on the global batch and the scalars to log.
 
-        Args:
-            outputs: of the model.
-            batch: `label` `[B]` int32 and, for mixed images, `target` `[B, C]`: the probabilities
-                that replace the labels in the loss.
-            inputs: class weights and counts.
-            metric_params: the metric loss's own parameters.
-            axis_name: the devices' axis, or None.
+        `batch` has `label` `[B]` int32 and, for mixed images, `target` `[B, C]`: the probabilities
+        that replace the labels in the loss. `axis_name` is the devices' axis, if any.
         """
         value, logs = jnp.zeros(()), {}
         if self.classification is not None:

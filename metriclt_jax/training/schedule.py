@@ -1,6 +1,5 @@
 """What changes during a stage: learning rate, class weights and branch weights (section 3.1)."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -12,17 +11,11 @@ from metriclt_jax.losses import class_weights
 
 
 class LossInputs(NamedTuple):
-    """What an objective needs beside outputs and batch; traced, so a change compiles nothing.
+    """What an objective needs beside outputs and batch; traced, so a change compiles nothing."""
 
-    Attributes:
-        class_weights: `[C]`, sum C.
-        class_counts: training images of each class `[C]`, float32.
-        alpha: weight of BBN's conventional branch, from 1 to 0.
-    """
-
-    class_weights: jax.Array
-    class_counts: jax.Array
-    alpha: jax.Array | float = 1.0
+    class_weights: jax.Array  # [C], sum C
+    class_counts: jax.Array  # training images of each class [C], float32
+    alpha: jax.Array | float = 1.0  # weight of BBN's conventional branch, from 1 to 0
 
     @property
     def branch_weights(self) -> jax.Array:
@@ -80,41 +73,3 @@ def cumulative_alpha(epoch: int, epochs: int) -> float:
     (1.0, 0.75)
     """
     return 1 - ((epoch - 1) / epochs) ** 2
-
-
-def loss_inputs(
-    counts: np.ndarray,
-    *,
-    weighting: str,
-    beta: float,
-    reweight_start: float,
-    epochs: int,
-    steps_per_epoch: int,
-    place: Callable[[LossInputs], LossInputs],
-) -> Callable[[int], LossInputs]:
-    """The loss inputs by the number of completed updates.
-
-    Args:
-        counts: training images of each class `[C]`.
-        weighting: kind of the class weights, see `make_class_weights`.
-        beta: of the effective number.
-        reweight_start: fraction of the stage with uniform weights before `weighting` applies. With
-            'effective_number' this is deferred re-weighting (DRW, Cao et al. 2019).
-        epochs: length of the stage.
-        steps_per_epoch: updates in an epoch.
-        place: puts new values onto the devices; called only when something changes.
-    """
-    start = round(reweight_start * epochs * steps_per_epoch)
-    current: dict[tuple, LossInputs] = {}
-
-    def at(step: int) -> LossInputs:
-        kind = weighting if step >= start else 'uniform'
-        alpha = cumulative_alpha(step // steps_per_epoch + 1, epochs)
-        if (kind, alpha) not in current:
-            current.clear()
-            weights = make_class_weights(kind, counts, beta)
-            inputs = LossInputs(weights, counts.astype(np.float32), np.float32(alpha))
-            current[kind, alpha] = place(inputs)
-        return current[kind, alpha]
-
-    return at

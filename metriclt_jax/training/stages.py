@@ -39,47 +39,26 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of training.
+    """One stage of training."""
 
-    Attributes:
-        name: 'stage1' or 'stage2'.
-        objective: what it minimises.
-        trainable: the top-level parameter names that it changes.
-        frozen: the other top-level names; these parameters stay bitwise as they are.
-        backbone_train: whether BatchNorm uses the batch and updates its statistics.
-        head: kind of classifier, a key of `models.heads.HEADS`.
-        fresh_head: initialise the head when the stage begins, or take over the previous stage's.
-        sampler: order of an epoch, see `data.sampling`.
-        class_weights: kind of weights, see `schedule.make_class_weights`.
-        augment: the augmentation.
-        optimizer: SGD and its learning rate.
-        epochs: length; 0 if there is nothing to train.
-        batch_size: images in a step, over all devices.
-        second_sampler: of a second batch beside each, or None.
-        reweight_start: fraction of the stage before the class weights apply.
-        mixing: how a batch is mixed after the augmentation, or None.
-        branches: of the backbone; 2 for BBN.
-        posthoc_head: computes the head when the stage begins, or None.
-    """
-
-    name: str
-    objective: Objective | BilateralObjective
-    trainable: tuple[str, ...]
-    frozen: tuple[str, ...]
-    backbone_train: bool
-    head: str
-    fresh_head: bool
-    sampler: str
-    class_weights: str
+    name: str  # 'stage1' or 'stage2'
+    objective: Objective | BilateralObjective  # what it minimises
+    trainable: tuple[str, ...]  # the top-level parameter names that it changes
+    frozen: tuple[str, ...]  # the other top-level names, which stay bitwise as they are
+    backbone_train: bool  # whether BatchNorm uses the batch and updates its statistics
+    head: str  # kind of classifier, a key of `models.heads.HEADS`
+    fresh_head: bool  # initialise the head, or take over that of the stage before
+    sampler: str  # order of an epoch, see `data.sampling`
+    class_weights: str  # kind of weights, see `schedule.make_class_weights`
     augment: AugmentConfig
     optimizer: Optimizer
-    epochs: int
-    batch_size: int
-    second_sampler: str | None = None
-    reweight_start: float = 0.0
-    mixing: Mixing | None = None
-    branches: int = 1
-    posthoc_head: PosthocHead | None = None
+    epochs: int  # 0 if there is nothing to train
+    batch_size: int  # images in a step, over all devices
+    second_sampler: str | None = None  # of a second batch beside each
+    reweight_start: float = 0.0  # fraction of the stage before the class weights apply
+    mixing: Mixing | None = None  # of a batch, after the augmentation
+    branches: int = 1  # of the backbone; 2 for BBN
+    posthoc_head: PosthocHead | None = None  # computes the head when the stage begins
 
     @property
     def trains_classifier(self) -> bool:
@@ -110,21 +89,6 @@ def make_stages(config: ConfigDict) -> tuple[Stage, ...]:
     if method.second_stage is None:
         return (first,)
     return first, _second_stage(config, method.second_stage, first)
-
-
-def make_augment_config(config: ConfigDict) -> AugmentConfig:
-    """The augmentation that the config describes; raises `InputError` if it is impossible."""
-    augment = config.augment
-    return AugmentConfig(
-        resize=config.data.resize,
-        crop=augment.crop,
-        rotation=augment.rotation,
-        flip=augment.flip,
-        fill=tuple(augment.fill),
-        interpolation=augment.interpolation,
-        mean=tuple(augment.mean),
-        std=tuple(augment.std),
-    )
 
 
 def _first_stage(config: ConfigDict, method: Method) -> Stage:
@@ -166,7 +130,7 @@ def _first_stage(config: ConfigDict, method: Method) -> Stage:
         reweight_start=config.weighting.deferred if method.deferred else 0.0,
         mixing=mixing,
         branches=2 if method.bilateral else 1,
-        augment=make_augment_config(config),
+        augment=AugmentConfig(resize=config.data.resize, **config.augment),
         optimizer=_optimizer(config.stage1),
         epochs=config.stage1.epochs,
         batch_size=config.stage1.batch_size,

@@ -9,13 +9,12 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 from rich.console import Console
 
@@ -23,6 +22,7 @@ from metriclt_jax import hosts
 from metriclt_jax.errors import InputError, Interrupted
 from metriclt_jax.evaluation.evaluate import Evaluation
 from metriclt_jax.files import read_json, write_atomically
+from metriclt_jax.models.pretrained import Pretrained
 from metriclt_jax.training.checkpoints import latest_step, restore_variables
 from metriclt_jax.training.loop import train_stage
 from metriclt_jax.training.setup import Run, load_pretrained, make_run
@@ -53,13 +53,12 @@ def train(
     started = time.monotonic()
     workdir = Path(workdir).expanduser()
     console = console or hosts.console()
-
-    # What can be wrong is found here: nothing has been compiled or written yet.
-    _require_same_config(config)
-    results = hosts.from_first(lambda: finished_results(workdir, config))
+    results = _finished(config, workdir)
     if results is not None:
         console.print(f'the run in {workdir} is complete; nothing is trained')
         return results
+
+    # What can be wrong is found here: nothing is compiled or written yet.
     with hosts.together():
         run = make_run(config, workdir, console)
         steps = {stage.name: latest_step(run.checkpoints(stage)) or 0 for stage in run.stages}
@@ -75,38 +74,21 @@ def train(
         with hosts.together():
             if hosts.is_first():
                 held.enter_context(claim(workdir, config))
-        metrics = EpochLog(workdir / 'metrics.jsonl', hosts.is_first())
-        timing = EpochLog(workdir / 'timing.jsonl', hosts.is_first())
-        with hosts.together():
-            if not (workdir / 'config.json').exists():
-                raise InputError(
-                    f'work directory {workdir} is not the one that the first process made; use a '
-                    '--workdir on a file system that all hosts share'
-                )
-            if hosts.is_first():
-                _require_same_data(run)
-                if pretrained is not None:
-                    start = {'file': pretrained.file, 'sha256': pretrained.sha256}
-                    write_atomically(workdir / 'pretrained.json', json.dumps(start) + '\n')
-            metrics.resume(steps)
-            timing.resume(steps)
+                _record_start(run, pretrained)
+        metrics, timing = _open_logs(run, steps)
+        earlier = sum(line['seconds'] for line in timing.lines)
         start = hosts.from_first(lambda: _read_start(run))
         console.print(_describe_start(start), highlight=False, soft_wrap=True)
 
-        # Figure 1. Stage 1 trains the backbone; stage 2 only the head, on what stage 1 left.
-        variables = None if pretrained is None else pretrained.variables
-        terminated: list[bool] = []
-        with _stop_signals(lambda: terminated.append(True)):
+        with _stop_signals() as terminated:
+            # Figure 1. Stage 1 trains the backbone; stage 2 only the head, on what stage 1 left.
+            variables = None if pretrained is None else pretrained.variables
             for stage in run.stages:
                 variables = train_stage(run, stage, variables, metrics, timing, terminated)
-
-        console.print('evaluating the trained stages')
-        with _stop_signals(lambda: _stop_evaluation(terminated)):
-            results, final = evaluate_stages(run, lambda: _check_stop(terminated))
-            _check_stop(terminated)
+            console.print('evaluating the trained stages')
+            results, final = evaluate_stages(run, terminated)
         results['pretrained'] = start
-        earlier = sum(line['seconds'] for line in timing.lines)
-        results['seconds'] = round(time.monotonic() - started + earlier, 1)
+        results['seconds'] = round(earlier + time.monotonic() - started, 1)
         results['versions'] = versions()
         with hosts.together():
             if hosts.is_first():
@@ -117,14 +99,8 @@ def train(
     return results
 
 
-def evaluate_stages(
-    run: Run, check_stop: Callable[[], None] = lambda: None
-) -> tuple[dict[str, Any], Evaluation | None]:
-    """Evaluates the checkpoints of all stages.
-
-    Args:
-        run: whose stages are trained.
-        check_stop: called before each evaluation; may raise what ends them.
+def evaluate_stages(run: Run, terminated: list[bool]) -> tuple[dict[str, Any], Evaluation | None]:
+    """Evaluates the checkpoints of all stages, until `terminated` is non-empty in any process.
 
     Returns:
         The contents of `results.json` without start, times and versions; and the outputs for the
@@ -133,21 +109,18 @@ def evaluate_stages(
     stages, final = [], None
     for stage in run.stages:
         entry = {'name': stage.name, 'last': None, 'best': None}
-        for which in ('last', 'best'):
-            check_stop()
-            try:
-                variables = restore_variables(run.checkpoints(stage), which, run.devices)
-            except InputError:
-                if which == 'last':
-                    raise
-                continue  # without a validation part no step is the best
+        # Without a validation part, or without epochs, no step is the best.
+        validated = run.can_evaluate(stage, 'validation') and stage.epochs > 0
+        for which in ('last', 'best') if validated else ('last',):
+            variables = restore_variables(run.checkpoints(stage), which, run.devices)
             entry[which] = dict.fromkeys(('validation', 'test'))
-            for part in entry[which]:
-                if run.can_evaluate(stage, part):
-                    is_final = (stage, which, part) == (run.stages[-1], 'last', 'test')
-                    evaluation = run.evaluate(stage, variables, part, features=is_final)
-                    entry[which][part] = run.summarize(evaluation)
-                    final = evaluation if is_final else final
+            for part in filter(lambda part: run.can_evaluate(stage, part), entry[which]):
+                if hosts.any_of(bool(terminated)):
+                    raise Interrupted('all stages are trained and saved')
+                is_final = stage is run.stages[-1] and (which, part) == ('last', 'test')
+                evaluation = run.evaluate(stage, variables, part, features=is_final)
+                entry[which][part] = run.summarize(evaluation)
+                final = evaluation if is_final else final
         stages.append(entry)
     dataset = run.dataset
     results = {
@@ -170,26 +143,43 @@ def versions() -> dict[str, str]:
     return found | {name: metadata.version(name) for name in _PACKAGES}
 
 
-def _require_same_config(config: ConfigDict) -> None:
-    """Checks that all processes have the config of the first; their data may lie elsewhere."""
+def _finished(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
+    """The results of an earlier run; checks that all processes have the config of the first."""
     values = config_as_json(config)
-    values['data'].pop('data_dir')
+    values['data'].pop('data_dir')  # which may lie elsewhere on each host
     hosts.require_same(
         json.dumps(values, sort_keys=True),
         'the config is not that of the first process; start all processes with the same flags',
     )
+    return hosts.from_first(lambda: finished_results(workdir, config))
 
 
-def _require_same_data(run: Run) -> None:
-    """Checks that a run resumes with the images that it began with, wherever they lie now."""
-    path = run.workdir / 'data.json'
-    now = {'sha256': run.dataset.fingerprint}
+def _record_start(run: Run, pretrained: Pretrained | None) -> None:
+    """Notes the data and weights that a run begins with; it must resume with the same data."""
+    path, now = run.workdir / 'data.json', {'sha256': run.dataset.fingerprint}
     if path.exists() and read_json(path) != now:
         raise InputError(
             f'the images or parts of {run.dataset.name} in {run.config.data.data_dir} are not '
             f'those that the run in {run.workdir} began with; use those, or another --workdir'
         )
     write_atomically(path, json.dumps(now) + '\n')
+    if pretrained is not None:
+        start = {'file': pretrained.file, 'sha256': pretrained.sha256}
+        write_atomically(run.workdir / 'pretrained.json', json.dumps(start) + '\n')
+
+
+def _open_logs(run: Run, steps: dict[str, int]) -> tuple[EpochLog, EpochLog]:
+    """`metrics.jsonl` and `timing.jsonl` up to the step that each stage resumes from."""
+    logs = [EpochLog(run.workdir / f'{n}.jsonl', hosts.is_first()) for n in ('metrics', 'timing')]
+    with hosts.together():
+        if not (run.workdir / 'config.json').exists():
+            raise InputError(
+                f'work directory {run.workdir} is not the one that the first process made; use a '
+                '--workdir on a file system that all hosts share'
+            )
+        for log in logs:
+            log.resume(steps)
+    return logs[0], logs[1]
 
 
 def _read_start(run: Run) -> dict[str, str] | None:
@@ -204,37 +194,24 @@ def _describe_start(start: dict[str, str] | None) -> str:
 
 
 @contextmanager
-def _stop_signals(handler: Callable[[], None]) -> Iterator[None]:
-    """Calls `handler` on SIGTERM and Ctrl-C inside the block; a second Ctrl-C ends the process."""
+def _stop_signals() -> Iterator[list[bool]]:
+    """A list that SIGTERM and Ctrl-C make non-empty; a second Ctrl-C ends the process."""
+    terminated: list[bool] = []
     if threading.current_thread() is not threading.main_thread():  # only it may handle signals
-        yield
+        yield terminated
         return
-    pressed = []
 
     def stop(signum, frame):
-        if signum == signal.SIGINT and pressed:
+        if signum == signal.SIGINT and terminated:
             os._exit(130)
-        pressed.append(signum)
+        terminated.append(True)
         # Not through the console, which may be in the middle of printing.
         name = signal.Signals(signum).name
         os.write(2, f'\n{name}: stopping after the current step\n'.encode())
-        handler()
 
     previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield
+        yield terminated
     finally:
         for number, old in previous.items():
             signal.signal(number, old)
-
-
-def _stop_evaluation(terminated: list[bool]) -> None:
-    """Stops at once, unless there are other processes, which cannot continue alone."""
-    terminated.append(True)
-    if jax.process_count() == 1:
-        _check_stop(terminated)
-
-
-def _check_stop(terminated: list[bool]) -> None:
-    if hosts.any_of(bool(terminated)):
-        raise Interrupted('all stages are trained and saved; their evaluation was stopped')

@@ -57,8 +57,15 @@ def is_made_by(workdir: Path, config: ConfigDict) -> bool:
             f'work directory {workdir} is remote; train in a local directory and copy it afterwards'
         )
     if (workdir / 'config.json').exists():
-        found = differences(config_as_json(read_config(workdir)), config_as_json(config))
-        texts = [text for field, text in found if field not in FIELDS_WITHOUT_INFLUENCE]
+        found, wanted = (
+            flatten(config_as_json(read_config(workdir))),
+            flatten(config_as_json(config)),
+        )
+        texts = [
+            f'{field} was {found.get(field)!r} and is now {wanted.get(field)!r}'
+            for field in sorted(found.keys() | wanted.keys())
+            if found.get(field) != wanted.get(field) and field not in FIELDS_WITHOUT_INFLUENCE
+        ]
         if texts:
             raise InputError(
                 f'work directory {workdir} was made by another config ({"; ".join(texts)}); use '
@@ -117,9 +124,7 @@ def lock_folder(folder: Path, doing: str) -> Iterator[None]:
 class EpochLog:
     """A file of JSON lines, one an epoch, each epoch once however often the run was stopped.
 
-    Args:
-        path: the file.
-        writes: whether this process writes the file; the others of a multi-host run do nothing.
+    In a multi-host run only the first process `writes`; the others do nothing.
     """
 
     def __init__(self, path: Path, writes: bool = True) -> None:
@@ -161,14 +166,10 @@ def lists_to_tuples(value: Any) -> Any:
     return value
 
 
-def differences(found: Any, wanted: Any, field: str = '') -> list[tuple[str, str]]:
-    """The fields in which two JSON configs differ, each with a text that has both values."""
-    if not (isinstance(found, dict) and isinstance(wanted, dict)):
-        return [] if found == wanted else [(field, f'{field} was {found!r} and is now {wanted!r}')]
-    return [
-        difference
-        for name in sorted(found.keys() | wanted.keys())
-        for difference in differences(
-            found.get(name), wanted.get(name), f'{field}.{name}' if field else name
-        )
-    ]
+def flatten(values: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+    """Nested dicts as one, with dotted names."""
+    flat = {}
+    for name, value in values.items():
+        inner = isinstance(value, dict) and value
+        flat |= flatten(value, f'{prefix}{name}.') if inner else {prefix + name: value}
+    return flat

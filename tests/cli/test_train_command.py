@@ -207,13 +207,13 @@ def test_load_gives_the_classifier_that_was_evaluated(trained):
     assert correct.mean() == pytest.approx(results['final']['accuracy'])
     assert classifier.features(images[:3]).shape == (3, 8)
     np.testing.assert_allclose(classifier.predict(list(images[:1])), probabilities[:1], rtol=1e-5)
-    with pytest.raises(InputError, match=r'one image was given'):
+    with pytest.raises(InputError, match=r'predict\(\[image\]\)'):
         classifier.predict('lesion.jpg')
-    with pytest.raises(InputError, match=r'one image was given'):
+    with pytest.raises(InputError, match=r'predict\(\[image\]\)'):
         classifier.predict(images[0])
     mixed = [images[0], Image.fromarray(images[1]), Image.new('RGB', (31, 17))]
     np.testing.assert_allclose(classifier.predict(mixed)[:2], probabilities[:2], rtol=1e-5)
-    with pytest.raises(InputError, match=r'images is empty'):
+    with pytest.raises(InputError, match=r'empty'):
         classifier.predict([])
     with pytest.raises(InputError, match=r'image lesion.jpg cannot be read'):
         classifier.predict(['lesion.jpg'])
@@ -226,7 +226,7 @@ def test_load_needs_a_finished_run(tmp_path):
         metriclt_jax.load(tmp_path)
     with claim(tmp_path, paper_config()):
         pass
-    with pytest.raises(InputError, match=r'not finished'):
+    with pytest.raises(InputError, match=r'no results.json'):
         metriclt_jax.load(tmp_path)
 
 

@@ -3,20 +3,16 @@ import errno
 import io
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import threading
 import tracemalloc
 import types
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from metriclt_jax.data import cache as cache_module
-from metriclt_jax.data.cache import Cache, open_cache
+from metriclt_jax.data.cache import open_cache
 from metriclt_jax.data.records import Records
 from metriclt_jax.errors import InputError
 
@@ -82,21 +78,14 @@ def test_contents(source, tmp_path):
         assert cache.ids.tolist() == [f'i{i}' for i in range(COUNT)]
         assert cache.group_ids.tolist() == ['', 'g'] * (COUNT // 2)
         assert cache.parts.tolist() == (['', 'train', 'test'] * COUNT)[:COUNT]
-        assert cache.labels.dtype == np.int32
         assert cache.labels.tolist() == [i % 3 for i in range(COUNT)]
-        assert cache.aspects.dtype == np.float32
         np.testing.assert_allclose(cache.aspects, 12 / 9)
 
-
-def test_images_are_read_by_index(source, built, tmp_path):
-    cache = open_cache(source, 8, tmp_path)
     indices = np.array([3, 0, 3, 19])
     images = cache.read(indices)
-    assert images.dtype == np.uint8
     np.testing.assert_array_equal(images, expected()[indices])
     images[:] = 0  # the caller's own copy
     np.testing.assert_array_equal(everything(cache), expected())
-    assert cache.read(np.arange(0)).shape == (0, 8, 8, 3)
     for index in (-1, COUNT):
         with pytest.raises(IndexError):
             cache.read([0, index])
@@ -112,13 +101,6 @@ def test_a_batch_goes_to_a_cpu_device_without_a_copy(source, built, tmp_path):
         assert array.unsafe_buffer_pointer() == batch.ctypes.data
 
 
-def test_each_size_has_its_own(source, built, tmp_path):
-    np.testing.assert_array_equal(everything(open_cache(source, 5, tmp_path)), expected(5))
-    assert source.source.reads == COUNT
-    np.testing.assert_array_equal(everything(open_cache(source, 8, tmp_path)), expected())
-    assert source.source.reads == COUNT
-
-
 def flip(path, position):
     with path.open('r+b') as file:
         file.seek(position)
@@ -127,27 +109,12 @@ def flip(path, position):
         file.write(bytes([byte ^ 1]))
 
 
-def replace_label(folder):
-    with np.load(folder / 'index.npz') as file:
-        arrays = dict(file)
-    content = (folder / 'index.npz').read_bytes()
-    labels = arrays['labels'].tobytes()
-    assert content.count(labels) == 1
-    changed = labels[:4] + b'\2' + labels[5:]
-    (folder / 'index.npz').write_bytes(content.replace(labels, changed))
-
-
 DAMAGE = {
-    'pixel': lambda folder: flip(folder / 'images', 7 * IMAGE_BYTES + 50),
     'truncated': lambda folder: os.truncate(folder / 'images', 123),
     'no images': lambda folder: (folder / 'images').unlink(),
-    'label': replace_label,
-    'empty index': lambda folder: os.truncate(folder / 'index.npz', 0),
+    'index': lambda folder: flip(folder / 'index.npz', 900),
     'half an index': lambda folder: os.truncate(folder / 'index.npz', 900),
-    'garbage index': lambda folder: (folder / 'index.npz').write_bytes(b'\xff\xfe\n\n'),
-    'no index, as in version 0.1.0': lambda folder: (folder / 'index.npz').rename(
-        folder / 'index.jsonl'
-    ),
+    'no index, as in version 0.1.0': lambda folder: (folder / 'index.npz').unlink(),
     'leftover': lambda folder: shutil.copytree(folder, folder.with_name('.fake_8x8.incomplete')),
 }
 
@@ -163,6 +130,18 @@ def test_a_cache_that_does_not_fit_is_built_again(case, source, built, tmp_path)
         assert source.source.reads == reads
 
 
+def test_a_damaged_image_is_noticed_when_it_is_first_read(source, built, tmp_path):
+    flip(built / 'images', 7 * IMAGE_BYTES + 50)
+    cache = open_cache(source, 8, tmp_path)
+    cache.read(np.delete(np.arange(COUNT), 7))
+    for _ in range(2):
+        with pytest.raises(InputError, match=f'image i7 is damaged in {built}; delete'):
+            cache.read([3, 7])
+    assert np.flatnonzero(~cache.intact).tolist() == [7]
+    shutil.rmtree(built)
+    np.testing.assert_array_equal(everything(open_cache(source, 8, tmp_path)), expected())
+
+
 def test_other_records_or_another_format_are_noticed(source, built, tmp_path, monkeypatch):
     other = dataclasses.replace(source, fingerprint='other')
     other.source[0] = record(1, picture(1))
@@ -173,37 +152,16 @@ def test_other_records_or_another_format_are_noticed(source, built, tmp_path, mo
     assert source.source.reads == 2 * COUNT
 
 
-def test_of_several_that_build_at_once_one_builds(source, tmp_path):
-    results = []
-    barrier = threading.Barrier(4)
-
-    def work():
-        barrier.wait()
-        results.append(everything(open_cache(source, 8, tmp_path)))
-
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert source.source.reads == COUNT
-    assert len(results) == 4
-    for result in results:
-        np.testing.assert_array_equal(result, expected())
-
-
 def test_no_space_is_said_before_decoding(source, tmp_path, monkeypatch, capfd):
     usage = types.SimpleNamespace(free=COUNT * IMAGE_BYTES - 1)
     monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage)
     with pytest.raises(InputError, match=r'decoded images of fake needs .* MiB in .* are free'):
         open_cache(source, 8, tmp_path)
     assert source.source.reads == 0
+    assert capfd.readouterr().err == ''
     usage.free += 1
-    assert capfd.readouterr().err == ''
-    np.testing.assert_array_equal(everything(open_cache(source, 8, tmp_path)), expected())
-    assert f'1 MiB in {tmp_path}/cache/fake_8x8' in capfd.readouterr().err
     open_cache(source, 8, tmp_path)
-    assert capfd.readouterr().err == ''
+    assert f'1 MiB in {tmp_path}/cache/fake_8x8' in capfd.readouterr().err
 
 
 def assert_only_the_cache_is_left(folder):
@@ -226,75 +184,18 @@ def test_a_build_that_is_cut_off_starts_over(error, source, tmp_path, monkeypatc
         patch.setattr(cache_module, 'decode', limited)
         with pytest.raises((InputError, KeyboardInterrupt)) as raised:
             open_cache(source, 8, tmp_path)
-    if isinstance(error, OSError):
-        assert 'No space left' in str(raised.value)
-        assert 'fake_8x8' in str(raised.value)
+    assert not isinstance(error, OSError) or 'No space left' in str(raised.value)
     assert not (tmp_path / 'cache' / 'fake_8x8').exists()
     np.testing.assert_array_equal(everything(open_cache(source, 8, tmp_path)), expected())
     assert_only_the_cache_is_left(tmp_path)
 
 
-# Builds the cache of 40 images in a process of its own, which waits for a file after 30 of them.
-PROGRAM = """
-import sys, time
-from pathlib import Path
-from test_cache import Source, picture, record
-from metriclt_jax.data import cache
-from metriclt_jax.data.records import Records
-
-folder = Path(sys.argv[1])
-decode = cache.decode
-
-def slow(image, size, name):
-    sys.stdout.write(name + chr(10))
-    sys.stdout.flush()
-    while name == 'i30' and not (folder / 'continue').exists():
-        time.sleep(0.01)
-    return decode(image, size, name)
-
-cache.decode = slow
-source = Source(record(index, picture(index)) for index in range(40))
-cache.open_cache(Records('fake', folder, ('a',), 'fingerprint', source), 8, folder)
-"""
-
-
-def start(folder):
-    environment = {
-        **os.environ,
-        'PYTHONPATH': os.pathsep.join([str(Path(__file__).parent), *sys.path]),
-    }
-    return subprocess.Popen(
-        [sys.executable, '-c', PROGRAM, str(folder)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        bufsize=1,
-        env=environment,
-    )
-
-
-@pytest.mark.slow
-def test_a_process_is_killed_and_of_two_further_ones_one_decodes(tmp_path):
-    killed = start(tmp_path)
-    assert any(line == 'i30\n' for line in killed.stdout), killed.communicate()
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
-    assert not (tmp_path / 'cache' / 'fake_8x8').exists()
-
-    first = start(tmp_path)
-    try:
-        assert next(first.stdout).startswith('i')
-        second = start(tmp_path)
-        said = next((line for line in second.stderr if 'Waiting for another' in line), 'no word')
-    finally:
-        (tmp_path / 'continue').touch()  # even if the test fails, so that no process is left
-    outputs = [process.communicate() for process in (first, second)]
-    assert 'Waiting for another process' in said, outputs
-    assert [first.returncode, second.returncode] == [0, 0], outputs
-    assert [len(read.split()) for read, _ in outputs] == [39, 0]
-    pixels = np.fromfile(tmp_path / 'cache' / 'fake_8x8' / 'images', np.uint8)
-    np.testing.assert_array_equal(pixels.reshape(40, 8, 8, 3)[:COUNT], expected())
-    assert_only_the_cache_is_left(tmp_path)
+def test_of_several_that_build_at_once_one_builds(source, tmp_path):
+    with ThreadPoolExecutor(4) as pool:
+        caches = list(pool.map(lambda _: open_cache(source, 8, tmp_path), range(4)))
+    assert source.source.reads == COUNT
+    for cache in caches:
+        np.testing.assert_array_equal(everything(cache), expected())
 
 
 def test_building_takes_no_memory_for_the_whole_set(tmp_path):
@@ -314,49 +215,14 @@ def test_building_takes_no_memory_for_the_whole_set(tmp_path):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(cache.ids) == count
+    assert cache.pixels.base.mode == 'r'  # copy-on-write would reserve memory
     assert peak < count * size * size * 3 * 2 / 3  # two windows of 64 images
-
-
-@pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='the system is not Linux')
-def test_a_set_larger_than_the_memory_can_be_read(tmp_path):
-    image_bytes = 2000 * 2000 * 3
-    memory = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
-    count = 2 * memory // image_bytes
-    with (tmp_path / 'images').open('wb') as file:
-        file.truncate(count * image_bytes)  # sparse: zeros that take no disk
-    before = private_memory()
-    nothing = np.zeros(count)
-    index = dict.fromkeys(('ids', 'labels', 'group_ids', 'parts', 'aspects', 'crc32'), nothing)
-    cache = cache_module._map(tmp_path, (count, 2000, 2000, 3), index)
-    for chosen in np.linspace(0, count - 1, 8).astype(int):
-        assert not cache.read([chosen]).any()
-    assert isinstance(cache, Cache)
-    assert private_memory() - before < 4 * image_bytes
-
-
-def private_memory():
-    """Bytes of the process that are no copy of a file."""
-    for line in Path('/proc/self/status').read_text().splitlines():
-        if line.startswith('RssAnon:'):
-            return int(line.split()[1]) * 1024
-    raise AssertionError
-
-
-def test_a_remote_data_folder_has_its_cache_on_this_machine(source, tmp_path, monkeypatch):
-    monkeypatch.setenv('HOME', str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    cache = open_cache(source, 8, 'gs://bucket/data')
-    np.testing.assert_array_equal(everything(cache), expected())
-    (images,) = tmp_path.rglob('images')
-    assert images.is_relative_to(tmp_path / '.cache' / 'metriclt_jax' / 'data')
 
 
 def test_bad_input_is_one_sentence(source, tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(InputError, match='cannot be kept in'):
         open_cache(source, 8, tmp_path / 'file')
-    with pytest.raises(InputError, match=r'data\.resize is 0'):
-        open_cache(source, 0, tmp_path)
     source.source[3]['image'] = b'no image'
     with pytest.raises(InputError, match='image i3 '):
         open_cache(source, 8, tmp_path)

@@ -23,21 +23,10 @@ from metriclt_jax.errors import InputError
 SKIN7 = {'MEL': 1113, 'NV': 6705, 'BCC': 514, 'AKIEC': 327, 'BKL': 1099, 'DF': 115, 'VASC': 142}
 # Single-finding images of the public Data_Entry_2017.csv; of the other five findings some number.
 XRAY = {
-    'Atelectasis': 4212,
-    'Cardiomegaly': 1094,
-    'Effusion': 3959,
-    'Infiltration': 500,
-    'Mass': 2138,
-    'Nodule': 2706,
-    'Pneumonia': 50,
-    'Pneumothorax': 2199,
-    'Consolidation': 70,
-    'Edema': 634,
-    'Emphysema': 895,
-    'Fibrosis': 60,
-    'Pleural_Thickening': 80,
-    'Hernia': 110,
-}
+    'Atelectasis': 4212, 'Cardiomegaly': 1094, 'Effusion': 3959, 'Infiltration': 500,
+    'Mass': 2138, 'Nodule': 2706, 'Pneumonia': 50, 'Pneumothorax': 2199, 'Consolidation': 70,
+    'Edema': 634, 'Emphysema': 895, 'Fibrosis': 60, 'Pleural_Thickening': 80, 'Hernia': 110,
+}  # fmt: skip
 # Training, validation and test images of PathMNIST (Yang et al. 2023), in the order of its labels.
 PATHMNIST = {
     'ADI': (9366, 1041, 1338),
@@ -100,22 +89,21 @@ def digest(parts):
 # What results rely on: these arrays may never change
 
 
+PAPER = {'fractions': (0.75, 0.05, 0.2)}
+
+
 @pytest.mark.parametrize(
-    ('name', 'fields', 'expected'),
+    ('fields', 'expected'),
     [
-        ('digits_lt', {}, '54b82a7657c6d3d5'),
-        ('digits_lt', {'fractions': (0.75, 0.05, 0.2)}, '5edbf2524763b708'),
-        (
-            'digits_lt',
-            {'fractions': (0.75, 0.05, 0.2), 'imbalance_ratio': 0.0},
-            '81f8c5814e3588f5',
-        ),
+        ({}, '54b82a7657c6d3d5'),
+        (PAPER, '5edbf2524763b708'),
+        ({**PAPER, 'imbalance_ratio': 0.0}, '81f8c5814e3588f5'),
     ],
 )
-def test_parts_of_the_digits_are_what_they_were(name, fields, expected):
+def test_parts_of_the_digits_are_what_they_were(fields, expected):
     labels = load_digits().target
     nothing = np.full(len(labels), '')
-    parts = divide(config(name, **fields), tuple('0123456789'), labels, nothing, nothing)[2]
+    parts = divide(config('digits_lt', **fields), tuple('0123456789'), labels, nothing, nothing)[2]
     assert digest(parts) == expected
 
 
@@ -143,13 +131,8 @@ def test_parts_of_the_real_skin7_are_what_they_were():
     labels = [[row[name] for name in SKIN7].index('1.0') for row in tables['GroundTruth.csv']]
     lesions = [row['lesion_id'] for row in tables['LesionGroupings.csv']]
     for split, expected in [('paper', '2cd898c20c2742ea'), ('grouped', 'fb30c6e3fca89d59')]:
-        names, new, parts = divide(
-            config('skin7', split=split),
-            [*SKIN7],
-            np.array(labels),
-            np.array(lesions),
-            np.full(10015, ''),
-        )
+        columns = np.array(labels), np.array(lesions), np.full(10015, '')
+        names, new, parts = divide(config('skin7', split=split), [*SKIN7], *columns)
         assert digest(parts) == expected
         assert table_1(names, new, parts) == (86, 5029, 58.5)
 
@@ -175,17 +158,7 @@ def test_xray9_is_that_of_table_1():
     names, labels, parts = result(config('xray9'), [*XRAY], [*XRAY.values()])
     assert table_1(names, labels, parts) == (83, 3158, 38.1)
     counts = sizes(names, labels, parts)
-    assert dict(zip(names, counts['train'], strict=True)) == {
-        'Atelectasis': 3158,
-        'Effusion': 2966,
-        'Nodule': 2029,
-        'Pneumothorax': 1646,
-        'Mass': 1601,
-        'Cardiomegaly': 818,
-        'Emphysema': 671,
-        'Edema': 473,
-        'Hernia': 83,
-    }
+    assert counts['train'] == [3158, 2966, 2029, 1646, 1601, 818, 671, 473, 83]
     assert np.sum([*counts.values()], axis=0).tolist() == [
         4210, 3955, 2705, 2195, 2135, 1090, 895, 630, 110,
     ]  # fmt: skip
@@ -207,17 +180,11 @@ def test_pathmnist_lt_is_that_of_table_1():
     names, labels, parts = result(config('pathmnist_lt'), [*PATHMNIST], official)
     assert table_1(names, labels, parts) == (94, 9366, 99.6)
     counts = sizes(names, labels, parts)
-    # In the order of the original labels; from head to tail it is 0, 1, 2, 8, 4, 6, 7, 5, 3.
     assert [counts['train'][c] for c in (0, 1, 2, 8, 4, 6, 7, 5, 3)] == [
         9366, 5267, 2962, 1666, 937, 527, 296, 167, 94,
     ]  # fmt: skip
     assert sum(counts['train']) == 21282
-    assert [sum(counts[part]) for part in ('validation', 'test')] == [10004, 7180]
-    for part in ('validation', 'test'):  # untouched
-        assert counts[part] == [*official[part]]
-
-    in_order = result(config('pathmnist_lt', long_tail_order='index'), [*PATHMNIST], official)
-    assert sizes(*in_order)['train'] == [9366, 5267, 2962, 1666, 937, 527, 296, 167, 94]
+    assert [counts[part] for part in PARTS[1:]] == [[*official[part]] for part in PARTS[1:]]
 
 
 def test_flower_lt_prints_the_ratio_that_its_pool_allows():
@@ -238,11 +205,7 @@ def test_flower_lt_prints_the_ratio_that_its_pool_allows():
         assert counts['train'][order[rank]] == wanted
     assert table_1(names, labels, parts) == (20, 238, 11.9)  # not 10: the rarest have but 20 images
     groups = configured_groups(config('flower_lt'), np.array(counts['train']))
-    assert {name: len(members) for name, members in groups.items()} == {
-        'major': 34,
-        'medium': 34,
-        'minor': 34,
-    }
+    assert [len(members) for members in groups.values()] == [34, 34, 34]
     assert groups['major'][0] == 51
 
 
@@ -274,33 +237,10 @@ def test_subsets_for_larger_ratios_lie_in_those_for_smaller_ones():
             for part in ('validation', 'test'):
                 np.testing.assert_array_equal(parts[part], previous[part])
         previous = parts
-    again = result(config('pathmnist_lt', imbalance_ratio=500.0), [*PATHMNIST], official)[2]
-    np.testing.assert_array_equal(again['train'], previous['train'])
     other = config('pathmnist_lt', imbalance_ratio=500.0, split_seed=1)
     other = result(other, [*PATHMNIST], official)[2]
-    assert len(other['train']) == len(again['train'])
-    assert not np.array_equal(other['train'], again['train'])
-
-
-def test_images_that_are_cut_off_are_seeded_and_few():
-    data = config('xray9', classes=(), multiple_of=100, fractions=(0.7, 0.1, 0.2))
-    counts = [1234, 599, 300]
-    names, labels, parts = result(data, ['a', 'b', 'c'], counts)
-    assert np.sum([*sizes(names, labels, parts).values()], axis=0).tolist() == [1200, 500, 300]
-    used = np.sort(np.concatenate([*parts.values()]))
-    again = np.sort(np.concatenate([*result(data, names, counts)[2].values()]))
-    np.testing.assert_array_equal(used, again)
-    data = config('xray9', classes=(), multiple_of=100, fractions=(0.7, 0.1, 0.2), split_seed=1)
-    other = np.sort(np.concatenate([*result(data, names, counts)[2].values()]))
-    assert not np.array_equal(used, other)
-
-
-def test_classes_are_kept_in_the_order_that_is_asked_for():
-    names, labels, parts = result(config('folder', classes=('c', 'a')), [*'abc'], [40, 50, 60])
-    assert names == ('c', 'a')
-    assert labels.dtype == np.int32
-    assert np.bincount(labels + 1).tolist() == [50, 60, 40]
-    assert np.concatenate([*parts.values()]).size == 100
+    assert len(other['train']) == len(previous['train'])
+    assert not np.array_equal(other['train'], previous['train'])
 
 
 @pytest.mark.parametrize(
@@ -314,9 +254,7 @@ def test_classes_are_kept_in_the_order_that_is_asked_for():
         ('dogs_lt', {'validation_parts': ('validation',)}, 'odd, test, train.* or ()'),
         ('folder', {'multiple_of': 64}, 'class a has 0 images'),
         ('dogs_lt', {'train_parts': ('trian',)}, "data.train_parts has 'trian'"),
-        ('dogs_lt', {'test_parts': ('train',)}, "data.train_parts has 'train', .* 2 times"),
         ('dogs_lt', {'train_parts': ('odd',)}, 'the train part of dogs_lt has no image of a, c'),
-        ('dogs_lt', {'long_tail_order': 'a,b'}, 'data.long_tail_order'),
         ('dogs_lt', {'imbalance_ratio': 41.0}, 'data.imbalance_ratio is 41.0; .* at most 40'),
         ('dogs_lt', {'imbalance_ratio': 0.5}, 'data.imbalance_ratio is 0.5'),
     ],

@@ -51,24 +51,11 @@ def test_16_bit_grey_is_scaled_not_clipped():
         np.testing.assert_array_equal(pixels(image, 3), np.repeat(expected[..., None], 3, axis=2))
 
 
-def test_16_bits_a_channel_lose_the_lower_byte():
-    rows = b''.join(b'\0' + struct.pack('>6H', 65535, 256, 255, 1000, 30000, 0) for _ in range(2))
-    np.testing.assert_array_equal(pixels(png(2, 2, 16, 2, rows))[0], [[255, 1, 0], [3, 117, 0]])
-
-
 @pytest.mark.parametrize('mode', ['1', 'L', 'LA'])
 def test_grey_has_three_equal_channels(mode):
     grey = np.array([[0, 255], [255, 0]], np.uint8)
     picture = Image.fromarray(grey).convert(mode)
     np.testing.assert_array_equal(pixels(encoded(picture)), np.repeat(grey[..., None], 3, axis=2))
-
-
-def test_opaque_alpha_changes_nothing():
-    opaque = Image.fromarray(np.dstack([RGB, np.full((6, 8), 255, np.uint8)]))
-    for size in (4, 8):
-        np.testing.assert_array_equal(
-            pixels(encoded(opaque), size), pixels(encoded(Image.fromarray(RGB)), size)
-        )
 
 
 def test_what_is_transparent_lies_over_black():
@@ -118,14 +105,16 @@ def test_a_colour_that_stands_for_transparent():
 )
 @pytest.mark.parametrize('form', ['PNG', 'TIFF', 'JPEG'])
 def test_the_exif_orientation_is_carried_out(form, orientation, upright):
-    # Blocks of 16, so that a JPEG of flat blocks has them exactly.
-    large = 16
     values = np.array([[1, 2], [3, 4], [5, 6]], np.uint8) * 40
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = {'quality': 100} if form == 'JPEG' else {}
-    picture = Image.fromarray(np.kron(values, np.ones((large, large), np.uint8)))
-    stored, aspect = decode(encoded(picture, form, exif=exif.tobytes(), **options), 96, 'x')
+    picture = Image.fromarray(np.kron(values, np.ones((16, 16), np.uint8)))  # JPEG's blocks
+    image = encoded(picture, form, exif=exif.tobytes(), **options)
+    stored, aspect = decode(image, 96, 'x')
+    in_memory = Image.open(io.BytesIO(image))
+    for _ in range(2):  # it stays as it was
+        np.testing.assert_array_equal(to_storage(in_memory, 96), stored)
     expected = np.array(upright) * 40
     assert aspect == expected.shape[1] / expected.shape[0]
     rows, columns = 96 // expected.shape[0], 96 // expected.shape[1]
@@ -133,24 +122,10 @@ def test_the_exif_orientation_is_carried_out(form, orientation, upright):
     np.testing.assert_allclose(centers, expected, atol=1)
 
 
-def test_a_picture_in_memory_is_turned_too_and_stays_as_it_was():
-    exif = Image.Exif()
-    exif[0x0112] = 3
-    picture = Image.open(io.BytesIO(encoded(Image.fromarray(RGB), exif=exif.tobytes())))
-    for _ in range(2):
-        np.testing.assert_array_equal(
-            to_storage(picture, 8), to_storage(Image.fromarray(RGB[::-1, ::-1]), 8)
-        )
-
-
 def test_resizing_is_antialiased():
     board = np.indices((64, 64)).sum(axis=0) % 2 * 255  # a chessboard of pixels
     image = pixels(encoded(Image.fromarray(board.astype(np.uint8))), 8)
     np.testing.assert_allclose(image, 127.5, atol=4)
-
-
-def test_an_image_of_the_right_size_is_not_touched():
-    np.testing.assert_array_equal(pixels(encoded(Image.fromarray(RGB[:6, :6])), 6), RGB[:6, :6])
 
 
 JPEG = encoded(Image.fromarray(RNG.integers(0, 256, (90, 120, 3), np.uint8)), 'JPEG')
@@ -160,11 +135,8 @@ BAD = {
     'empty': (b'', 'the file is empty'),
     'no image': (b'no image', 'unknown format'),
     'truncated JPEG': (JPEG[: len(JPEG) // 2], 'truncated'),
-    'JPEG without its end': (JPEG[:-200], 'truncated'),
-    'header only': (JPEG[:20], 'unknown format|truncated'),
     'truncated PNG': (encoded(Image.fromarray(RGB))[:-40], 'truncated|broken'),
-    'CMYK JPEG': (encoded(CMYK, 'JPEG'), 'it is CMYK'),
-    'CMYK TIFF': (encoded(CMYK, 'TIFF'), 'it is CMYK'),
+    'CMYK JPEG': (encoded(CMYK, 'JPEG'), 'CMYK'),
     'float TIFF': (encoded(Image.fromarray(np.ones((4, 4), np.float32)), 'TIFF'), 'of type F'),
     'bomb': (HUGE, '400000000 pixels|20000 x 20000 pixels'),
     'small bomb': (png(10_000, 10_000, 8, 0, b''), '100000000 pixels|10000 x 10000 pixels'),
@@ -174,7 +146,6 @@ BAD = {
 
 
 @pytest.mark.parametrize(('image', 'words'), BAD.values(), ids=BAD)
-@pytest.mark.filterwarnings('ignore::PIL.Image.DecompressionBombWarning')
 def test_a_file_that_cannot_be_used_is_one_sentence(image, words, tmp_path):
     with pytest.raises(InputError, match=f'^image x7 cannot be decoded: .*({words})') as raised:
         decode(image, 8, 'x7')
@@ -183,21 +154,6 @@ def test_a_file_that_cannot_be_used_is_one_sentence(image, words, tmp_path):
     path.write_bytes(image)
     with pytest.raises(InputError, match=f'file.jpg is not a readable image: .*({words})'):
         check_images([path])
-
-
-def test_a_bomb_is_one_sentence_where_warnings_are_errors_too():
-    with pytest.raises(InputError, match='100000000 pixels'):
-        decode(BAD['small bomb'][0], 8, 'x')
-
-
-def test_good_files_pass_the_check(tmp_path):
-    images = [JPEG, encoded(Image.fromarray(RGB)), encoded(Image.fromarray(RGB), 'WEBP')]
-    paths = [tmp_path / str(i) for i in range(len(images))]
-    for path, image in zip(paths, images, strict=True):
-        path.write_bytes(image)
-    check_images(paths)
-    with pytest.raises(InputError, match=r'nothing is not a readable image: .*No such file'):
-        check_images([*paths, tmp_path / 'nothing'])
 
 
 def test_in_order_keeps_the_order_and_does_not_run_ahead():
@@ -216,35 +172,19 @@ def test_in_order_keeps_the_order_and_does_not_run_ahead():
         assert list(results) == [2 * x for x in range(20, 1000)]
 
 
-def test_in_order_raises_where_the_error_is():
-    def fail(x):
-        if x == 3:
-            raise KeyError(x)
-        return x
-
-    with ThreadPoolExecutor(2) as pool:
-        results = in_order(pool, fail, range(9))
-        assert [next(results) for _ in range(3)] == [0, 1, 2]
-        with pytest.raises(KeyError):
-            next(results)
-
-
 def test_all_bad_files_are_found_at_once_and_twenty_named(tmp_path):
     paths = [tmp_path / f'{number:02d}.png' for number in range(30)]
     for path in paths:
         path.write_bytes(encoded(Image.fromarray(RGB)))
+    check_images(paths)
     for path in (paths[3], paths[28]):
         path.write_bytes(b'')
     with pytest.raises(InputError) as raised:
         check_images(paths)
     empty = 'is not a readable image: the file is empty'
-    assert str(raised.value) == (
-        f'2 of 30 images cannot be read: {paths[3]} {empty}; {paths[28]} {empty}'
-    )
-
+    assert str(raised.value).endswith(f': {paths[3]} {empty}; {paths[28]} {empty}')
     for path in paths[:25]:
         path.write_bytes(b'')
     with pytest.raises(InputError) as raised:
         check_images(paths)
-    assert str(raised.value).startswith('26 of 30 images cannot be read: ')
     assert str(raised.value).endswith(f'{paths[19]} {empty}; and 6 more')

@@ -1,14 +1,12 @@
 import errno
-import io
 import os
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
-from metriclt_jax.data import load_dataset, prepare, records
+from metriclt_jax.data import prepare, records
 from metriclt_jax.data.sources import folder as folder_reader
 
 FILES = {
@@ -54,8 +52,6 @@ def test_folders_are_classes(folder, tmp_path):
     assert [example.label for example in examples] == [0, 0, 1, 1, 2]
     assert {(example.group, example.part) for example in examples} == {('', '')}
     for example in examples:
-        pixel = Image.open(io.BytesIO(example.image)).convert('RGB').getpixel((3, 3))
-        assert abs(pixel[0] - FILES[example.image_id]) <= 2
         assert example.image == (folder / example.image_id).read_bytes()
 
 
@@ -67,13 +63,14 @@ def test_a_table_lists_images(folder, tmp_path):
         'naevus/c.webp,odd,,validation',
         'melanoma/../melanoma/a.jpg,odd,p2,test',
     )
-    opened, examples = prepared(tmp_path, folder, labels=labels)
-    assert opened.class_names == ('even, or not', 'odd')
+    classes = ['odd', 'even, or not']
+    opened, examples = prepared(tmp_path, folder, labels=labels, classes=classes)
+    assert opened.class_names == tuple(classes)
     assert [example[:3] + example[4:] for example in examples] == [
-        ('melanoma/a.jpg', 1, 'p2', 'test'),
-        ('naevus/a.jpg', 0, 'p1', 'train'),
-        ('naevus/c.webp', 1, '', 'validation'),
-        ('wart/d.tif', 1, 'p1', 'train'),
+        ('melanoma/a.jpg', 0, 'p2', 'test'),
+        ('naevus/a.jpg', 1, 'p1', 'train'),
+        ('naevus/c.webp', 0, '', 'validation'),
+        ('wart/d.tif', 0, 'p1', 'train'),
     ]
 
 
@@ -100,23 +97,11 @@ def test_what_a_table_gives_is_said(header, note, folder, tmp_path):
     assert said[0].startswith(f'moles: 2 images of 2 classes, {note}; writes up to ')
 
 
-def test_classes_set_the_order(folder, tmp_path):
-    opened, examples = prepared(tmp_path, folder, classes=['wart', 'melanoma', 'naevus'])
-    assert opened.class_names == ('wart', 'melanoma', 'naevus')
-    assert [example.label for example in examples] == [1, 1, 2, 2, 0]
-
-
 def elsewhere(folder):
     path = folder.parent / 'elsewhere'
     path.mkdir()
     Image.new('L', (2, 2)).save(path / 'x.png')
     return path
-
-
-def truncated(folder):
-    pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
-    Image.fromarray(pixels).save(folder / 'wart' / 'e.jpg')
-    (folder / 'wart' / 'e.jpg').write_bytes((folder / 'wart' / 'e.jpg').read_bytes()[:-200])
 
 
 def only_parts(folder):
@@ -146,15 +131,7 @@ BAD_FOLDERS = {
         lambda f: (f / 'wart' / 'x').symlink_to(f / 'naevus'),
         'wart/x is a link to a folder',
     ),
-    'link to nothing': (
-        lambda f: (f / 'wart' / 'x.png').symlink_to(f / 'nothing.png'),
-        'wart/x.png cannot be read: No such file or directory$',
-    ),
-    'class is a link': (lambda f: (f / 'x').symlink_to(elsewhere(f)), '/x leaves the source'),
     'zero bytes': (lambda f: (f / 'wart' / 'e.jpg').write_bytes(b''), 'e.jpg .*empty'),
-    'truncated': (truncated, 'e.jpg .*truncated'),
-    'cmyk': (lambda f: Image.new('CMYK', (9, 9)).save(f / 'wart' / 'e.jpg'), 'e.jpg .*CMYK'),
-    'text': (lambda f: (f / 'wart' / 'e.jpg').write_text('<html>'), 'e.jpg .*format'),
     'a name that is no text': (
         lambda f: os.rename(f / 'wart' / 'd.tif', os.fsencode(f) + b'/wart/\xff.png'),
         r'udcff\.png',
@@ -173,33 +150,18 @@ ROW = 'wart/d.tif,a'
 BAD_TABLES = {
     'no column': (('wart/d.tif,odd',), 'path,class', "'label'"),
     'semicolons': (('wart/d.tif;odd',), 'path;label', "'path'.* path;label$"),
-    'no rows': ((), 'path,label', 'has no rows'),
     'no label': (('wart/d.tif,',), 'path,label', "empty field in the row of image 'wart/d.tif'"),
     'twice': ((ROW, 'wart/d.tif,b'), 'path,label', 'wart/d.tif 2 times'),
     'twice in other words': ((ROW, 'wart/./d.tif,b'), 'path,label', 'wart/d.tif is listed twice'),
     'missing': (('wart/e.tif,a',), 'path,label', 'e.tif, which .*labels.csv'),
-    'a folder': (('wart,a',), 'path,label', 'there is no image .*/wart'),
     'leaves': (('../elsewhere/x.png,a',), 'path,label', 'x.png leaves the source folder'),
-    'leaves to nothing': (('../no.png,a',), 'path,label', 'no.png leaves the source folder'),
     'absolute': (('/etc/passwd,a',), 'path,label', 'has the path /etc/passwd'),
     'by a link': (('link/x.png,a',), 'path,label', 'link/x.png leaves the source folder'),
     'a bare comma': (('wart/d.tif,even, or not',), 'path,label', "more fields .*'wart/d.tif'"),
-    'a bare comma and a column without a name': (
-        ('wart/d.tif,even, or not',),
-        'path,label,',
-        "more fields .*'wart/d.tif'",
-    ),
     'two labels': (('wart/d.tif,even,odd',), 'path,label,label', "2 columns 'label'"),
-    'two groups': (('wart/d.tif,a,p1,p2',), 'path,label,group,group', "2 columns 'group'"),
     'groups that look alike': ((ROW + ',p', 'naevus/a.jpg,a,p '), 'path,label,group', "'p '"),
     'labels that look alike': (('wart/d.tif,odd ',), 'path,label', "class is 'odd '"),
     'a label of two lines': (('wart/d.tif,"odd\none"',), 'path,label', r"class is 'odd\\none'"),
-    'a path with a zero': (('wart/d.tif\0,a',), 'path,label', r"image is 'wart/d.tif\\x00'"),
-    'a path of 5,000 characters': (
-        ('wart/' + 'd' * 5000 + ',a',),
-        'path,label',
-        r'/wart/d{100,300}\.\.\. cannot be read: File name too long$',
-    ),
     'other split': ((ROW + ',val',), 'path,label,split', "'val' for image wart/d.tif"),
     'some splits': (
         (ROW + ',test', 'naevus/a.jpg,a,'),
@@ -222,11 +184,6 @@ def test_a_folder_that_cannot_be_listed_is_refused(name, folder, assert_refused,
     refuse(monkeypatch, folder / name)
     message = f'{folder / name} cannot be read: Permission denied$'
     assert_refused('folder', folder, message, 'moles')
-
-
-def test_a_hidden_folder_is_not_looked_into(folder, monkeypatch):
-    refuse(monkeypatch, folder / 'wart' / '.cache')
-    assert folder_reader.read_source(str(folder)).count == len(FILES)
 
 
 def refuse(monkeypatch, refused):
@@ -256,27 +213,3 @@ def refuse(monkeypatch, refused):
 )
 def test_options_that_do_not_fit(options, message, folder, assert_refused):
     assert_refused('folder', folder, message, 'moles', **options)
-
-
-def test_real_flowers(tmp_path, data_config):
-    """17 classes of 80 photographs, from a folder a class to the parts of a data set."""
-    if not os.environ.get('METRICLT_DATA'):
-        pytest.skip('METRICLT_DATA names no folder with flowers17_64x64_jpeg.npz')
-    file = Path(os.environ['METRICLT_DATA']) / 'flowers17_64x64_jpeg.npz'
-    with np.load(file, allow_pickle=False) as data:
-        content, offsets, labels = data['all_jpeg'], data['all_off'], data['all_labels']
-    for number, label in enumerate(labels):
-        path = tmp_path / 'flowers' / f'class {label:02d}' / f'image_{number:04d}.jpg'
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content[offsets[number] : offsets[number + 1]].tobytes())
-    prepare('folder', str(tmp_path / 'flowers'), str(tmp_path / 'data'), 'flowers17')
-    dataset = load_dataset(data_config(tmp_path / 'data', name='flowers17', resize=64))
-    assert dataset.class_names == tuple(f'class {label:02d}' for label in range(17))
-    assert dataset.train_counts.tolist() == [60] * 17
-    numbers = [int(image_id[-8:-4]) for image_id in dataset.ids]
-    assert sorted(numbers) == list(range(1360))
-    np.testing.assert_array_equal(dataset.labels, labels[numbers])
-    first = content[offsets[numbers[0]] : offsets[numbers[0] + 1]].tobytes()
-    np.testing.assert_array_equal(
-        dataset.images.read(np.array([0]))[0], np.asarray(Image.open(io.BytesIO(first)))
-    )

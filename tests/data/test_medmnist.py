@@ -10,7 +10,6 @@ from PIL import Image
 from metriclt_jax.data import load_dataset, prepare, records
 from metriclt_jax.data.defaults import data_config
 from metriclt_jax.data.sources import medmnist
-from metriclt_jax.errors import InputError
 
 COUNTS = {'train': 27, 'val': 9, 'test': 18}
 
@@ -86,12 +85,8 @@ def test_the_published_facts():
     digests = [digest for entry in medmnist.PUBLISHED.values() for digest in entry['md5'].values()]
     assert len(set(digests)) == 11 * 4
     assert all(re.fullmatch('[0-9a-f]{32}', digest) for digest in digests)
-    counts = {name: len(entry['class_names']) for name, entry in medmnist.PUBLISHED.items()}
-    assert counts == {
-        'pathmnist': 9, 'dermamnist': 7, 'octmnist': 4, 'pneumoniamnist': 2, 'retinamnist': 5,
-        'breastmnist': 2, 'bloodmnist': 8, 'tissuemnist': 8, 'organamnist': 11,
-        'organcmnist': 11, 'organsmnist': 11,
-    }  # fmt: skip
+    counts = [len(entry['class_names']) for entry in medmnist.PUBLISHED.values()]
+    assert sorted(counts) == [2, 2, 4, 5, 7, 8, 8, 9, 11, 11, 11]
 
 
 @pytest.mark.parametrize(('size', 'published'), [(28, 'a8b06965'), (32, 'none')])
@@ -102,37 +97,6 @@ def test_a_wrong_checksum_is_refused_unless_allowed(size, published, tmp_path, a
     assert_refused('pathmnist_lt', path, f'{digest}, but {published}.* --allow_unknown_checksum')
     _, examples = prepared('pathmnist_lt', path, tmp_path, allow_unknown_checksum=True)
     assert len(examples) == 54
-
-
-def test_two_sizes_under_two_names(tmp_path, published):
-    for size, file in ((28, 'pathmnist.npz'), (64, 'pathmnist_64.npz')):
-        published('pathmnist', size, save(tmp_path / file, **arrays(size)))
-        prepare('pathmnist_lt', str(tmp_path / file), str(tmp_path / 'data'), f'path_{size}')
-    for size in (28, 64):
-        (example,) = records.open_records(f'path_{size}', str(tmp_path / 'data')).read([0])
-        assert Image.open(io.BytesIO(example.image)).size == (size, size)
-    with pytest.raises(InputError, match='has 2 files of pathmnist'):
-        medmnist.read_source('pathmnist', str(tmp_path))
-
-
-def test_the_pixels_are_never_in_memory_at_once(tmp_path, monkeypatch):
-    source = medmnist.read_source(
-        'pathmnist', save(tmp_path / 'own.npz', **arrays()), allow_unknown_checksum=True
-    )
-    made = []
-    to_png = medmnist.to_png
-    monkeypatch.setattr(medmnist, 'to_png', lambda pixels: made.append(1) or to_png(pixels))
-    monkeypatch.setattr(medmnist, 'in_order', lambda pool, function, items: map(function, items))
-    for number, _ in enumerate(source.examples, 1):
-        assert len(made) == number
-    assert number == 54
-
-
-def test_the_size_is_an_upper_bound(tmp_path):
-    path = save(tmp_path / 'own.npz', **arrays())  # noise, which does not compress
-    source = medmnist.read_source('pathmnist', path, allow_unknown_checksum=True)
-    written = sum(len(example.image) for example in source.examples)
-    assert 0.9 * source.num_bytes < written < source.num_bytes
 
 
 def changed(**content):
@@ -148,11 +112,6 @@ def without(name):
     return make
 
 
-def truncated(path):
-    save(path, **arrays())
-    path.write_bytes(path.read_bytes()[:-2000])
-
-
 def flipped(path):
     save(path, **arrays())
     with zipfile.ZipFile(path) as archive:
@@ -164,22 +123,19 @@ def flipped(path):
 
 BAD = {
     'nothing': (lambda path: None, 'has 0 files of pathmnist'),
-    'empty': (lambda path: path.touch(), 'npz'),
+    'two files': (
+        lambda path: [save(path, a=0), save(path.with_name('pathmnist_64.npz'), a=0)],
+        'has 2 files of pathmnist',
+    ),
     'other file': (lambda path: path.write_text('<html>'), 'npz'),
-    'truncated': (truncated, 'npz'),
     'flipped': (flipped, 'npz'),
     'one array': (without('val_labels'), 'val_labels.npy'),
     'label': (changed(val_labels=np.full((9, 1), 9)), 'val_labels with the label 9'),
-    'negative label': (changed(test_labels=np.full((18, 1), -1)), 'test_labels with the label -1'),
     'several labels': (
         changed(train_labels=np.zeros((27, 14), np.uint8)),
         r'train_labels of type uint8 and shape \[27, 14\]',
     ),
-    'one label without an axis': (changed(train_labels=np.uint8(3)), r'train_labels .*\[\]'),
-    'objects': (changed(train_labels=np.array([object()] * 27)), 'npz'),
     'images of objects': (changed(train_images=np.array([object()] * 27)), 'train_images .*object'),
-    'volumes': (changed(train_images=np.zeros((27, 28, 28, 28), np.uint8)), 'train_images'),
-    'floats': (changed(val_images=np.zeros((9, 28, 28, 3))), 'val_images of type float64'),
     'other size': (changed(val_images=np.zeros((9, 64, 64, 3), np.uint8)), 'val_images of shape'),
     'fewer labels': (changed(val_labels=np.zeros((8, 1), np.uint8)), r'val_labels .*\[8, 1\]'),
 }
@@ -190,8 +146,3 @@ def test_bad_files_are_refused(case, tmp_path, assert_refused):
     make, message = BAD[case]
     make(tmp_path / 'pathmnist.npz')
     assert_refused('pathmnist_lt', tmp_path, message, allow_unknown_checksum=True)
-
-
-def test_a_source_is_needed():
-    with pytest.raises(InputError, match='bloodmnist needs a source'):
-        medmnist.read_source('bloodmnist', None)

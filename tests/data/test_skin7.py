@@ -20,13 +20,6 @@ def picture(number):
     return Image.new('RGB', (16, 12), (number, 255 - number, 40))
 
 
-def noise():
-    file = io.BytesIO()
-    pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
-    Image.fromarray(pixels).save(file, 'JPEG')
-    return file.getvalue()
-
-
 def write_table(path, rows):
     path.parent.mkdir(exist_ok=True)
     with path.open('w', newline='') as file:
@@ -57,24 +50,16 @@ def folder(original, tmp_path):
     return Path(shutil.copytree(original, tmp_path / 'isic'))
 
 
-@pytest.fixture(scope='session')
-def prepared(original, tmp_path_factory):
-    data_dir = tmp_path_factory.mktemp('skin7')
-    prepare('skin7', str(original), str(data_dir))
-    return data_dir
-
-
-def test_prepared_data_is_what_the_folder_says(prepared, data_config):
-    dataset = load_dataset(data_config(prepared, name='skin7', resize=12))
+def test_prepared_data_is_what_the_folder_says(original, tmp_path, data_config):
+    prepare('skin7', str(original), str(tmp_path))
+    dataset = load_dataset(data_config(tmp_path, name='skin7', resize=12))
     assert dataset.class_names == tuple(NAMES)
     assert dataset.ids.tolist() == [f'ISIC_{n:07d}' for n in range(140)]
     assert dataset.labels.tolist() == [n % 7 for n in range(140)]
     assert dataset.group_ids.tolist() == [f'HAM_{n // 14}_{n % 7}' for n in range(140)]
     np.testing.assert_allclose(dataset.aspects, 16 / 12)
-    images = dataset.images.read(np.arange(140))
-    assert images.shape == (140, 12, 12, 3)
-    for number in (0, 77, 139):
-        error = images[number].astype(int) - np.asarray(picture(number))[0, 0]
+    for number, image in enumerate(dataset.images.read(np.arange(140))):
+        error = image.astype(int) - np.asarray(picture(number))[0, 0]
         assert np.abs(error).max() < 12  # JPEG
     assert dataset.train_counts.tolist() == [15] * 7
 
@@ -88,46 +73,21 @@ def edit(name, old, new, count=1):
     return change
 
 
-def spoil_image(content):
-    def change(folder):
-        path = folder / skin7.IMAGES / 'ISIC_0000033.jpg'
-        path.write_bytes(content(path.read_bytes()))
-
-    return change
-
-
 ROW = 'ISIC_0000007,1.0,0.0'
 REST = ',0.0,0.0,0.0,0.0,0.0'
 SPOILED = {
     'no folder': (shutil.rmtree, 'isic'),
-    'no images': (lambda f: shutil.rmtree(f / skin7.IMAGES), 'no folder .*Input'),
-    'no labels': (lambda f: (f / skin7.LABELS).unlink(), 'no file .*GroundTruth.csv'),
-    'no lesions': (lambda f: (f / skin7.LESIONS).unlink(), 'no file .*Groupings.csv'),
     'half copied': (
         lambda f: [(f / skin7.IMAGES / f'ISIC_{n:07d}.jpg').unlink() for n in range(50, 140)],
         'Input lacks 90 of the 140 images of .*GroundTruth.csv, .*ISIC_0000050',
-    ),
-    'unknown image': (
-        lambda f: shutil.copy(f / skin7.IMAGES / 'ISIC_0000001.jpg', f / skin7.IMAGES / 'new.jpg'),
-        'GroundTruth.csv lacks 1 of the 141 images of .*Input, .* new',
     ),
     'lesion without label': (
         edit(skin7.LESIONS, 'ISIC_0000003,', 'ISIC_9999999,'),
         'Groupings.csv lacks 1 of the 140 images of .*GroundTruth.csv, .*ISIC_0000003',
     ),
-    'zero bytes': (spoil_image(lambda b: b''), 'ISIC_0000033.jpg'),
-    'truncated': (spoil_image(lambda b: noise()[:-200]), 'ISIC_0000033.jpg .*truncated'),
-    'no image': (spoil_image(lambda b: b'<html>'), 'ISIC_0000033.jpg'),
     'two labels': (edit(skin7.LABELS, ROW, 'ISIC_0000007,1.0,1.0'), 'image ISIC_0000007'),
     'no label': (edit(skin7.LABELS, ROW, 'ISIC_0000007,0.0,0.0'), 'image ISIC_0000007'),
-    'half a label': (edit(skin7.LABELS, ROW, 'ISIC_0000007,0.5,0.5'), 'image ISIC_0000007'),
-    'a word': (edit(skin7.LABELS, ROW, 'ISIC_0000007,yes,0.0'), 'image ISIC_0000007'),
-    'short row': (edit(skin7.LABELS, ROW + REST, 'ISIC_0000007,1.0'), "image 'ISIC_0000007'"),
-    'no column': (edit(skin7.LABELS, ',DF,', ',DX,'), "GroundTruth.csv has no .*'DF'"),
     'no lesion column': (edit(skin7.LESIONS, 'lesion_id', 'id'), "Groupings.csv .*'lesion_id'"),
-    'no lesion': (edit(skin7.LESIONS, ',HAM_0_3,', ',,'), 'Groupings.csv has an empty field'),
-    'empty table': (lambda f: (f / skin7.LABELS).write_text(''), "'image'"),
-    'no rows': (lambda f: (f / skin7.LABELS).write_text(','.join(['image', *NAMES])), 'no rows'),
     'not text': (lambda f: (f / skin7.LABELS).write_bytes(b'PK\xff\xfe\x00'), 'GroundTruth.csv'),
     'twice': (edit(skin7.LABELS, 'ISIC_0000008,', 'ISIC_0000007,'), 'ISIC_0000007 2 times'),
 }
@@ -138,13 +98,6 @@ def test_bad_folders_are_refused_before_records_are_written(case, folder, assert
     spoil, message = SPOILED[case]
     spoil(folder)
     assert_refused('skin7', folder, message)
-
-
-def test_a_byte_order_mark_and_hidden_files_do_no_harm(folder, tmp_path):
-    labels = (folder / skin7.LABELS).read_text()
-    (folder / skin7.LABELS).write_text(labels, encoding='utf-8-sig')
-    (folder / skin7.IMAGES / '._ISIC_0000001.jpg').write_bytes(b'left by a file manager')
-    assert skin7.read_source(str(folder)).count == 140
 
 
 def test_the_real_tables_and_some_of_the_real_images(tmp_path, data_config):
@@ -159,10 +112,8 @@ def test_the_real_tables_and_some_of_the_real_images(tmp_path, data_config):
         archive.extractall(tmp_path, [name for name in names if name.endswith('.csv')])
         (folder,) = {path.parent for path in tmp_path.rglob(skin7.IMAGES)}
         examples = skin7.read_source(str(folder)).examples
-        counts = np.bincount([example.label for example in examples])
-        assert dict(zip(NAMES, counts.tolist(), strict=True)) == {
-            'MEL': 1113, 'NV': 6705, 'BCC': 514, 'AKIEC': 327, 'BKL': 1099, 'DF': 115, 'VASC': 142,
-        }  # fmt: skip
+        counts = np.bincount([example.label for example in examples]).tolist()
+        assert counts == [1113, 6705, 514, 327, 1099, 115, 142]
         assert len({example.group for example in examples}) == 7470
 
         some = {example.image_id for example in examples[::20]}

@@ -78,6 +78,9 @@ def test_prepared_elsewhere_and_read_here(bucket, source, tmp_path):
     assert f'{FOLDER}/dataset_info.json' in bucket.store
     written = [name for name, mode in bucket.opened if mode == 'wb']
     assert written[-1] == f'{FOLDER}/dataset_info.json'
+    bucket.opened.clear()
+    prepare('folder', source, DATA_DIR, 'mine')  # the second time, nothing is written
+    assert [name for name, _ in bucket.opened] == [f'{FOLDER}/metadata.json']
 
     forget_local_copies(tmp_path)  # on another machine
     opened = records.open_records('mine', DATA_DIR)
@@ -86,13 +89,6 @@ def test_prepared_elsewhere_and_read_here(bucket, source, tmp_path):
 
     bucket.opened.clear()
     assert pixels(records.open_records('mine', DATA_DIR)) == [0, 2, 4, 1, 3, 5]
-    assert [name for name, _ in bucket.opened] == [f'{FOLDER}/metadata.json']
-
-
-def test_the_second_time_nothing_is_written(bucket, source):
-    prepare('folder', source, DATA_DIR, 'mine')
-    bucket.opened.clear()
-    prepare('folder', source, DATA_DIR, 'mine')
     assert [name for name, _ in bucket.opened] == [f'{FOLDER}/metadata.json']
 
 
@@ -139,28 +135,11 @@ def test_damage_on_the_way_is_noticed(bucket, source, tmp_path, damage):
     assert pixels(records.open_records('mine', DATA_DIR)) == [0, 2, 4, 1, 3, 5]
 
 
-def test_no_space_for_a_copy(bucket, source, tmp_path, monkeypatch):
-    prepare('folder', source, DATA_DIR, 'mine')
-    forget_local_copies(tmp_path)
-    usage = shutil._ntuple_diskusage(100, 100, 0)
-    monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage)
-    with pytest.raises(InputError, match=r'the copy of gs://bucket/.* needs .* MiB in .*local'):
-        records.open_records('mine', DATA_DIR)
-
-
-def test_storage_that_cannot_be_reached_is_a_sentence(bucket, monkeypatch):
-    def fail(self, path, **options):
-        raise ConnectionError('no route')
-
-    monkeypatch.setattr(Storage, 'exists', fail)
-    with pytest.raises(InputError, match=r'gs://bucket.* cannot be reached: .*no route'):
-        records.open_records('mine', DATA_DIR)
-
-
-def test_a_missing_package_is_a_sentence(monkeypatch):
+@pytest.mark.parametrize('error', [ConnectionError('no route'), ImportError('install gcsfs')])
+def test_storage_that_cannot_be_reached_is_a_sentence(monkeypatch, error):
     def get_filesystem(self, name):
-        raise ImportError('Please install gcsfs to access Google Storage')
+        raise error
 
     use(monkeypatch, get_filesystem)
-    with pytest.raises(InputError, match=r'cannot be reached: ImportError.* the package gcsfs'):
+    with pytest.raises(InputError, match=f'cannot be reached.* package gcsfs.*{error}'):
         records.open_records('mine', DATA_DIR)

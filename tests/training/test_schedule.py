@@ -1,12 +1,15 @@
+from types import SimpleNamespace
+
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metriclt_jax.config import paper_config
+from metriclt_jax.training.loop import make_loss_inputs
 from metriclt_jax.training.schedule import (
     cumulative_alpha,
-    loss_inputs,
     make_class_weights,
     warmup_cosine,
 )
@@ -62,16 +65,21 @@ def test_class_weights_by_kind():
     np.testing.assert_allclose(effective, [0.034107, 0.275167, 2.690725], rtol=1e-4)
 
 
-def inputs_of(fraction, epochs, steps, place=lambda inputs: inputs):
-    return loss_inputs(
-        np.array([5000, 500, 50]),
-        weighting='effective_number',
-        beta=0.9999,
+def inputs_of(fraction, epochs, steps, branches=1):
+    """The loss inputs of a stage of DRW."""
+    run = SimpleNamespace(
+        dataset=SimpleNamespace(train_counts=np.array([5000, 500, 50])),
+        config=paper_config(),
+        devices=jax.devices()[:1],
+        steps_per_epoch=lambda stage: steps,
+    )
+    stage = SimpleNamespace(
+        class_weights='effective_number',
         reweight_start=fraction,
         epochs=epochs,
-        steps_per_epoch=steps,
-        place=place,
+        branches=branches,
     )
+    return make_loss_inputs(run, stage)
 
 
 def start_of(fraction, epochs, steps):
@@ -111,11 +119,11 @@ def test_a_change_comes_within_half_a_step_of_its_fraction(percent, epochs, step
 
 
 def test_inputs_go_to_the_devices_only_when_they_change():
-    placed = []
-    inputs = inputs_of(0.5, 4, 3, place=lambda inputs: placed.append(inputs) or inputs)
-    alphas = [float(inputs(step).alpha) for step in range(12)]
+    inputs = [inputs_of(0.5, 4, 3, branches=2)]
+    inputs = [inputs[0](step) for step in range(12)]
+    alphas = [float(one.alpha) for one in inputs]
     np.testing.assert_allclose(alphas, np.repeat([1, 0.9375, 0.75, 0.4375], 3))
-    assert len(placed) == 4
+    assert len({id(one) for one in inputs}) == 4
 
 
 def test_alpha_of_the_conventional_branch():

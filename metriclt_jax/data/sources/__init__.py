@@ -3,15 +3,7 @@
 import functools
 from collections.abc import Callable, Mapping
 
-from metriclt_jax.data.sources import (
-    digits_lt,
-    dogs_lt,
-    flower_lt,
-    folder,
-    medmnist,
-    skin7,
-    xray9,
-)
+from metriclt_jax.data.sources import digits_lt, dogs_lt, flower_lt, folder, medmnist, skin7, xray9
 from metriclt_jax.data.sources.common import Source
 
 READERS: Mapping[str, Callable[..., Source]] = {
@@ -27,4 +19,4 @@ READERS: Mapping[str, Callable[..., Source]] = {
     for name in medmnist.PUBLISHED
     if name != 'pathmnist'
 }
-"""The reader of each data set: it takes the path of the source and options, returns a `Source`."""
+"""The reader of each data set: from the path of the source and options to a `Source`."""

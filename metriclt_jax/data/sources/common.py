@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from metriclt_jax.errors import InputError
+from metriclt_jax.errors import InputError, explained
 
 SUFFIXES = (
     '.bmp', '.gif', '.jp2', '.jpeg', '.jpg', '.pgm', '.png', '.pnm', '.ppm', '.tif', '.tiff',
@@ -58,15 +58,11 @@ def from_examples(
     for group in sorted({example.group for example in examples} - {''}):
         require_name('group', group)
     files = [example.image for example in examples if isinstance(example.image, Path)]
-    encoded = sum(len(example.image) for example in examples if isinstance(example.image, bytes))
-    return Source(
-        class_names=tuple(class_names),
-        examples=examples,
-        count=len(examples),
-        num_bytes=encoded + sum(file.stat().st_size for file in files),
-        files=files,
-        note=note,
+    num_bytes = sum(
+        image.stat().st_size if isinstance(image, Path) else len(image)
+        for image in (example.image for example in examples)
     )
+    return Source(tuple(class_names), examples, len(examples), num_bytes, files, note)
 
 
 def to_png(pixels: np.ndarray) -> bytes:
@@ -79,32 +75,22 @@ def to_png(pixels: np.ndarray) -> bytes:
 
 
 def require_name(kind: str, name: str) -> None:
-    """Raises `InputError` if a name may look like another one, as 'a ' and 'a' do."""
+    """Refuses a name that may look like another one, as 'a ' and 'a' do."""
     if not name.isprintable() or name != name.strip() or not name:
         raise InputError(
-            f'the name of one {kind} is {name!r}; use printable characters without spaces at the '
-            'ends'
+            f'the name of one {kind} is {name!r}; use printable characters, no spaces at the ends'
         )
 
 
-def open_folder(
-    source: str | None,
-    dataset: str,
-    layout: str,
-    folders: Sequence[str] = (),
-    files: Sequence[str] = (),
-) -> Path:
-    """Returns the folder `source`, which must contain `folders` and `files` (`layout` in words)."""
+def open_folder(source: str | None, dataset: str, layout: str, *names: str) -> Path:
+    """Returns the folder `source`, which must contain files and folders (`names` with a /)."""
     if not source:
         raise InputError(f'{dataset} needs a source: a folder with {layout}')
     root = Path(source).expanduser()
-    kinds = dict.fromkeys(('', *folders), 'folder') | dict.fromkeys(files, 'file')
-    for name, kind in kinds.items():
-        if not {'folder': Path.is_dir, 'file': Path.is_file}[kind](root / name):
-            raise InputError(
-                f'there is no {kind} {root / name}; the source of {dataset} is a folder with '
-                f'{layout}'
-            )
+    for name in ('./', *names):
+        kind, exists = ('folder', Path.is_dir) if name.endswith('/') else ('file', Path.is_file)
+        if not exists(root / name):
+            raise InputError(f'there is no {kind} {root / name}; {dataset} needs {layout}')
         require_inside(root / name, root)
     return root
 
@@ -124,12 +110,8 @@ def hidden(name: str) -> bool:
 
 
 def require_inside(path: Path, root: Path) -> Path:
-    """Returns `path`, or raises `InputError` if it leaves `root` by '..', a link or its start."""
-    try:
-        real = Path(os.path.realpath(path))
-    except ValueError as error:
-        raise InputError(f'{str(path)!r} cannot be the path of a file: {error}') from error
-    if not real.is_relative_to(os.path.realpath(root)):
+    """Returns `path`; refuses one that leaves `root` by '..', a link or its start."""
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
         raise InputError(f'{path} leaves the source folder; it must be inside {root}')
     return path
 
@@ -137,7 +119,7 @@ def require_inside(path: Path, root: Path) -> Path:
 def require_all(
     needed: Collection[str], needed_by: Path, present: Collection[str], present_in: Path
 ) -> None:
-    """Raises `InputError` if an image that one place needs is missing from another."""
+    """Refuses images that one place names and another lacks."""
     missing = sorted(set(needed) - set(present))
     if missing:
         raise InputError(
@@ -149,33 +131,27 @@ def require_all(
 def read_csv(
     path: Path, columns: Sequence[str], optional: Sequence[str] = ()
 ) -> list[dict[str, str]]:
-    """Reads a CSV file with one row per image.
+    """Reads a CSV file with one row per image, which the first of `columns` names.
 
-    A byte order mark is skipped, and so are empty fields beyond the last column. (pandas would
-    rename repeated columns and shift rows with too many fields, which are errors here.)
-
-    Args:
-        path: of the file.
-        columns: required columns, without empty fields; the first names the image.
-        optional: further columns, filled with '' if missing.
+    `columns` have no empty fields; `optional` ones are filled with ''. (pandas would rename
+    repeated columns and shift rows with too many fields, which are errors here.)
     """
-    try:
-        with path.open(newline='', encoding='utf-8-sig') as file:
-            reader = csv.DictReader(file, restval='')
-            header = list(reader.fieldnames or ())
-            while header and not header[-1].strip():
-                header.pop()
-            reader.fieldnames = header
-            rows = list(reader)
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f'{path} cannot be read as a CSV file: {error}') from error
+    with (
+        explained(f'{path} cannot be read as a CSV file'),
+        path.open(newline='', encoding='utf-8-sig') as file,
+    ):
+        reader = csv.DictReader(file, restval='')
+        header = list(reader.fieldnames or ())
+        while header and not header[-1].strip():
+            header.pop()
+        reader.fieldnames = header
+        rows = list(reader)
     for column in (*columns, *optional):
         count = header.count(column)
         if count > 1 or (column in columns and not count):
             raise InputError(
-                f'{path} has {count or "no"} columns {column!r}; it needs the columns '
-                f'{", ".join(columns)}, once each and separated by commas, and has '
-                f'{", ".join(header) or "none"}'
+                f'{path} has {count or "no"} columns {column!r}; it needs {", ".join(columns)}, '
+                f'once each and separated by commas, and has {", ".join(header) or "none"}'
             )
     if not rows:
         raise InputError(f'{path} has no rows; it needs one per image')
@@ -200,10 +176,8 @@ def read_mat(path: Path, variables: Mapping[str, type]) -> list[np.ndarray]:
     """Reads lists of integers (`int`) or texts (`str`) of a MATLAB file, as arrays `[N]`."""
     from scipy.io import loadmat
 
-    try:
+    with explained(f'{path} cannot be read as a MATLAB file'):
         found = loadmat(path)
-    except Exception as error:  # the parser fails in many ways
-        raise InputError(f'{path} cannot be read as a MATLAB file: {error}') from error
     for name in variables:
         if name not in found:
             raise InputError(f'{path} has no variable {name!r}; it needs {", ".join(variables)}')

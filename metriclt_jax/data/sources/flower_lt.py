@@ -5,8 +5,6 @@ Reads the folder with the official files (https://www.robots.ox.ac.uk/~vgg/data/
     jpg/image_XXXXX.jpg     (102flowers.tgz, unpacked)
     imagelabels.mat
     setid.mat
-
-The TFDS builder `oxford_flowers102` needs TensorFlow, so the official files are read here.
 """
 
 import json
@@ -14,15 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from metriclt_jax.data.sources.common import (
-    Example,
-    Source,
-    find_images,
-    from_examples,
-    open_folder,
-    read_mat,
-    require_all,
-)
+from metriclt_jax.data.sources import common
 from metriclt_jax.errors import InputError
 
 IMAGES, LABELS, PARTS = 'jpg', 'imagelabels.mat', 'setid.mat'
@@ -33,31 +23,29 @@ CLASS_NAMES = tuple(json.loads(Path(__file__).with_suffix('.json').read_text(enc
 """In the order of the official labels, counted from 1; the names are those of TFDS."""
 
 
-def read_source(source: str | None) -> Source:
+def read_source(source: str | None) -> common.Source:
     """Returns every image of the folder `source`, with its official part."""
     layout = f'{IMAGES}/, {LABELS} and {PARTS}'
-    folder = open_folder(source, 'flower_lt', layout, folders=(IMAGES,), files=(LABELS, PARTS))
-    (labels,) = read_mat(folder / LABELS, {'labels': int})
+    folder = common.open_folder(source, 'flower_lt', layout, f'{IMAGES}/', LABELS, PARTS)
+    (labels,) = common.read_mat(folder / LABELS, {'labels': int})
     outside = set(labels.tolist()) - set(range(1, len(CLASS_NAMES) + 1))
     if outside:
         raise InputError(
             f'{folder / LABELS} has the label {min(outside)}; labels must be 1 to '
             f'{len(CLASS_NAMES)}'
         )
-    numbers = read_mat(folder / PARTS, dict.fromkeys(PART_NAMES, int))
+    numbers = common.read_mat(folder / PARTS, dict.fromkeys(PART_NAMES, int))
     if sorted(np.concatenate(numbers).tolist()) != list(range(1, len(labels) + 1)):
         raise InputError(
             f'{folder / PARTS} must list each of the images 1 to {len(labels)} of '
             f'{folder / LABELS} once'
         )
-    files = find_images(folder / IMAGES, '.jpg', folder)
-    examples = [
-        (f'image_{number:05d}', int(labels[number - 1]) - 1, part)
+    files = common.find_images(folder / IMAGES, '.jpg', folder)
+    names = [f'image_{number:05d}' for number in range(1, len(labels) + 1)]
+    common.require_all(names, folder / LABELS, files, folder / IMAGES)
+    examples = (
+        common.Example(names[i], int(labels[i]) - 1, '', files[names[i]], part)
         for part, members in zip(PART_NAMES.values(), numbers, strict=True)
-        for number in members.tolist()
-    ]
-    require_all([name for name, _, _ in examples], folder / LABELS, files, folder / IMAGES)
-    return from_examples(
-        CLASS_NAMES,
-        (Example(name, label, '', files[name], part) for name, label, part in examples),
+        for i in members - 1
     )
+    return common.from_examples(CLASS_NAMES, examples)

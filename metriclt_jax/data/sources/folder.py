@@ -15,19 +15,8 @@ optionally `group` (images of one patient) and `split` (train, validation or tes
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from metriclt_jax.data.sources.common import (
-    SUFFIXES,
-    Example,
-    Source,
-    from_examples,
-    hidden,
-    open_folder,
-    read_csv,
-    require_inside,
-    require_name,
-)
+from metriclt_jax.data.sources import common
 from metriclt_jax.data.splits import PARTS
 from metriclt_jax.errors import InputError
 
@@ -36,14 +25,13 @@ Row = tuple[str, str, str, str]  # path, label, group and part
 
 def read_source(
     source: str | None, labels: str | None = None, classes: Sequence[str] = ()
-) -> Source:
-    """Returns the images of the folder `source`.
+) -> common.Source:
+    """Returns the images of the folder `source`, or those that the CSV file `labels` lists.
 
-    `labels` is the CSV file that lists them, if any; `classes` are the names of all classes in
-    order, by default those that occur, sorted.
+    `classes` are all class names in order, by default those that occur, sorted.
     """
     layout = 'one folder per class, or images that a CSV file lists (--labels)'
-    root = open_folder(source, 'folder', layout)
+    root = common.open_folder(source, 'folder', layout)
     if labels:
         rows, note = _listed(root, Path(labels).expanduser())
     else:
@@ -55,15 +43,15 @@ def read_source(
                 f'image {path} has the label {label!r}; it must be one of {", ".join(class_names)}'
             )
     examples = [
-        Example(path, class_names.index(label), group, root / path, part)
+        common.Example(path, class_names.index(label), group, root / path, part)
         for path, label, group, part in rows
     ]
-    return from_examples(class_names, examples, note)
+    return common.from_examples(class_names, examples, note)
 
 
 def _found(root: Path) -> Iterator[Row]:
     """Yields the images in the folders of `root`."""
-    visible = sorted(path for path in root.iterdir() if not hidden(path.name))
+    visible = sorted(path for path in root.iterdir() if not common.hidden(path.name))
     folders = [path for path in visible if path.is_dir()]
     if not folders:
         raise InputError(f'{root} has no folders; it needs one per class, or a CSV file (--labels)')
@@ -73,49 +61,43 @@ def _found(root: Path) -> Iterator[Row]:
             'file with a column split (--labels)'
         )
     for path in visible:
-        if path not in folders and path.suffix.lower() in SUFFIXES:
+        if path not in folders and path.suffix.lower() in common.SUFFIXES:
             raise InputError(f'{path} is an image beside the class folders; move it into one')
     for folder in folders:
         paths = list(_files_below(folder, root))
         if not paths:
             raise InputError(f'{folder} has no images; it needs at least one')
         for path in paths:
-            if path.suffix.lower() not in SUFFIXES:
+            if path.suffix.lower() not in common.SUFFIXES:
                 raise InputError(
-                    f'{path} is not an image file; names must end with {", ".join(SUFFIXES)}'
+                    f'{path} is not an image file; names must end with {", ".join(common.SUFFIXES)}'
                 )
             yield path.relative_to(root).as_posix(), folder.name, '', ''
 
 
 def _files_below(folder: Path, root: Path) -> Iterator[Path]:
     """Yields the visible files of a folder and its subfolders; refuses links to folders."""
-    below = [folder]
-    for parent, folders, files in os.walk(folder, onerror=_raise):
-        folders[:] = [name for name in folders if not hidden(name)]
-        below += [Path(parent, name) for name in (*folders, *files) if not hidden(name)]
-    for path in below:
-        require_inside(path, root)
-        if not path.is_dir():
-            yield path
-        elif path.is_symlink():
-            raise InputError(f'{path} is a link to a folder; replace it by the folder')
-
-
-def _raise(error: OSError) -> NoReturn:
-    raise error
+    common.require_inside(folder, root)
+    if folder.is_symlink():
+        raise InputError(f'{folder} is a link to a folder; replace it by the folder')
+    for path in folder.iterdir():
+        if path.is_dir() and not common.hidden(path.name):
+            yield from _files_below(path, root)
+        elif not common.hidden(path.name):
+            yield common.require_inside(path, root)
 
 
 def _listed(root: Path, table: Path) -> tuple[list[Row], str]:
     """Returns the images that a table lists, and a note on what it has."""
     rows = []
     columns = ('path', 'label', 'group', 'split')
-    listed = read_csv(table, columns[:2], optional=columns[2:])
+    listed = common.read_csv(table, columns[:2], optional=columns[2:])
     for row in listed:
-        require_name('image', row['path'])
+        common.require_name('image', row['path'])
         path = root / os.path.normpath(row['path'])
         if Path(row['path']).is_absolute():
             raise InputError(f'{table} has the path {path}; it must be relative to {root}')
-        require_inside(path, root)
+        common.require_inside(path, root)
         if not path.is_file():
             raise InputError(f'there is no image {path}, which {table} lists')
         if row['split'] not in (*PARTS, ''):

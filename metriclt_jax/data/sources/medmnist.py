@@ -10,7 +10,6 @@ import hashlib
 import json
 import math
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,14 +19,10 @@ import numpy as np
 
 from metriclt_jax.data.decoding import in_order
 from metriclt_jax.data.sources.common import Example, Source, to_png
-from metriclt_jax.errors import InputError
-from metriclt_jax.progress import track
+from metriclt_jax.errors import InputError, explained
 
 PUBLISHED = json.loads(Path(__file__).with_suffix('.json').read_text(encoding='utf-8'))
-"""Class names and MD5 checksums (by image size) of each set, from the package medmnist 3.0.2.
-
-The class names of pathmnist are the short ones of its source.
-"""
+"""Class names and MD5 checksums (by image size) of each set, from the package medmnist 3.0.2."""
 
 PARTS = {'test': 'test', 'train': 'train', 'val': 'validation'}
 """From the names in the files, in the order of the image ids."""
@@ -38,10 +33,7 @@ _PNG_BYTES = 128  # that PNG adds to the pixels, at most
 def read_source(name: str, source: str | None, allow_unknown_checksum: bool = False) -> Source:
     """Returns every image of an official file, with its official part.
 
-    Args:
-        name: of the set, a key of PUBLISHED.
-        source: the file, or the folder that holds it under its official name.
-        allow_unknown_checksum: accept a file whose checksum is not the published one.
+    `name` is a key of PUBLISHED; `source` is the file, or a folder with it under its official name.
     """
     path = _file(name, source)
     class_names = PUBLISHED[name]['class_names']
@@ -90,10 +82,8 @@ def _image_shape(file: IO[bytes], what: str) -> tuple[int, ...]:
     shape, fortran_order, dtype = read_header(file)
     gray_or_rgb = len(shape) == 3 or (len(shape) == 4 and shape[3] == 3)
     if dtype != np.uint8 or fortran_order or not gray_or_rgb or shape[1] != shape[2]:
-        raise InputError(
-            f'{what} of type {dtype} and shape {list(shape)}; they must be uint8 [N, S, S] or '
-            '[N, S, S, 3]'
-        )
+        wanted = 'uint8 [N, S, S] or [N, S, S, 3]'
+        raise InputError(f'{what} of type {dtype} and shape {list(shape)}; they must be {wanted}')
     return shape
 
 
@@ -126,28 +116,17 @@ def _pixels(file: IO[bytes]) -> Iterator[np.ndarray]:
 
 
 def _check_md5(path: Path, published: str | None) -> None:
-    digest = hashlib.md5(usedforsecurity=False)
     with path.open('rb') as file:
-        chunks = iter(lambda: file.read(2**24), b'')
-        count = math.ceil(path.stat().st_size / 2**24)
-        for chunk in track(chunks, f'Checking {path.name}', count):
-            digest.update(chunk)
-    if digest.hexdigest() != published:
+        digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if digest != published:
         raise InputError(
-            f'{path} has the MD5 checksum {digest.hexdigest()}, but {published or "none"} is '
-            'published for this set and size; download it again, or pass '
-            '--allow_unknown_checksum if you trust it'
+            f'{path} has the MD5 checksum {digest}, but {published or "none"} is published for '
+            'this set and size; download it again, or pass --allow_unknown_checksum if you trust it'
         )
 
 
-@contextlib.contextmanager
-def _damage_explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except InputError:
-        raise
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(
-            f'{path} cannot be read as a MedMNIST .npz file with PART_images and PART_labels for '
-            f'{", ".join(PARTS)}: {error}'
-        ) from error
+def _damage_explained(path: Path) -> contextlib.AbstractContextManager:
+    parts = ', '.join(PARTS)
+    return explained(
+        f'{path} is not a MedMNIST .npz file with PART_images and PART_labels for {parts}'
+    )

@@ -9,15 +9,7 @@ Reads the folder that the official archives unpack to (https://challenge.isic-ar
 
 from pathlib import Path
 
-from metriclt_jax.data.sources.common import (
-    Example,
-    Source,
-    find_images,
-    from_examples,
-    open_folder,
-    read_csv,
-    require_all,
-)
+from metriclt_jax.data.sources import common
 from metriclt_jax.errors import InputError
 
 CLASS_NAMES = ('MEL', 'NV', 'BCC', 'AKIEC', 'BKL', 'DF', 'VASC')
@@ -28,25 +20,20 @@ LABELS = 'ISIC2018_Task3_Training_GroundTruth/ISIC2018_Task3_Training_GroundTrut
 LESIONS = 'ISIC2018_Task3_Training_LesionGroupings.csv'
 
 
-def read_source(source: str | None) -> Source:
+def read_source(source: str | None) -> common.Source:
     """Returns every image of the folder `source`, grouped by lesion."""
     layout = f'{IMAGES}/, {LABELS} and {LESIONS}'
-    folder = open_folder(source, 'skin7', layout, folders=(IMAGES,), files=(LABELS, LESIONS))
-    labels = {
-        row['image']: _label(row, folder / LABELS)
-        for row in read_csv(folder / LABELS, ('image', *CLASS_NAMES))
-    }
-    lesions = {
-        row['image']: row['lesion_id'] for row in read_csv(folder / LESIONS, ('image', 'lesion_id'))
-    }
-    files = find_images(folder / IMAGES, '.jpg', folder)
+    folder = common.open_folder(source, 'skin7', layout, f'{IMAGES}/', LABELS, LESIONS)
+    rows = common.read_csv(folder / LABELS, ('image', *CLASS_NAMES))
+    labels = {row['image']: _label(row, folder / LABELS) for row in rows}
+    rows = common.read_csv(folder / LESIONS, ('image', 'lesion_id'))
+    lesions = {row['image']: row['lesion_id'] for row in rows}
+    files = common.find_images(folder / IMAGES, '.jpg', folder)
     for images, where in ((files, folder / IMAGES), (lesions, folder / LESIONS)):
-        require_all(labels, folder / LABELS, images, where)
-        require_all(images, where, labels, folder / LABELS)
-    return from_examples(
-        CLASS_NAMES,
-        (Example(name, label, lesions[name], files[name]) for name, label in labels.items()),
-    )
+        common.require_all(labels, folder / LABELS, images, where)
+        common.require_all(images, where, labels, folder / LABELS)
+    examples = (common.Example(name, labels[name], lesions[name], files[name]) for name in labels)
+    return common.from_examples(CLASS_NAMES, examples)
 
 
 def _label(row: dict[str, str], path: Path) -> int:

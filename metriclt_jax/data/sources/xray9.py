@@ -10,15 +10,7 @@ The config decides which classes are used, and how many images of each.
 
 from pathlib import Path
 
-from metriclt_jax.data.sources.common import (
-    Example,
-    Source,
-    find_images,
-    from_examples,
-    open_folder,
-    read_csv,
-    require_all,
-)
+from metriclt_jax.data.sources import common
 from metriclt_jax.errors import InputError
 
 CLASS_NAMES = (
@@ -33,35 +25,30 @@ TABLES = ('Data_Entry_2017.csv', 'Data_Entry_2017_v2020.csv')
 IMAGES, SUFFIX = 'images', '.png'
 
 
-def read_source(source: str | None) -> Source:
+def read_source(source: str | None) -> common.Source:
     """Returns the images of the folder `source` that have one finding, grouped by patient.
 
     Images with several findings or none are left out, and may be missing.
     """
-    folder = open_folder(source, 'xray9', f'{TABLES[0]} and images_001/images to images_012/images')
+    folder = common.open_folder(source, 'xray9', f'{TABLES[0]} and images_001/images/ to 012')
     tables = [folder / name for name in TABLES if (folder / name).is_file()]
     if len(tables) != 1:
         raise InputError(
             f'{folder} has {len(tables)} of the tables {" and ".join(TABLES)}; it must have one'
         )
     (table,) = tables
-    rows: dict[str, tuple[int, str]] = {}  # from the name without .png to label and patient
-    for row in read_csv(table, ('Image Index', 'Finding Labels', 'Patient ID')):
+    rows = {}  # from the name without .png to label and patient
+    for row in common.read_csv(table, ('Image Index', 'Finding Labels', 'Patient ID')):
         findings = _findings(row, table)
         if len(findings) == 1 and findings != {NO_FINDING}:
             name = Path(row['Image Index']).stem
             if row['Image Index'] != name + SUFFIX:
-                raise InputError(
-                    f'{table} has the image {row["Image Index"]}; it must be the name of a '
-                    f'{SUFFIX} file'
-                )
+                raise InputError(f'{table} has {row["Image Index"]}; it must be a {SUFFIX} file')
             rows[name] = CLASS_NAMES.index(findings.pop()), row['Patient ID']
     files = _files(folder)
-    require_all(rows, table, files, folder)
-    return from_examples(
-        CLASS_NAMES,
-        (Example(name, label, patient, files[name]) for name, (label, patient) in rows.items()),
-    )
+    common.require_all(rows, table, files, folder)
+    examples = (common.Example(name, *row, files[name]) for name, row in rows.items())
+    return common.from_examples(CLASS_NAMES, examples)
 
 
 def _findings(row: dict[str, str], table: Path) -> set[str]:
@@ -78,7 +65,7 @@ def _files(folder: Path) -> dict[str, Path]:
     folders = [path / IMAGES for path in sorted(folder.glob('images_*'))] + [folder / IMAGES]
     files: dict[str, Path] = {}
     for images in filter(Path.is_dir, folders):
-        found = find_images(images, SUFFIX, folder)
+        found = common.find_images(images, SUFFIX, folder)
         for name in sorted(files.keys() & found.keys()):
             raise InputError(f'{files[name]} exists again as {found[name]}; remove one of them')
         files |= found
