@@ -7,29 +7,26 @@ import sys
 from pathlib import Path
 
 import pytest
-from absl import flags
+from commands import call
 from PIL import Image
 
-from metriclt_jax import files
-from metriclt_jax.cli import prepare_data
 from metriclt_jax.data import records
 
 SCRIPT = Path(__file__).parents[2] / 'scripts' / 'prepare_data.py'
 
 
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Runs the command in this process; returns its exit code, stdout and stderr."""
+def command(*arguments, **options):
+    return call('prepare_data', *arguments, **options)
 
-    def run(*arguments):
-        with monkeypatch.context() as patch:
-            flags.FLAGS.unparse_flags()  # back to their defaults
-            patch.setattr(sys, 'argv', ['prepare_data.py', *map(str, arguments)])
-            with pytest.raises(SystemExit) as raised:
-                prepare_data.main()
-        return raised.value.code or 0, *capsys.readouterr()
 
-    return run
+def fill_disk():
+    """Has the command fail to write its table."""
+    from metriclt_jax.cli import prepare_data
+
+    def full(path, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    prepare_data.write_atomically = full
 
 
 @pytest.fixture
@@ -44,7 +41,7 @@ def images(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_script_shows_table_1_every_time_and_draws_the_picture_once(command, tmp_path):
+def test_the_script_shows_table_1_every_time_and_draws_the_picture_once(tmp_path):
     arguments = ('--dataset=digits_lt', f'--data_dir={tmp_path}')
     result = subprocess.run(
         [sys.executable, '-W', 'error', SCRIPT, *arguments],
@@ -72,18 +69,12 @@ def test_the_script_shows_table_1_every_time_and_draws_the_picture_once(command,
     assert (folder / 'classes.png').read_bytes() == b'not drawn again'
 
 
-def test_your_own_images(command, images, tmp_path, monkeypatch):
-    def full(path, content):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
+def test_your_own_images(images, tmp_path):
     arguments = ('--dataset=folder', '--name=mine', f'--source={images}', f'--data_dir={tmp_path}')
-    with monkeypatch.context() as patch:
-        patch.setattr(prepare_data, 'write_atomically', full)
-        code, output, error = command(*arguments, '--classes=wart,mole')
+    code, output, error = command(*arguments, '--classes=wart,mole', before=fill_disk)
     assert (code, error) == (0, '')
     assert 'No space left' in output.splitlines()[-1]
     assert records.open_records('mine', tmp_path).class_names == ('wart', 'mole')
-    assert prepare_data.write_atomically is files.write_atomically
     _, output, _ = command(*arguments)
     assert f'already prepared in {tmp_path}/mine/2.0.0' in output
     assert 'classes.png' in output.splitlines()[-1]
@@ -98,7 +89,7 @@ def test_your_own_images(command, images, tmp_path, monkeypatch):
         (['--dataset=digits_lt', '--labels=x.csv'], 'digits_lt has no option labels'),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(command, arguments, words, tmp_path):
+def test_bad_input_is_one_line_and_exit_code_2(arguments, words, tmp_path):
     arguments = [argument.format(tmp_path) for argument in arguments]
     code, output, error = command(*arguments, f'--data_dir={tmp_path}/data')
     assert (code, output) == (2, '')
@@ -107,7 +98,7 @@ def test_bad_input_is_one_line_and_exit_code_2(command, arguments, words, tmp_pa
     assert error.count('\n') == 1
 
 
-def own(command, tmp_path, rows, header):
+def own(tmp_path, rows, header):
     (tmp_path / 'images').mkdir()
     for number in range(len(rows)):
         Image.new('L', (9, 9), number).save(tmp_path / 'images' / f'{number}.png')
@@ -121,20 +112,20 @@ def own(command, tmp_path, rows, header):
     return output.splitlines()
 
 
-def test_official_parts_are_shown(command, tmp_path):
+def test_official_parts_are_shown(tmp_path):
     rows = ['a,train', 'a,train', 'a,test', 'b,train', 'b,test']
-    lines = own(command, tmp_path, rows, 'path,label,split')
+    lines = own(tmp_path, rows, 'path,label,split')
     assert 'By the parts of the source (data.split=official, data.validation_parts=()):' in lines
     assert ['a', '2', '0', '1', 'major'] in [line.split() for line in lines]
 
 
-def test_what_the_default_cannot_divide_is_prepared(command, tmp_path):
+def test_what_the_default_cannot_divide_is_prepared(tmp_path):
     (tmp_path / 'few').mkdir()
-    lines = own(command, tmp_path / 'few', ['a', 'b', 'a'], 'path,label')
+    lines = own(tmp_path / 'few', ['a', 'b', 'a'], 'path,label')
     assert f'few is prepared in {tmp_path}/few/few/2.0.0' in lines
     assert 'class a' in lines[-1]
 
     rows = [f'{label},{label}{n},train' for label in 'ab' for n in range(39)]
     rows += ['a,a39,validation', 'b,b39,validation']
-    lines = own(command, tmp_path, rows, 'path,label,group,split')
+    lines = own(tmp_path, rows, 'path,label,group,split')
     assert 'data.test_parts' in lines[-1]
