@@ -18,7 +18,8 @@ flags.mark_flags_as_required(['config', 'workdir'])
 flags.adopt_module_key_flags(hosts_flags)
 
 
-def train() -> None:
+@cli.command
+def main() -> None:
     """Runs what the flags say and prints the table of results."""
     config = _config()
     hosts_flags.connect()
@@ -50,12 +51,3 @@ def _config() -> ConfigDict:
             ) from None
         raise InputError(str(error)) from None
     return config
-
-
-def main() -> None:
-    """Entry point."""
-    cli.run(train)
-
-
-if __name__ == '__main__':
-    main()

@@ -1,14 +1,12 @@
 """The command as a user meets it: exit codes, one sentence a mistake, nothing left behind."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from commands import assert_refused, call
 from PIL import Image
 
 import metriclt_jax
@@ -24,29 +22,6 @@ SMALL = [
     '--config.stage1.epochs=6',
     '--config.stage2.epochs=2',
 ]
-
-
-def call(script, *flags, devices=1):
-    environment = {
-        **os.environ,
-        'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
-        'COLUMNS': '80',
-    }
-    command = [sys.executable, f'{ROOT}/scripts/{script}.py', *map(str, flags)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-
-
-def read_lines(path):
-    return [json.loads(text) for text in path.read_text().splitlines()]
-
-
-def assert_refused(process, *words):
-    assert process.returncode == 2, process.stderr
-    lines = process.stderr.strip().splitlines()
-    (line,) = [line for line in lines if not line.startswith('decoding ')]
-    assert line.startswith('error: ')
-    for word in words:
-        assert word in line, line
 
 
 @pytest.mark.slow

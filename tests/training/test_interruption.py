@@ -23,8 +23,7 @@ def data_dir(tmp_path_factory):
 def command(data_dir, workdir):
     return [
         sys.executable,
-        '-m',
-        'metriclt_jax.cli.train',
+        f'{ROOT}/scripts/train.py',
         f'--config={ROOT}/configs/digits_lt.py:ce_ct_crw',
         f'--config.data.data_dir={data_dir}',
         '--config.model.options.stage_sizes=(1,)',
