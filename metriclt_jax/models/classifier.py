@@ -28,17 +28,12 @@ DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
 
 class Outputs(NamedTuple):
-    """What a classifier returns, all float32.
+    """What a classifier returns, all float32."""
 
-    `features` `[B, D]`: pooled output of the backbone, before dropout. `logits` `[B, C]`.
-    `embeddings` `[B, P]`: L2-normalised output of the projection, if there is one. `cosines`
-    `[B, C]`: between features and class weights, if the head has them.
-    """
-
-    features: jax.Array
-    logits: jax.Array
-    embeddings: jax.Array | None = None
-    cosines: jax.Array | None = None
+    features: jax.Array  # [B, D], pooled output of the backbone, before dropout
+    logits: jax.Array  # [B, C]
+    embeddings: jax.Array | None = None  # [B, P], of unit length, from the projection
+    cosines: jax.Array | None = None  # [B, C], between features and class weights
 
 
 class Classifier(nn.Module):
@@ -52,7 +47,7 @@ class Classifier(nn.Module):
     num_classes: int
     head: str = 'linear'
     scale: float = 30.0
-    projection: tuple[int, ...] | None = None
+    projection: tuple[int, ...] = ()
     dropout: float = 0.0
     axis_name: str | None = None
 
@@ -132,8 +127,7 @@ def create_model(
         raise InputError(f'num_classes is {num_classes}; a classifier needs at least 2')
     if projection and min(projection) < 1:
         raise InputError(f'projection is {tuple(projection)}; its widths must be at least 1')
-    if dropout is None:
-        dropout = DROPOUT.get(name, 0.0)
+    dropout = DROPOUT.get(name, 0.0) if dropout is None else dropout
     if not 0 <= dropout < 1:
         raise InputError(f'dropout is {dropout}; it must be 0 or more and below 1')
     backbone = BACKBONES[name](
@@ -141,7 +135,7 @@ def create_model(
         dtype=DTYPES[dtype],
         axis_name=axis_name if cross_device_batch_norm else None,
     )
-    widths = tuple(projection) if projection else None
+    widths = tuple(projection or ())
     return Classifier(backbone, num_classes, head, scale, widths, dropout, axis_name)
 
 

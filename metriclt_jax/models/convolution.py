@@ -49,7 +49,7 @@ def _convolve_xla(x, kernel, stride, padding, groups):
 
 def _convolve_patches(x, kernel, stride, padding, groups):
     height, width, inputs, outputs = kernel.shape
-    if groups == x.shape[-1] == outputs and groups > 1:
+    if 1 < groups == x.shape[-1] == outputs:
         return _depthwise(_pad(x, padding, padding), kernel[:, :, 0], stride)
     if groups > 1:  # not one matrix product
         return _convolve_xla(x, kernel, stride, padding, groups)
@@ -104,9 +104,8 @@ _taps_in_output.defvjp(_taps_in_output_forward, _taps_in_output_backward)
 
 def _taps(x, kernel, stride):
     """The part of `x` that each weight of a window `[kh, kw, C]` sees, row by row."""
-    height, width = kernel.shape[:2]
-    rows = window_taps(x, 1, height, stride, 0)
-    return [window_taps(row, 2, width, stride, 0) for row in rows]
+    rows = window_taps(x, 1, kernel.shape[0], stride, 0)
+    return [window_taps(row, 2, kernel.shape[1], stride, 0) for row in rows]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -147,13 +146,10 @@ def window_taps(
 ) -> list[jax.Array]:
     """What each of the `size` taps of a window sees as it slides along `axis` of the padded `x`."""
     length = (x.shape[axis] + 2 * padding - size) // stride + 1
-    widths = [(0, 0, 0)] * x.ndim
-    widths[axis] = (padding, padding, 0)
+    widths = [(padding, padding, 0) if i == axis else (0, 0, 0) for i in range(x.ndim)]
     x = lax.pad(x, jnp.asarray(fill, x.dtype), widths)
-    return [
-        lax.slice_in_dim(x, tap, tap + (length - 1) * stride + 1, stride, axis)
-        for tap in range(size)
-    ]
+    reach = (length - 1) * stride + 1
+    return [lax.slice_in_dim(x, tap, tap + reach, stride, axis) for tap in range(size)]
 
 
 def _side_by_side(x, axis, size, stride, padding):

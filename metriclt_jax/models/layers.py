@@ -21,12 +21,7 @@ Initializer = Callable[..., jax.Array | np.ndarray]
 
 def constant(value: float) -> Initializer:
     """Every entry is `value`."""
-
-    def initializer(rng, shape: Sequence[int], dtype=jnp.float32):
-        numpy = np if isinstance(rng, np.random.Generator) else jnp
-        return numpy.full(shape, value, dtype)
-
-    return initializer
+    return lambda rng, shape, dtype=jnp.float32: np.full(shape, value, dtype)
 
 
 def uniform(bound: float) -> Initializer:
@@ -153,10 +148,7 @@ def batch_moments(x: jax.Array, axis_name: str | None = None) -> Moments:
         count *= lax.psum(1, axis_name)
         moments = lax.pmean(moments, axis_name)
     if count < 2:
-        raise InputError(
-            'batch normalisation got 1 value per channel in training; '
-            'use a batch of at least 2 images'
-        )
+        raise InputError('batch normalisation got 1 value per channel; use at least 2 images')
     mean, mean_of_squares = moments
     return Moments(mean, jnp.maximum(mean_of_squares - mean * mean, 0.0), count)
 
@@ -208,8 +200,7 @@ def _max_backward(axis, window, stride, padding, saved, gradient):
         # Back to where the tap saw it: position p of the output is p * stride + low of the input.
         low = tap - padding
         high = x.shape[axis] - low - (maximum.shape[axis] - 1) * stride - 1
-        widths = [(0, 0, 0)] * x.ndim
-        widths[axis] = (low, high, stride - 1)
+        widths = [(low, high, stride - 1) if i == axis else (0, 0, 0) for i in range(x.ndim)]
         total += lax.pad(jnp.where(first, gradient, zero), zero, widths)
     return (total,)
 
@@ -221,6 +212,5 @@ def require_positive(module: nn.Module, *fields: str) -> None:
     """Raises InputError for a field of `module` that is empty or has a number below 1."""
     for field in fields:
         value = getattr(module, field)
-        numbers = jax.tree.leaves(value)
-        if not numbers or min(numbers) < 1:
+        if min(jax.tree.leaves(value), default=0) < 1:
             raise InputError(f'{field} is {value}; use numbers of at least 1')

@@ -73,21 +73,16 @@ class Bottleneck(nn.Module):
         return self.norm(name=f'{i + 2}')(x, train)
 
 
-class InvertedResidual(nn.Module):
+class InvertedResidual(Bottleneck):
     """A bottleneck, and a shortcut around it where it keeps the shape."""
-
-    features: int
-    stride: int
-    expansion: int
-    conv: Any
-    norm: Any
 
     @nn.compact
     def __call__(self, x, train):
         """`[B, H, W, C]` to `[B, H / stride, W / stride, features]`."""
-        y = Bottleneck(
+        layers = Bottleneck(
             self.features, self.stride, self.expansion, self.conv, self.norm, name='conv'
-        )(x, train)
+        )
+        y = layers(x, train)
         keeps_shape = self.stride == 1 and x.shape[-1] == self.features
         return x + y if keeps_shape else y
 
