@@ -75,9 +75,7 @@ class Classifier(nn.Module):
             embeddings = Projection(self.projection, name='projection')(features)
         seen = features
         if branch_weights is not None:
-            branches = jnp.split(features, len(branch_weights), axis=-1)
-            weighed = [w * f for w, f in zip(branch_weights, branches, strict=True)]
-            seen = jnp.concatenate(weighed, axis=-1)
+            seen = features * jnp.repeat(branch_weights, features.shape[-1] // len(branch_weights))
         if train and self.dropout:
             seen = dropout(seen, self.dropout, self.make_rng('dropout'), self.axis_name)
         outputs = HEADS[self.head](seen, self.num_classes, self.scale)
@@ -173,14 +171,9 @@ def initialize(model: Classifier, seed: int) -> dict[str, Any]:
     with nn.intercept_methods(remember):
         shapes = jax.eval_shape(lambda key, x: model.init(key, x), jax.random.key(0), images)
 
-    def draw(path: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
-        *parents, name = path
-        generator = np.random.default_rng([seed, *'/'.join(path).encode()])
-        return getattr(modules[tuple(parents)], f'{name}_init')(generator, shape)
-
-    return {
-        collection: unflatten_dict(
-            {path: draw(path, leaf.shape) for path, leaf in flatten_dict(tree).items()}
-        )
-        for collection, tree in shapes.items()
-    }
+    drawn = {}
+    for (collection, *parents, name), leaf in flatten_dict(shapes).items():
+        generator = np.random.default_rng([seed, *'/'.join([*parents, name]).encode()])
+        initializer = getattr(modules[tuple(parents)], f'{name}_init')
+        drawn[collection, *parents, name] = initializer(generator, leaf.shape)
+    return unflatten_dict(drawn)

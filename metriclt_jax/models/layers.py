@@ -56,7 +56,7 @@ class Conv(nn.Module):
 
     `[B, H, W, cin]` to `[B, H', W', features]` in `dtype`, where
     `H' = (H + 2 padding - kernel_size) // stride + 1`. The parameter `kernel`
-    `[kernel_size, kernel_size, cin / groups, features]` is float32. `lowering`: see `convolve`.
+    `[kernel_size, kernel_size, cin / groups, features]` is float32.
     """
 
     features: int
@@ -64,7 +64,6 @@ class Conv(nn.Module):
     stride: int = 1
     padding: int = 0
     groups: int = 1
-    lowering: str = 'auto'
     dtype: jnp.dtype = jnp.float32
     kernel_init: Initializer = kaiming_normal('fan_out')
 
@@ -80,7 +79,6 @@ class Conv(nn.Module):
             stride=self.stride,
             padding=self.padding,
             groups=self.groups,
-            lowering=self.lowering,
         )
 
 

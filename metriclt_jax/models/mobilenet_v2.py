@@ -1,7 +1,6 @@
 """MobileNetV2 (Sandler et al. 2018), layer for layer torchvision's.
 
-Modules are named as in torchvision without its `features.` in front (`0/0`, `1/conv/0/0`, ...), so
-that its weights port by one mechanical rule.
+Modules are named as in torchvision without its `features.` in front, so that its weights port.
 """
 
 from functools import partial
@@ -26,8 +25,8 @@ STAGES = (
 )
 
 
-class ConvNormReLU6(nn.Module):
-    """Convolution that keeps the size but for its stride, norm, ReLU6."""
+class _ConvNormReLU6(nn.Module):
+    """Convolution, norm, ReLU6: `[B, H, W, C]` to `[B, H / stride, W / stride, features]`."""
 
     features: int
     conv: Any
@@ -38,19 +37,12 @@ class ConvNormReLU6(nn.Module):
 
     @nn.compact
     def __call__(self, x, train):
-        """`[B, H, W, C]` to `[B, H / stride, W / stride, features]`."""
-        x = self.conv(
-            self.features,
-            self.kernel_size,
-            self.stride,
-            self.kernel_size // 2,
-            groups=self.features if self.depthwise else 1,
-            name='0',
-        )(x)
+        size, groups = self.kernel_size, self.features if self.depthwise else 1
+        x = self.conv(self.features, size, self.stride, size // 2, groups, name='0')(x)
         return nn.relu6(self.norm(name='1')(x, train))
 
 
-class Bottleneck(nn.Module):
+class _Bottleneck(nn.Module):
     """The layers of an inverted residual: 1 x 1 to `expansion` times the channels (left out at 1),
     depthwise 3 x 3, and 1 x 1 to `features` without an activation.
     """
@@ -63,9 +55,8 @@ class Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x, train):
-        """`[B, H, W, C]` to `[B, H / stride, W / stride, features]`."""
         hidden, i = self.expansion * x.shape[-1], 0
-        layer = partial(ConvNormReLU6, hidden, self.conv, self.norm)
+        layer = partial(_ConvNormReLU6, hidden, self.conv, self.norm)
         if self.expansion > 1:
             x, i = layer(kernel_size=1, name='0')(x, train), 1
         x = layer(stride=self.stride, depthwise=True, name=f'{i}')(x, train)
@@ -73,13 +64,12 @@ class Bottleneck(nn.Module):
         return self.norm(name=f'{i + 2}')(x, train)
 
 
-class InvertedResidual(Bottleneck):
+class _InvertedResidual(_Bottleneck):
     """A bottleneck, and a shortcut around it where it keeps the shape."""
 
     @nn.compact
     def __call__(self, x, train):
-        """`[B, H, W, C]` to `[B, H / stride, W / stride, features]`."""
-        layers = Bottleneck(
+        layers = _Bottleneck(
             self.features, self.stride, self.expansion, self.conv, self.norm, name='conv'
         )
         y = layers(x, train)
@@ -107,9 +97,7 @@ class MobileNetV2(nn.Module):
     def __post_init__(self):
         require_positive(self, 'stages')
         if any(len(stage) != 4 for stage in self.stages):
-            raise InputError(
-                f'stages is {self.stages}; each must be (expansion, channels, blocks, stride)'
-            )
+            raise InputError(f'stages is {self.stages}; each must have 4 numbers')
         if not self.width_multiplier > 0:
             raise InputError(f'width_multiplier is {self.width_multiplier}; use a number above 0')
         super().__post_init__()
@@ -119,9 +107,9 @@ class MobileNetV2(nn.Module):
         """Features of `images`; with `train` batch statistics are used and updated."""
         conv = partial(Conv, dtype=self.dtype)
         norm = partial(BatchNorm, axis_name=self.axis_name, dtype=self.dtype)
-        block = nn.remat(InvertedResidual, static_argnums=2) if self.remat else InvertedResidual
+        block = nn.remat(_InvertedResidual, static_argnums=2) if self.remat else _InvertedResidual
         width = self.width_multiplier
-        stem = ConvNormReLU6(multiple_of_8(32 * width), conv, norm, stride=2, name='0')
+        stem = _ConvNormReLU6(multiple_of_8(32 * width), conv, norm, stride=2, name='0')
         x, i = stem(images, train), 1
         for expansion, channels, size, first_stride in self.stages:
             for stride in (first_stride, *[1] * (size - 1)):
@@ -129,7 +117,7 @@ class MobileNetV2(nn.Module):
                 x = block(features, stride, expansion, conv, norm, name=f'{i}')(x, train)
                 i += 1
         last = multiple_of_8(1280 * max(1.0, width))
-        x = ConvNormReLU6(last, conv, norm, kernel_size=1, name=f'{i}')(x, train)
+        x = _ConvNormReLU6(last, conv, norm, kernel_size=1, name=f'{i}')(x, train)
         return jnp.mean(x.astype(jnp.float32), axis=(1, 2))
 
 

@@ -1,7 +1,6 @@
 """Residual networks (He et al. 2016), layer for layer those of torchvision.
 
-Modules are named as in torchvision (`layer1/0/conv1`, `layer2/0/downsample/1`, ...), so that its
-weights port by one mechanical rule. As there, a bottleneck has its stride on the 3 x 3.
+Modules are named as in torchvision, so that its weights port; a bottleneck strides on its 3 x 3.
 """
 
 from functools import partial
@@ -18,7 +17,7 @@ from metriclt_jax.models.layers import BatchNorm, Conv, max_pool, require_positi
 STEMS = {'imagenet': (7, 2, 3), 'small': (3, 1, 1)}
 
 
-class Downsample(nn.Module):
+class _Downsample(nn.Module):
     """1 x 1 convolution and norm of a shortcut: `[B, H, W, C]` to `[B, H/stride, W/stride, F]`."""
 
     features: int
@@ -28,12 +27,11 @@ class Downsample(nn.Module):
 
     @nn.compact
     def __call__(self, x, train):
-        """The shortcut of `x` in the shape of its block's output."""
         x = self.conv(self.features, 1, self.stride, name='0')(x)
         return self.norm(name='1')(x, train)
 
 
-class Block(nn.Module):
+class _Block(nn.Module):
     """Convolutions with norms, and a shortcut: `[B, H, W, C]` to `[B, H/stride, W/stride, F]`.
 
     A basic block has two 3 x 3 to F = `planes` channels; a bottleneck has a 1 x 1 and a 3 x 3 to
@@ -48,7 +46,6 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x, train):
-        """Applies the block."""
         basic = (self.planes, 3, self.stride), (self.planes, 3, 1)
         bottleneck = (self.planes, 1, 1), (self.planes, 3, self.stride), (4 * self.planes, 1, 1)
         y = x
@@ -59,11 +56,12 @@ class Block(nn.Module):
             )
             y = self.norm(name=f'bn{i}')(y, train)
         if self.stride != 1 or x.shape[-1] != features:
-            x = Downsample(features, self.stride, self.conv, self.norm, name='downsample')(x, train)
+            downsample = _Downsample(features, self.stride, self.conv, self.norm, name='downsample')
+            x = downsample(x, train)
         return nn.relu(x + y)
 
 
-class Stage(nn.Module):
+class _Stage(nn.Module):
     """Blocks at one resolution, of which the first strides.
 
     Takes a tuple of maps and returns one for each branch; a single map goes into every branch. The
@@ -80,7 +78,6 @@ class Stage(nn.Module):
 
     @nn.compact
     def __call__(self, inputs, train):
-        """Applies the blocks to each of `inputs`."""
 
         def block(i, branch=0):
             stride = self.stride if i == 0 else 1
@@ -119,7 +116,7 @@ class ResNet(nn.Module):
     """Images `[B, H, W, 3]` to features `[B, D]`, float32: stem, stages, global average.
 
     Attributes:
-        bottleneck: the kind of `Block`.
+        bottleneck: whether blocks are bottlenecks or basic.
         stage_sizes: number of blocks of each stage.
         width: planes of the first stage; each further stage halves the resolution and doubles them.
         stem: 'imagenet' (7 x 7 with stride 2, then max-pooling: resolution / 4) or 'small' (3 x 3,
@@ -155,7 +152,7 @@ class ResNet(nn.Module):
         """
         conv = partial(Conv, dtype=self.dtype)
         norm = partial(BatchNorm, axis_name=self.axis_name, dtype=self.dtype)
-        block = nn.remat(Block, static_argnums=2) if self.remat else Block
+        block = nn.remat(_Block, static_argnums=2) if self.remat else _Block
         block = partial(block, self.bottleneck)
         size, stride, padding = STEMS[self.stem]
         conv1 = conv(self.width, size, stride, padding, name='conv1')
@@ -169,7 +166,7 @@ class ResNet(nn.Module):
         for i, stage_size in enumerate(self.stage_sizes):
             planes, stride = self.width * 2**i, 1 if i == 0 else 2
             branches = self.branches if i == len(self.stage_sizes) - 1 else 1
-            maps = Stage(
+            maps = _Stage(
                 block, planes, stage_size, stride, conv, norm, branches, name=f'layer{i + 1}'
             )(maps, train)
         features = [jnp.mean(x.astype(jnp.float32), axis=(1, 2)) for x in maps]

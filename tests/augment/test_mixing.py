@@ -200,12 +200,10 @@ def test_probability(name):
 )
 def test_the_label_share_of_remix(share, own, other, expected):
     given = (np.float32(share), jnp.asarray([own]), jnp.asarray([other]))
-    assert mixing.rebalanced_lam(*given, kappa=3.0, tau=0.5) == np.float32(expected)
+    assert mixing.rebalanced_lam(*given) == np.float32(expected)
     # As seen from the partner.
     mirrored = (np.float32(1 - share), jnp.asarray([other]), jnp.asarray([own]))
-    np.testing.assert_allclose(
-        mixing.rebalanced_lam(*mirrored, kappa=3.0, tau=0.5), 1 - expected, rtol=1e-6
-    )
+    np.testing.assert_allclose(mixing.rebalanced_lam(*mirrored), 1 - expected, rtol=1e-6)
 
 
 def test_remix_takes_images_of_mixup_and_prefers_the_rarer_class():
