@@ -214,14 +214,6 @@ def test_angles_offsets_and_flips_are_uniform_over_their_ranges():
     np.testing.assert_allclose(np.corrcoef(draws), np.eye(4), atol=0.06)  # independent
 
 
-@pytest.mark.parametrize(('flip', 'step'), [(0.0, 1), (1.0, -1)])
-def test_certain_flip_without_rotation_and_crop(flip, step):
-    geometry = AugmentConfig(resize=32, crop=32, rotation=0, flip=flip)
-    images = random_images(4, geometry)
-    seen = augmented(keys(4), images, np.ones(4), geometry)
-    np.testing.assert_allclose(seen, center(images[:, :, ::step], geometry), atol=1e-6)
-
-
 def test_an_example_depends_on_its_own_key_image_and_aspect_alone():
     images, aspects = random_images(8, SMALL), np.linspace(0.7, 1.5, 8).astype(np.float32)
     whole = augmented(keys(8), images, aspects, SMALL)

@@ -94,30 +94,8 @@ def test_the_box_of_cutmix_at_a_corner():
     # Half of the side around the corner, of which a quarter is inside the image.
     box = mixing.box(jnp.float32(0.75), 0, 0, 224, 224)
     assert [int(end) for end in box] == [0, 56, 0, 56]
-    assert 1 - 56 * 56 / 224**2 == 0.9375
-    assert [int(end) for end in mixing.box(jnp.float32(0.75), 112, 223, 224, 224)] == [
-        56,
-        168,
-        167,
-        224,
-    ]
-
-
-@given(
-    share=st.floats(0, 1, width=32),
-    height=st.integers(1, 300),
-    width=st.integers(1, 300),
-    data=st.data(),
-)
-@settings(deadline=None, max_examples=30)
-def test_the_box_is_never_outside_and_never_too_large(share, height, width, data):
-    row, column = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
-    top, bottom, left, right = (
-        int(end) for end in mixing.box(jnp.float32(share), row, column, height, width)
-    )
-    assert 0 <= top <= bottom <= height
-    assert 0 <= left <= right <= width
-    assert (bottom - top) * (right - left) <= (1 - share) * height * width * (1 + 1e-5)
+    box = mixing.box(jnp.float32(0.75), 112, 223, 224, 224)
+    assert [int(end) for end in box] == [56, 168, 167, 224]
 
 
 @given(

@@ -39,7 +39,6 @@ LOSSES = {
     'cosface': cosface,
     'arcface': arcface,
 }
-MARGIN_LOSSES = {name: LOSSES[name] for name in ('ldam', 'cosface', 'arcface')}
 
 jit_focal = jax.jit(focal, static_argnames='gamma')
 jit_logit_adjusted = jax.jit(logit_adjusted)
@@ -72,12 +71,8 @@ def numpy_margin_loss(cosines, labels, target, scale):
 # Cross-entropy, and what all losses share
 
 
-@pytest.fixture
-def logits(rng):
-    return rng.normal(scale=5, size=(16, 7)).astype(np.float32)
-
-
-def test_agrees_with_optax(rng, logits):
+def test_agrees_with_optax(rng):
+    logits = rng.normal(scale=5, size=(16, 7)).astype(np.float32)
     labels, probabilities = rng.integers(0, 7, 16), rng.dirichlet(np.ones(7), 16)
     for given_labels, expected in (
         (labels, optax.softmax_cross_entropy_with_integer_labels(logits, labels)),
@@ -115,13 +110,6 @@ def test_a_masked_class_does_not_matter_where_its_probability_is_zero(loss):
     np.testing.assert_allclose(actual[0], expected[0], rtol=1e-6)
     if loss is cross_entropy:
         np.testing.assert_allclose(actual[1], expected[1], rtol=1e-6)
-
-
-def test_gradient_is_softmax_minus_target(rng, logits):
-    labels = rng.integers(0, 7, 16)
-    gradient = jax.grad(lambda logits: cross_entropy(logits, labels).sum())(logits)
-    expected = jax.nn.softmax(logits) - np.eye(7)[labels]
-    np.testing.assert_allclose(gradient, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize('labels', [np.array([0]), np.array([[1.0, 0.0, 0.0]])])
@@ -162,14 +150,6 @@ def test_counts_of_wrong_shape_are_refused(loss, counts):
     # [50.0] would broadcast to a plausible, wrong number.
     with pytest.raises(ValueError, match='class_counts'):
         loss(np.zeros([2, 3]), np.zeros(2, int), counts)
-
-
-@pytest.mark.parametrize('loss', [logit_adjusted, ldam])
-def test_only_the_proportions_of_the_counts_matter(rng, loss):
-    scores, labels = np.tanh(rng.normal(size=(8, 3))), rng.integers(0, 3, 8)
-    np.testing.assert_allclose(
-        loss(scores, labels, COUNTS), loss(scores, labels, COUNTS / COUNTS.sum()), rtol=1e-5
-    )
 
 
 @pytest.mark.parametrize('loss', [logit_adjusted, ldam])
@@ -233,13 +213,6 @@ def test_logit_adjusted_with_tau_1_is_the_balanced_softmax(logits, labels, count
         jit_logit_adjusted(logits, labels, counts, tau=1.0),
     ):
         np.testing.assert_allclose(losses, expected, rtol=1e-5, atol=2e-6)
-
-
-def test_logit_adjusted_with_tau_0_is_cross_entropy(rng):
-    logits, labels = rng.normal(size=(8, 3)), rng.integers(0, 3, 8)
-    np.testing.assert_array_equal(
-        logit_adjusted(logits, labels, COUNTS, tau=0), cross_entropy(logits, labels)
-    )
 
 
 @pytest.mark.parametrize('tau', [0.5, 1.0, 1.5])
@@ -307,21 +280,6 @@ def test_defaults_of_the_margin_losses(rng):
         np.testing.assert_array_equal(implicit, explicit)
 
 
-@each_loss(
-    {
-        'ldam': lambda cosines, labels: ldam(cosines, labels, COUNTS, max_margin=0, scale=7),
-        'cosface': lambda cosines, labels: cosface(cosines, labels, margin=0, scale=7),
-        'arcface': lambda cosines, labels: arcface(cosines, labels, margin=0, scale=7),
-    }
-)
-def test_without_a_margin_they_are_cross_entropy_of_scaled_cosines(rng, loss):
-    cosines = np.float32(np.tanh(rng.normal(size=(16, 3))))
-    for labels in (rng.integers(0, 3, 16), rng.dirichlet(np.ones(3), 16)):
-        np.testing.assert_allclose(
-            loss(cosines, labels), cross_entropy(7 * cosines, labels), rtol=1e-5, atol=1e-6
-        )
-
-
 @pytest.mark.parametrize('margin', [0.1, 0.5, 2.0])
 def test_arcface_falls_with_the_cosine_of_the_label_without_a_jump(margin):
     cosines = np.zeros([20001, 2], np.float32)
@@ -330,35 +288,6 @@ def test_arcface_falls_with_the_cosine_of_the_label_without_a_jump(margin):
     assert np.all(np.diff(losses) < 1e-6)  # flat where the two pieces join
     inner = np.abs(cosines[1:, 0]) < 0.99  # the slope has no bound at the ends
     assert np.max(np.abs(np.diff(losses))[inner]) < 0.002
-
-
-@each_loss(MARGIN_LOSSES)
-def test_margin_losses_learn_classes_on_the_sphere(rng, loss):
-    """Gradient descent through normalised vectors, from features that equal a class vector."""
-    labels = np.repeat([0, 1, 2], 4)
-    vectors = rng.normal(size=(3, 4))
-    features = rng.normal(size=(12, 4))
-    features[:3] = vectors
-
-    def normalize(x):
-        return x / jnp.linalg.norm(x, axis=1, keepdims=True)
-
-    @jax.jit
-    def step(parameters):
-        def mean(parameters):
-            cosines = normalize(parameters[0]) @ normalize(parameters[1]).T
-            return loss(cosines, labels, scale=8).mean()
-
-        gradients = jax.grad(mean)(parameters)
-        return jax.tree.map(lambda p, g: p - 0.1 * g, parameters, gradients)
-
-    parameters = (jnp.asarray(features, jnp.float32), jnp.asarray(vectors, jnp.float32))
-    for _ in range(200):
-        parameters = step(parameters)
-    cosines = np.asarray(normalize(parameters[0]) @ normalize(parameters[1]).T)
-    assert np.all(np.isfinite(cosines))
-    own = cosines[np.arange(12), labels]
-    assert np.all(own[:, None] - cosines + 2 * np.eye(3)[labels] > 0.5)
 
 
 @pytest.mark.parametrize('margin', [-0.1, np.pi, float('nan')])

