@@ -155,13 +155,6 @@ def test_bad_arguments(keywords, words):
         assert word in message
 
 
-def test_classes_of_a_fresh_head_must_come_from_somewhere():
-    arrays = random_arrays('resnet18')
-    del arrays['fc.weight']
-    assert 'num_classes' in message_of(arrays, head='fresh', key=KEY, **RESNET)
-    assert '1 missing (fc.weight)' in message_of(arrays, **RESNET)
-
-
 def test_one_error_lists_all_that_is_wrong():
     arrays = random_arrays('resnet18')
     for key in ('bn1.bias', 'bn1.weight', 'bn1.running_mean', 'bn1.running_var'):
@@ -177,21 +170,18 @@ def test_one_error_lists_all_that_is_wrong():
         assert part in message
 
 
-@pytest.mark.parametrize('value', [np.nan, np.inf, 1e300])
-def test_values_that_are_not_finite(value):
-    arrays = {key: array.astype(np.float64) for key, array in random_arrays('resnet18').items()}
-    arrays['layer1.0.conv2.weight'][3, 2, 1, 0] = value
-    message = message_of(arrays, **RESNET)
-    assert 'layer1.0.conv2.weight' in message
-    assert 'not finite' in message
-
-
-def test_values_that_are_no_weights():
+@pytest.mark.parametrize(
+    ('key', 'spoil'),
+    [
+        ('layer1.0.conv2.weight', lambda array: array.astype(float) * 1e300),
+        ('layer1.0.conv2.weight', lambda array: array * np.nan),
+        ('bn1.running_var', lambda array: -array),
+        ('bn1.bias', lambda array: array.astype(np.int32)),
+    ],
+)
+def test_values_that_are_no_weights(key, spoil):
     arrays = random_arrays('resnet18')
-    negative = {**arrays, 'bn1.running_var': -arrays['bn1.running_var']}
-    assert 'bn1.running_var' in message_of(negative, **RESNET)
-    whole = {**arrays, 'bn1.bias': np.ones(8, np.int32)}
-    assert 'bn1.bias' in message_of(whole, **RESNET)
+    assert key in message_of({**arrays, key: spoil(arrays[key])}, **RESNET)
 
 
 def bfloat16_file(arrays):
