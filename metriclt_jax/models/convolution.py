@@ -12,28 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from metriclt_jax.errors import InputError
-
 
 def convolve(
-    x: jax.Array,
-    kernel: jax.Array,
-    *,
-    stride: int = 1,
-    padding: int = 0,
-    groups: int = 1,
-    lowering: str = 'auto',
+    x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0, groups: int = 1
 ) -> jax.Array:
     """Convolves images `[B, H, W, cin]` with a kernel `[kh, kw, cin / groups, cout]`.
 
-    `lowering` is 'xla', 'patches' or 'auto': patches on CPU, XLA's convolution elsewhere. Patches
-    can be differentiated in reverse mode only.
+    On CPU it can be differentiated in reverse mode only.
     """
-    if lowering == 'auto':
-        lowering = 'patches' if jax.default_backend() == 'cpu' else 'xla'
-    if lowering not in LOWERINGS:
-        raise InputError(f'lowering must be auto, {", ".join(LOWERINGS)}, got {lowering!r}')
-    return LOWERINGS[lowering](x, kernel, stride, padding, groups)
+    lowering = _convolve_patches if jax.default_backend() == 'cpu' else _convolve_xla
+    return lowering(x, kernel, stride, padding, groups)
 
 
 def _convolve_xla(x, kernel, stride, padding, groups):
@@ -137,8 +125,6 @@ def _depthwise_backward(stride, saved, gradient):
 
 
 _depthwise.defvjp(_depthwise_forward, _depthwise_backward)
-
-LOWERINGS = {'patches': _convolve_patches, 'xla': _convolve_xla}
 
 
 def window_taps(

@@ -34,7 +34,7 @@ class _DenseLayer(nn.Module):
         y = nn.relu(self.norm(name='norm1')(x, train, moments))
         y = self.conv(4 * self.growth_rate, 1, name='conv1')(y)
         y = nn.relu(self.norm(name='norm2')(y, train))
-        return self.conv(self.growth_rate, 3, padding=1, name='conv2')(y)
+        return self.conv(self.growth_rate, 3, name='conv2')(y)
 
 
 class _DenseBlock(nn.Module):
@@ -100,7 +100,7 @@ class DenseNet(nn.Module):
         norm = partial(BatchNorm, axis_name=self.axis_name, dtype=self.dtype)
         layer = nn.remat(_DenseLayer, static_argnums=3) if self.remat else _DenseLayer
         layer = partial(layer, self.growth_rate, conv, norm)
-        x = conv(self.width, 7, stride=2, padding=3, name='conv0')(images)
+        x = conv(self.width, 7, stride=2, name='conv0')(images)
         x = nn.relu(norm(name='norm0')(x, train))
         x = max_pool(x, window=3, stride=2, padding=1)
         for i, size in enumerate(self.block_sizes, start=1):

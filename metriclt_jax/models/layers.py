@@ -52,17 +52,15 @@ def kaiming_normal(mode: str) -> Initializer:
 
 
 class Conv(nn.Module):
-    """2-D convolution without bias, with torch's explicit padding.
+    """2-D convolution without bias, padded by `kernel_size // 2`, in `dtype`.
 
-    `[B, H, W, cin]` to `[B, H', W', features]` in `dtype`, where
-    `H' = (H + 2 padding - kernel_size) // stride + 1`. The parameter `kernel`
-    `[kernel_size, kernel_size, cin / groups, features]` is float32.
+    `[B, H, W, cin]` to `[B, ceil(H / stride), ceil(W / stride), features]` for an odd size. The
+    parameter `kernel` `[kernel_size, kernel_size, cin / groups, features]` is float32.
     """
 
     features: int
     kernel_size: int
     stride: int = 1
-    padding: int = 0
     groups: int = 1
     dtype: jnp.dtype = jnp.float32
     kernel_init: Initializer = kaiming_normal('fan_out')
@@ -72,14 +70,25 @@ class Conv(nn.Module):
         """Convolves `x` with the kernel."""
         size = self.kernel_size
         shape = (size, size, x.shape[-1] // self.groups, self.features)
-        kernel = self.param('kernel', self.kernel_init, shape)
-        return convolve(
-            x.astype(self.dtype),
-            kernel.astype(self.dtype),
-            stride=self.stride,
-            padding=self.padding,
-            groups=self.groups,
-        )
+        kernel = self.param('kernel', self.kernel_init, shape).astype(self.dtype)
+        return convolve(x.astype(self.dtype), kernel, self.stride, size // 2, self.groups)
+
+
+class ConvNorm(nn.Module):
+    """A convolution, `0`, and a norm, `1`, as partials of `Conv` and `BatchNorm`."""
+
+    features: int
+    conv: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
+    kernel_size: int = 1
+    stride: int = 1
+    groups: int = 1
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """`[B, H, W, C]` to `[B, H / stride, W / stride, features]`."""
+        x = self.conv(self.features, self.kernel_size, self.stride, self.groups, name='0')(x)
+        return self.norm(name='1')(x, train)
 
 
 class BatchNorm(nn.Module):

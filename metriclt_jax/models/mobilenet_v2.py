@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from metriclt_jax.errors import InputError
-from metriclt_jax.models.layers import BatchNorm, Conv, require_positive
+from metriclt_jax.models.layers import BatchNorm, Conv, ConvNorm, require_positive
 
 # Expansion factor, output channels, number of blocks, stride of the first (table 2 of the paper).
 STAGES = (
@@ -23,23 +23,6 @@ STAGES = (
     (6, 160, 3, 2),
     (6, 320, 1, 1),
 )
-
-
-class _ConvNormReLU6(nn.Module):
-    """Convolution, norm, ReLU6: `[B, H, W, C]` to `[B, H / stride, W / stride, features]`."""
-
-    features: int
-    conv: Any
-    norm: Any
-    kernel_size: int = 3
-    stride: int = 1
-    depthwise: bool = False
-
-    @nn.compact
-    def __call__(self, x, train):
-        size, groups = self.kernel_size, self.features if self.depthwise else 1
-        x = self.conv(self.features, size, self.stride, size // 2, groups, name='0')(x)
-        return nn.relu6(self.norm(name='1')(x, train))
 
 
 class _Bottleneck(nn.Module):
@@ -56,10 +39,10 @@ class _Bottleneck(nn.Module):
     @nn.compact
     def __call__(self, x, train):
         hidden, i = self.expansion * x.shape[-1], 0
-        layer = partial(_ConvNormReLU6, hidden, self.conv, self.norm)
+        layer = partial(ConvNorm, hidden, self.conv, self.norm)
         if self.expansion > 1:
-            x, i = layer(kernel_size=1, name='0')(x, train), 1
-        x = layer(stride=self.stride, depthwise=True, name=f'{i}')(x, train)
+            x, i = nn.relu6(layer(name='0')(x, train)), 1
+        x = nn.relu6(layer(3, self.stride, groups=hidden, name=f'{i}')(x, train))
         x = self.conv(self.features, 1, name=f'{i + 1}')(x)
         return self.norm(name=f'{i + 2}')(x, train)
 
@@ -109,15 +92,15 @@ class MobileNetV2(nn.Module):
         norm = partial(BatchNorm, axis_name=self.axis_name, dtype=self.dtype)
         block = nn.remat(_InvertedResidual, static_argnums=2) if self.remat else _InvertedResidual
         width = self.width_multiplier
-        stem = _ConvNormReLU6(multiple_of_8(32 * width), conv, norm, stride=2, name='0')
-        x, i = stem(images, train), 1
+        stem = ConvNorm(multiple_of_8(32 * width), conv, norm, 3, stride=2, name='0')
+        x, i = nn.relu6(stem(images, train)), 1
         for expansion, channels, size, first_stride in self.stages:
             for stride in (first_stride, *[1] * (size - 1)):
                 features = multiple_of_8(channels * width)
                 x = block(features, stride, expansion, conv, norm, name=f'{i}')(x, train)
                 i += 1
         last = multiple_of_8(1280 * max(1.0, width))
-        x = _ConvNormReLU6(last, conv, norm, kernel_size=1, name=f'{i}')(x, train)
+        x = nn.relu6(ConvNorm(last, conv, norm, name=f'{i}')(x, train))
         return jnp.mean(x.astype(jnp.float32), axis=(1, 2))
 
 

@@ -11,24 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from metriclt_jax.errors import InputError
-from metriclt_jax.models.layers import BatchNorm, Conv, max_pool, require_positive
+from metriclt_jax.models.layers import BatchNorm, Conv, ConvNorm, max_pool, require_positive
 
-# Kernel size, stride and padding of the first convolution.
-STEMS = {'imagenet': (7, 2, 3), 'small': (3, 1, 1)}
-
-
-class _Downsample(nn.Module):
-    """1 x 1 convolution and norm of a shortcut: `[B, H, W, C]` to `[B, H/stride, W/stride, F]`."""
-
-    features: int
-    stride: int
-    conv: Any
-    norm: Any
-
-    @nn.compact
-    def __call__(self, x, train):
-        x = self.conv(self.features, 1, self.stride, name='0')(x)
-        return self.norm(name='1')(x, train)
+# Kernel size and stride of the first convolution.
+STEMS = {'imagenet': (7, 2), 'small': (3, 1)}
 
 
 class _Block(nn.Module):
@@ -51,13 +37,11 @@ class _Block(nn.Module):
         y = x
         for i, layer in enumerate(bottleneck if self.bottleneck else basic, start=1):
             features, size, stride = layer
-            y = self.conv(features, size, stride, size // 2, name=f'conv{i}')(
-                y if i == 1 else nn.relu(y)
-            )
+            y = self.conv(features, size, stride, name=f'conv{i}')(y if i == 1 else nn.relu(y))
             y = self.norm(name=f'bn{i}')(y, train)
         if self.stride != 1 or x.shape[-1] != features:
-            downsample = _Downsample(features, self.stride, self.conv, self.norm, name='downsample')
-            x = downsample(x, train)
+            shortcut = ConvNorm(features, self.conv, self.norm, 1, self.stride, name='downsample')
+            x = shortcut(x, train)
         return nn.relu(x + y)
 
 
@@ -154,8 +138,7 @@ class ResNet(nn.Module):
         norm = partial(BatchNorm, axis_name=self.axis_name, dtype=self.dtype)
         block = nn.remat(_Block, static_argnums=2) if self.remat else _Block
         block = partial(block, self.bottleneck)
-        size, stride, padding = STEMS[self.stem]
-        conv1 = conv(self.width, size, stride, padding, name='conv1')
+        conv1 = conv(self.width, *STEMS[self.stem], name='conv1')
         bn1 = norm(name='bn1')
         batches = images if isinstance(images, tuple) else (images,)
         if len(batches) not in (1, self.branches):

@@ -188,9 +188,11 @@ def test_focal_is_precise_where_the_softmax_rounds_to_one(gamma):
 
 
 @pytest.mark.parametrize('gamma', [-0.1, float('nan')])
-def test_negative_gamma_is_refused(gamma):
+def test_negative_gamma_and_a_single_class_are_refused(gamma):
     with pytest.raises(ValueError, match='gamma'):
         focal(np.zeros([2, 3]), [0, 1], gamma)
+    with pytest.raises(ValueError, match='C > 1'):
+        focal(np.zeros([2, 1]), [0, 0])
 
 
 # Logit adjustment
