@@ -112,16 +112,6 @@ def test_a_masked_class_does_not_matter_where_its_probability_is_zero(loss):
         np.testing.assert_allclose(actual[1], expected[1], rtol=1e-6)
 
 
-@pytest.mark.parametrize('labels', [np.array([0]), np.array([[1.0, 0.0, 0.0]])])
-@pytest.mark.parametrize('target', [-100.0, -1e4, 1e4])
-def test_extreme_logits_give_finite_losses_and_gradients(labels, target):
-    logits = jnp.array([[target, 0.0, 0.0]])
-    loss, gradient = jax.value_and_grad(lambda x: cross_entropy(x, labels)[0])(logits)
-    np.testing.assert_allclose(loss, max(0, np.log(2) - target), rtol=1e-6)
-    is_wrong = float(target < 0)
-    np.testing.assert_allclose(gradient[0], [-is_wrong, is_wrong / 2, is_wrong / 2], atol=1e-6)
-
-
 @each_loss(LOSSES)
 def test_low_precision_scores_are_cast_first(rng, loss):
     loss = jax.jit(loss)
@@ -177,14 +167,6 @@ def test_focal_agrees_with_loops(gamma, logits, labels):
     np.testing.assert_allclose(
         jit_focal(logits, labels, gamma=gamma), expected, rtol=1e-5, atol=1e-6
     )
-
-
-@pytest.mark.parametrize('gamma', [0.3, 1, 2])
-def test_focal_is_precise_where_the_softmax_rounds_to_one(gamma):
-    # q = 1 - exp(-20) is 1 in float32; its loss is exp(-20)^(1 + gamma), its gradient as small.
-    loss, gradient = jax.value_and_grad(lambda x: focal(x, [0], gamma)[0])(jnp.array([[20.0, 0]]))
-    assert 0 <= loss < 1e-7
-    np.testing.assert_allclose(gradient, 0, atol=1e-7)
 
 
 @pytest.mark.parametrize('gamma', [-0.1, float('nan')])
