@@ -39,8 +39,7 @@ class Outputs(NamedTuple):
 class Classifier(nn.Module):
     """A backbone with its head: normalised images `[B, H, W, 3]` to Outputs.
 
-    Parameters are grouped as `backbone`, `head` and, where the options ask for them, `projection`
-    and `scales`; only the backbone has `batch_stats`. See `create_model` for the fields.
+    Parameters are grouped as `backbone`, `head` and, with these options, `projection` and `scales`.
     """
 
     backbone: nn.Module

@@ -57,10 +57,7 @@ def _convolve_patches(x, kernel, stride, padding, groups):
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _taps_in_output(x, kernel, padding):
-    """Convolution at stride 1 where few channels come out, as in a dense layer.
-
-    All taps stand side by side in the product's output, to be shifted and added.
-    """
+    """Convolution at stride 1 to few channels: all taps side by side in the product's output."""
     height, width, inputs, outputs = kernel.shape
     matrix = kernel.transpose(2, 0, 1, 3).reshape(inputs, height * width * outputs)
     products = _pad(_product(x, matrix), padding, padding)

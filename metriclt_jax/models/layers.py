@@ -94,10 +94,9 @@ class ConvNorm(nn.Module):
 class BatchNorm(nn.Module):
     """Batch normalisation as torch defines it (Ioffe & Szegedy 2015); output in `dtype`.
 
-    With `train` it takes the mean and the biased variance of the batch, which also move the
-    running statistics (`batch_stats`: `mean`, `var`, both `[C]`, float32); otherwise it takes
-    the running statistics. As in torch the running variance is the unbiased one. With `axis_name`
-    the batch is that of all devices.
+    With `train` it takes the mean and the biased variance of the batch, of all devices with
+    `axis_name`, and moves the running statistics (`batch_stats`: `mean` and unbiased `var`, both
+    `[C]`, float32); otherwise it takes these.
     """
 
     momentum: float = 0.1
@@ -142,10 +141,7 @@ class Moments(NamedTuple):
 
 
 def batch_moments(x: jax.Array, axis_name: str | None = None) -> Moments:
-    """The moments of the channels of `x` `[..., C]`, over all devices.
-
-    Raises InputError for a single value per channel, which has no variance.
-    """
+    """The moments of the channels of `x` `[..., C]`, over all devices."""
     axes = tuple(range(x.ndim - 1))
     count = x.size // x.shape[-1]
     x = x.astype(jnp.float32)
@@ -167,10 +163,7 @@ def concatenate_moments(first: Moments, second: Moments) -> Moments:
 
 
 def average_pool(x: jax.Array, window: int) -> jax.Array:
-    """Mean over windows side by side, torch's AvgPool2d: `[B, H, W, C]` to `[B, H', W', C]`.
-
-    `H' = H // window`; the remaining rows and columns are dropped.
-    """
+    """Mean over windows side by side, as torch's AvgPool2d; rows and columns left over go."""
     batch, height, width, channels = x.shape
     height, width = height // window, width // window
     x = x[:, : height * window, : width * window]
@@ -178,10 +171,9 @@ def average_pool(x: jax.Array, window: int) -> jax.Array:
 
 
 def max_pool(x: jax.Array, window: int, stride: int, padding: int) -> jax.Array:
-    """Maximum over windows, torch's MaxPool2d: `[B, H, W, C]` to `[B, H', W', C]`.
+    """Maximum over windows, as torch's MaxPool2d; the first of equal values takes the gradient.
 
-    The first of equal values takes the gradient, as in torch and XLA. XLA scatters it from selected
-    positions, which is much slower on CPU than the shifted sums here.
+    Shifted sums in the backward pass are much faster on CPU than XLA's scattering.
     """
     return _max_along(_max_along(x, 2, window, stride, padding), 1, window, stride, padding)
 

@@ -143,10 +143,7 @@ def load(
 
 
 def save(directory: str | os.PathLike, name: str, pretrained: Pretrained) -> None:
-    """Writes a directory that appears in one step: an Orbax checkpoint, and what it came from.
-
-    Raises InputError if `directory` holds something already or cannot be written.
-    """
+    """Writes, in one step, a new directory with an Orbax checkpoint and what it came from."""
     import orbax.checkpoint as ocp
 
     directory = Path(directory).expanduser().absolute()

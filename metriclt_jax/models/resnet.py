@@ -46,10 +46,9 @@ class _Block(nn.Module):
 
 
 class _Stage(nn.Module):
-    """Blocks at one resolution, of which the first strides.
+    """Blocks at one resolution, from a tuple of maps to one map for each branch.
 
-    Takes a tuple of maps and returns one for each branch; a single map goes into every branch. The
-    branches share all blocks but the last, of which each has its own (`2`, `2_1`, ...).
+    The branches share all blocks but the last, of which each has its own (`2`, `2_1`, ...).
     """
 
     block: Any
@@ -129,10 +128,9 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array | tuple[jax.Array, ...], train: bool = False) -> jax.Array:
-        """Features of `images`; with `train` batch statistics are used and updated.
+        """Features of `images`, or of a tuple with a batch for each branch.
 
-        `images` may be a tuple with a batch for each branch. The trunk then runs once for each, so
-        its statistics move as often.
+        With `train` batch statistics are used, and updated once for each batch.
         """
         conv = partial(Conv, dtype=self.dtype)
         norm = partial(BatchNorm, axis_name=self.axis_name, dtype=self.dtype)
