@@ -81,14 +81,6 @@ def test_conv_convolves_in_its_dtype():
     assert conv.clone(dtype=jnp.bfloat16).apply(variables, x).dtype == jnp.bfloat16
 
 
-def test_it_is_a_matrix_product_on_cpu():
-    x, kernel = draw(0, 1, 8, 8, 4), draw(1, 3, 3, 4, 4)
-
-    primitives = {e.primitive.name for e in jax.make_jaxpr(convolve)(x, kernel).eqns}
-    assert 'conv_general_dilated' not in primitives
-    assert 'dot_general' in primitives
-
-
 def test_each_arrangement_is_chosen_where_it_is_meant(monkeypatch):
     chosen = []
     for name in ('_taps_in_output', '_depthwise', '_convolve_xla'):

@@ -81,17 +81,6 @@ def test_only_the_head_sees_it_and_only_in_training(variables):
         assert np.abs(outputs.logits - undropped).max(axis=1).min() > 1e-3
 
 
-def test_rate_0_needs_no_key_and_computes_nothing(variables):
-    def program(rate):
-        model = create_model('resnet18', 3, dropout=rate, **OPTIONS)
-        rngs = {'dropout': jax.random.key(0)} if rate else {}
-        apply = partial(model.apply, train=True, mutable=['batch_stats'], rngs=rngs)
-        return str(jax.make_jaxpr(apply)(variables, images()))
-
-    assert 'random' in program(0.5)
-    assert 'random' not in program(0.0)
-
-
 @pytest.mark.parametrize(
     ('name', 'rate'),
     [('resnet18', 0), ('resnet50', 0), ('densenet121', 0), ('mobilenet_v2', 0.2)],
