@@ -9,7 +9,7 @@ How far torch's own float32 is from them is printed.
 
 The file holds for each network NAME of `NETWORKS`
 - `NAME/tensors`: names and shapes, in torch's order;
-and for each image size, e.g. 64x64,
+and for its image size, e.g. 64x64,
 - `NAME/64x64/eval/logits` `[B, C]` and `NAME/64x64/eval/features` `[B, D / 16]` (every sixteenth;
   the logits depend on all);
 - the same for `train`, with the statistics of the batch and without dropout, and
@@ -35,7 +35,7 @@ class Network(NamedTuple):
     """How to make a network from the keyword `num_classes`, and what is asked of it."""
 
     make: Callable[..., Any]
-    sizes: tuple[tuple[int, int], ...] = ((64, 64), (75, 67))
+    size: tuple[int, int] = (64, 64)
     gradients: bool = False
 
 
@@ -55,11 +55,11 @@ def networks() -> dict[str, Network]:
     return {
         'resnet18': Network(models.resnet18),
         'resnet50': Network(models.resnet50),
-        'densenet121': Network(models.densenet121, ((75, 64),)),  # slow to compile
+        'densenet121': Network(models.densenet121, (75, 64)),
         'mobilenet_v2': Network(models.mobilenet_v2),
-        'small_resnet50': Network(small_resnet, ((41, 40),), gradients=True),
-        'small_densenet121': Network(small_densenet, ((65, 70),), gradients=True),
-        'small_mobilenet_v2': Network(small_mobilenet, ((17, 18),), gradients=True),
+        'small_resnet50': Network(small_resnet, (41, 40), gradients=True),
+        'small_densenet121': Network(small_densenet, (65, 70), gradients=True),
+        'small_mobilenet_v2': Network(small_mobilenet, (17, 18), gradients=True),
     }
 
 
@@ -133,27 +133,27 @@ def reference(name: str, network: Network, dtype: Any) -> tuple[dict[str, np.nda
     features = []
     head = model.fc if hasattr(model, 'fc') else model.classifier
     head.register_forward_pre_hook(lambda module, inputs: features.append(inputs[0]))
-    for height, width in network.sizes:
-        images = torch.from_numpy(draw_images(height, width).transpose(0, 3, 1, 2).copy())
-        for mode in ('eval', 'train'):
-            model.load_state_dict(drawn, strict=False)
-            model.to(dtype).train(mode == 'train')
-            for module in model.modules():
-                if isinstance(module, torch.nn.Dropout):
-                    module.eval()
-            logits = model(images.to(dtype))
-            at = f'{name}/{height}x{width}/{mode}'
-            results[f'{at}/logits'] = array(logits)
-            results[f'{at}/features'] = array(features.pop())[:, ::EVERY]
-        results[f'{at}/statistics'] = np.stack(
-            [sketch(k, array(t)) for k, t in model.state_dict().items() if '.running_' in k]
+    height, width = network.size
+    images = torch.from_numpy(draw_images(height, width).transpose(0, 3, 1, 2).copy())
+    for mode in ('eval', 'train'):
+        model.load_state_dict(drawn, strict=False)
+        model.to(dtype).train(mode == 'train')
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.eval()
+        logits = model(images.to(dtype))
+        at = f'{name}/{height}x{width}/{mode}'
+        results[f'{at}/logits'] = array(logits)
+        results[f'{at}/features'] = array(features.pop())[:, ::EVERY]
+    results[f'{at}/statistics'] = np.stack(
+        [sketch(k, array(t)) for k, t in model.state_dict().items() if '.running_' in k]
+    )
+    if network.gradients:
+        model.zero_grad()
+        (logits * torch.from_numpy(draw_cotangent()).to(dtype)).sum().backward()
+        results[f'{at}/gradients'] = np.stack(
+            [sketch(k, array(p.grad)) for k, p in model.named_parameters()]
         )
-        if network.gradients:
-            model.zero_grad()
-            (logits * torch.from_numpy(draw_cotangent()).to(dtype)).sum().backward()
-            results[f'{at}/gradients'] = np.stack(
-                [sketch(k, array(p.grad)) for k, p in model.named_parameters()]
-            )
     return results, min(margins)
 
 

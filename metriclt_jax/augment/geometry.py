@@ -1,10 +1,8 @@
 """Rotation, resize, crop and flip of image batches on the device: one affine map, one sampling.
 
-The pipeline of the paper (section 3.1) rotates an image by an angle in [-30, 30] degrees, resizes
-it to 300 x 300 without keeping the aspect ratio, crops 224 x 224 at random and flips it with
-probability 0.5. The data cache already holds every image resized to `resize` x `resize`. So instead
-of four passes over the original, the four operations are composed into one map from output pixels
-to cached pixels, and the cached image is interpolated once.
+The paper (section 3.1) rotates an image, resizes it to a square, crops and flips it. The data cache
+holds every image resized already, so these are composed into one map from output pixels to cached
+pixels, and the cached image is interpolated once.
 
 Coordinates are continuous, as in Pillow: pixel i covers [i, i + 1) and has its centre at i + 1/2,
 x runs to the right and y downwards. A matrix [3, 3] takes a point (x, y, 1) of an operation's
@@ -38,9 +36,6 @@ class AugmentConfig:
         interpolation: 'bilinear' or 'nearest'.
         mean: mean of each channel of images in [0, 1]; subtracted last, after the fill.
         std: standard deviation of each channel, likewise.
-
-    Raises:
-        InputError: a value is impossible; the message names the field.
     """
 
     resize: int = 300
@@ -78,14 +73,12 @@ def augment(
 ) -> jax.Array:
     """Rotates, resizes, crops, flips and normalises images, each by its own key.
 
-    An example's output does not depend on the rest of the batch, so it is the same however many
-    devices share the batch.
+    An example's output does not depend on the rest of the batch or the number of devices.
 
     Args:
         keys: random keys `[B]`.
         images: cached images `[B, R, R, 3]`, uint8.
-        aspects: width / height of the original images `[B]`. The rotation takes place in the
-            original geometry, before the image is squeezed to a square.
+        aspects: width / height `[B]` of the original images, which are rotated before the resize.
         config: what to draw, and the sizes R and S.
 
     Returns:
@@ -102,19 +95,9 @@ def augment(
 
 
 def center(images: jax.Array, config: AugmentConfig) -> jax.Array:
-    """The crop in the centre, normalised: how every image is seen in evaluation.
-
-    This is `augment` without its random part (no rotation, no flip, torchvision's centre offset).
-
-    Args:
-        images: cached images `[B, R, R, 3]`, uint8.
-        config: the sizes R and S, mean and standard deviation.
-
-    Returns:
-        Normalised images `[B, S, S, 3]`, float32.
-    """
+    """The crop in the centre, normalised, for evaluation: `[B, R, R, 3]` to `[B, S, S, 3]`."""
     _check(images, config)
-    start = center_offset(config)
+    start = round((config.resize - config.crop) / 2)  # halves to even, as torchvision does
     seen = slice(start, start + config.crop)
     return normalize(images[:, seen, seen], config)
 
@@ -123,8 +106,8 @@ def _check(images: jax.Array, config: AugmentConfig):
     expected = (config.resize, config.resize, 3)
     if images.ndim != 4 or images.shape[1:] != expected or images.dtype != jnp.uint8:
         raise ValueError(
-            f'images must be uint8 [B, {config.resize}, {config.resize}, 3] (the resize is '
-            f'{config.resize}), got {images.dtype} {list(images.shape)}'
+            f'images must be uint8 [B, {config.resize}, {config.resize}, 3], got '
+            f'{jax.typeof(images)}'
         )
 
 
@@ -137,11 +120,6 @@ def draw(key: jax.Array, config: AugmentConfig) -> tuple[jax.Array, ...]:
     angle = jax.random.uniform(angle_key, minval=-config.rotation, maxval=config.rotation)
     left, top = jax.random.randint(offset_key, (2,), 0, config.resize - config.crop + 1)
     return angle, left, top, jax.random.bernoulli(flip_key, config.flip)
-
-
-def center_offset(config: AugmentConfig) -> int:
-    """First row and column of the centre crop; halves are rounded to even, as torchvision does."""
-    return round((config.resize - config.crop) / 2)
 
 
 def output_to_cache(
@@ -163,12 +141,7 @@ def rotation(angle: jax.Array, aspect: jax.Array, size: int) -> jax.Array:
     """Rotation of the original about its centre, as seen in the square that it is resized to.
 
     With R the rotation and Q the resize of the original to the square this is Q R Q^-1, written out
-    because a rotation by 0 is then exactly the identity.
-
-    Args:
-        angle: in degrees, counter-clockwise, as in Pillow.
-        aspect: width / height of the original.
-        size: side of the square, in pixels.
+    because a rotation by 0 is then exactly the identity. `angle` is in degrees, counter-clockwise.
     """
     radians = jnp.deg2rad(jnp.asarray(angle, jnp.float32))
     cos, sin = jnp.cos(radians), jnp.sin(radians)
@@ -240,6 +213,5 @@ def _gather(image: jax.Array, column: jax.Array, row: jax.Array) -> jax.Array:
 
 def normalize(pixels: jax.Array, config: AugmentConfig) -> jax.Array:
     """Pixels 0 to 255 `[..., 3]` to float32 with the mean and standard deviation."""
-    mean = jnp.asarray(config.mean, jnp.float32)
-    std = jnp.asarray(config.std, jnp.float32)
+    mean, std = (jnp.asarray(values, jnp.float32) for values in (config.mean, config.std))
     return (pixels.astype(jnp.float32) / 255 - mean) / std

@@ -5,20 +5,12 @@ Every mixing is one formula. An example with image x and label y gets a partner 
     image = w x + (1 - w) x'
     label = lam y + (1 - lam) y'
 
-They differ in who the partner is, in w and in lam. One draw serves the whole global batch: the key
-must be the same on all devices, and the partners of a device's examples may live on other devices.
-So the numbers do not depend on how many devices share the batch.
+They differ in who the partner is, in w and in lam. One draw serves the global batch: the key must
+be the same on all devices, and partners may live on other devices. So the numbers do not depend on
+how many devices share the batch.
 
-All mixings are called alike, by `Mixing`:
-
-    key: random key, the same on all devices.
-    images: float `[B, H, W, 3]`; labels: integers in [0, C) `[B]`; those of this device.
-    num_classes: C.
-    alpha: parameter of the Beta distribution, static under `jit`.
-    probability: of mixing the batch at all.
-    axis_name: mapped axis over which the batch is split, or None.
-
-and return images `[B, H, W, 3]` and label probabilities `[B, C]`, float32.
+All mixings take images `[B, H, W, 3]` (float) and integer labels in [0, C) `[B]`, and return images
+`[B, H, W, 3]` and label probabilities `[B, C]`, float32.
 """
 
 import dataclasses
@@ -39,9 +31,6 @@ class Mixing:
         name: a key of `MIXINGS`.
         alpha: parameter of the Beta distribution; small values leave most batches almost unmixed.
         probability: of mixing a batch at all.
-
-    Raises:
-        InputError: a value is impossible; the message names the field.
     """
 
     name: str
@@ -117,41 +106,23 @@ def cutmix(key, images, labels, num_classes, *, alpha, probability=1.0, axis_nam
 
 
 def remix(
-    key,
-    images,
-    labels,
-    num_classes,
-    *,
-    class_counts: jax.Array,
-    kappa: float = 3.0,
-    tau: float = 0.5,
-    alpha,
-    probability=1.0,
-    axis_name=None,
+    key, images, labels, num_classes, *, class_counts, alpha, probability=1.0, axis_name=None
 ) -> Batch:
     """Images as in `mixup`; labels in favour of the rarer class (Chou et al. 2020).
 
-    The label is the rarer class's alone if the other class has at least `kappa` times its training
-    images (`class_counts` `[C]`) and less than `tau` of the mixed image. Otherwise lam = w.
+    The label is the rarer class's alone if the other class has at least kappa = 3 times its images
+    in training (`class_counts` `[C]`) and less than tau = 0.5 of the mixed image; else lam = w.
     """
     lam_key, order_key = jax.random.split(key)
     lam = draw_lam(lam_key, alpha, alpha, probability)
     partners = _permuted(order_key, images, labels, axis_name)
     counts = jnp.asarray(class_counts, jnp.float32)
-    label_lam = rebalanced_lam(lam, counts[labels], counts[partners[1]], kappa, tau)
+    label_lam = rebalanced_lam(lam, counts[labels], counts[partners[1]])
     return _blend((images, labels), partners, lam, label_lam, num_classes)
 
 
 def balanced_mixup(
-    key,
-    images,
-    labels,
-    num_classes,
-    *,
-    second: Batch,
-    alpha,
-    probability=1.0,
-    axis_name=None,
+    key, images, labels, num_classes, *, second: Batch, alpha, probability=1.0, axis_name=None
 ) -> Batch:
     """Example i is mixed with example i of a `second`, class-balanced batch (Galdran et al. 2021).
 
@@ -200,7 +171,11 @@ def box(
 
 
 def rebalanced_lam(
-    lam: jax.Array, own_counts: jax.Array, other_counts: jax.Array, kappa: float, tau: float
+    lam: jax.Array,
+    own_counts: jax.Array,
+    other_counts: jax.Array,
+    kappa: float = 3.0,
+    tau: float = 0.5,
 ) -> jax.Array:
     """Remix's weight of the example's own label `[B]`: 0, 1 or the `lam` of its image.
 

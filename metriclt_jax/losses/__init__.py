@@ -1,7 +1,7 @@
 """Losses as pure functions of arrays: classification, metric learning, class weights.
 
-This package imports nothing else of `metriclt_jax`, so that it can be used in any JAX code. Every
-function can be jitted, calculates in float32 or wider, and stays finite, as do its gradients.
+They can be used in any JAX code. Every function can be jitted, calculates in float32 or wider, and
+stays finite, as do its gradients.
 """
 
 from metriclt_jax.losses import class_weights

@@ -41,16 +41,9 @@ def cross_entropy(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
 def focal(logits: ArrayLike, labels: ArrayLike, gamma: float = 2.0) -> jax.Array:
     """Focal loss, -(1 - q)^gamma log q, q the softmax of the label (Lin et al. 2017, equation 4).
 
-    The softmax form, without their factor alpha: class weights are the caller's (`weighted_mean`).
-    gamma = 0 is cross-entropy; a larger gamma counts easy examples less. C must be at least 2.
-
-    Args:
-        logits: `[B, C]`.
-        labels: `[B]` or `[B, C]`.
-        gamma: a Python number, at least 0; static under `jit`.
-
-    Returns:
-        Losses `[B]`.
+    The softmax form, `[B]`, without the factor alpha: class weights go to `weighted_mean`. gamma, a
+    Python number of at least 0, is static under `jit`: 0 is cross-entropy, and more counts easy
+    examples less. C must be at least 2.
 
     >>> f'{focal([[0.0, 0.0, 0.0]], [1])[0]:.4f}'  # (2 / 3)^2 log(3)
     '0.4883'
@@ -111,18 +104,8 @@ def ldam(
 ) -> jax.Array:
     """Label-distribution-aware margin loss (Cao et al. 2019): larger margins for rarer classes.
 
-    Cross-entropy of scale * (cosines - margin of the label, at the label only), with the margins
-    of `ldam_margins`. Re-weighting (LDAM-DRW) is the caller's.
-
-    Args:
-        cosines: `[B, C]`.
-        labels: `[B]` or `[B, C]`.
-        class_counts: `[C]`.
-        max_margin: margin of the rarest class.
-        scale: factor applied after the margin.
-
-    Returns:
-        Losses `[B]`.
+    Cross-entropy of scale * (cosines - margin of the label, at the label only), `[B]`, with the
+    margins of `ldam_margins`. For LDAM-DRW pass class weights to `weighted_mean`.
 
     >>> losses = ldam(jnp.zeros([2, 3]), [0, 2], class_counts=[5000, 500, 50])
     >>> [f'{loss:.4f}' for loss in losses]
@@ -164,21 +147,13 @@ def arcface(
 ) -> jax.Array:
     """Additive angular margin loss (Deng et al. 2019, equation 3): a margin on the angle.
 
-    Cross-entropy of scale * cosines, where the cosine of the label, cos(t), becomes
+    Cross-entropy of scale * cosines, `[B]`, where the cosine of the label, cos(t), becomes
     cos(t + margin). Beyond t = pi - margin that would rise again, so it continues as
     cos(t) - (1 - cos(margin)), which joins it without a jump.
 
     The derivative with respect to the cosine is unbounded towards +-1. At +-1 and beyond (rounding)
-    it counts as cos(margin), which keeps everything finite.
-
-    Args:
-        cosines: `[B, C]`.
-        labels: `[B]` or `[B, C]`.
-        margin: in radians, a Python number in [0, pi); static under `jit`.
-        scale: factor applied after the margin.
-
-    Returns:
-        Losses `[B]`.
+    it counts as cos(margin), which keeps everything finite. The margin, in radians, is a Python
+    number in [0, pi), static under `jit`.
 
     >>> f'{arcface([[0.0, 0.0]], [1])[0]:.4f}'  # log(1 + exp(30 * sin(0.5)))
     '14.3828'
@@ -215,10 +190,8 @@ def _mean_over_labels(loss: Callable[[jax.Array], jax.Array], labels: jax.Array)
     if labels.ndim == 1:
         return loss(labels)
     batch_size, num_classes = labels.shape
-    losses = jax.vmap(lambda label: loss(jnp.full(batch_size, label)), out_axes=1)(
-        jnp.arange(num_classes)
-    )
-    return _expectation(losses, labels)
+    at_class = jax.vmap(lambda label: loss(jnp.full(batch_size, label)), out_axes=1)
+    return _expectation(at_class(jnp.arange(num_classes)), labels)
 
 
 def _expectation(values: jax.Array, probabilities: jax.Array) -> jax.Array:

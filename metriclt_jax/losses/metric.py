@@ -25,16 +25,8 @@ _ZERO_SQUARED_LENGTH = 1e-24
 def center(features: ArrayLike, labels: ArrayLike, centers: ArrayLike) -> jax.Array:
     """Center loss of each example, |feature - center of its class|^2 / 2 (Wen et al. 2016, eq. 2).
 
-    The gradient with respect to a center is the sum of (center - feature) over the examples of its
-    class, divided by whatever the caller's mean divides by.
-
-    Args:
-        features: raw features `[B, D]`.
-        labels: integers in [0, C) `[B]`; the loss of others is NaN.
-        centers: `[C, D]`.
-
-    Returns:
-        Losses `[B]`.
+    Losses `[B]` from features `[B, D]`, integer labels `[B]` and centers `[C, D]`. The loss of a
+    label outside [0, C) is NaN.
 
     >>> print(center([[3.0, 4.0]], [0], [[0.0, 0.0]]))
     [12.5]
@@ -64,8 +56,7 @@ def triplet(
       `[B, B, B]` floats (`[B / devices, B, B]` with `axis_name`).
 
     Args:
-        features: raw features `[B, D]`. L2-normalised ones are at most 2 apart, less than the
-            paper's margin.
+        features: raw features `[B, D]`; L2-normalised ones are at most 2 apart.
         labels: integers `[B]`.
         margin: in units of d; 50 in the paper.
         mining: 'batch_hard' or 'batch_all'.
@@ -103,14 +94,8 @@ def supervised_contrastive(
     p in P(i) of -log(exp(z_i z_p / T) / sum over a != i of exp(z_i z_a / T)). Anchors without a
     positive are left out of the mean over anchors. There is no factor T / base temperature.
 
-    Args:
-        embeddings: `[B, P]`, L2-normalised here.
-        labels: integers `[B]`.
-        temperature: T; 0.05 in the paper.
-        axis_name: mapped axis over which the batch is split, or None.
-
-    Returns:
-        A scalar, 0 where no anchor has a positive.
+    Takes embeddings `[B, P]`, which it normalises, and integer labels `[B]`; returns a scalar, 0
+    where no anchor has a positive.
 
     >>> f'{supervised_contrastive(jnp.ones([4, 2]), [0, 0, 1, 1]):.4f}'  # log(3)
     '1.0986'
@@ -144,16 +129,8 @@ def balanced_contrastive(
     As in the authors' code, the anchor does not count in the size of K(y). The result is the mean
     over all anchors.
 
-    Args:
-        embeddings: `[B, P]`, L2-normalised here.
-        labels: integers in [0, C) `[B]`.
-        prototypes: one per class, `[C, P]`, L2-normalised here; learned, in the paper a projection
-            of the classifier's weight vectors. The same on all devices.
-        temperature: T.
-        axis_name: mapped axis over which the batch is split, or None.
-
-    Returns:
-        A scalar.
+    Takes embeddings `[B, P]`, integer labels in [0, C) `[B]` and prototypes `[C, P]`, the same on
+    all devices (learned; in the paper a projection of the classifier's weights). Normalises both.
 
     >>> embeddings, prototypes = jnp.ones([5, 2]), jnp.ones([3, 2])
     >>> f'{balanced_contrastive(embeddings, [0, 0, 0, 0, 1], prototypes):.4f}'  # log(3)
@@ -237,21 +214,20 @@ def _pairs(labels: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.Arr
 
 
 def _similarities(anchors: jax.Array, candidates: jax.Array) -> jax.Array:
-    """Inner products `[A, B]` between the rows `[A, P]` and `[B, P]`."""
+    """Inner products `[A, B]` of the rows."""
     return jnp.matmul(anchors, candidates.T, precision='highest')
 
 
 def _squared_distances(anchors: jax.Array, candidates: jax.Array) -> jax.Array:
     """Squared Euclidean distances `[A, B]` between the rows `[A, D]` and `[B, D]`."""
+
     # Differences, not |x|^2 + |y|^2 - 2xy, which cancels for close features of large norm. One
     # anchor at a time, and differences again in the backward pass, so that [A, B, D] floats are
     # never kept.
-    return lax.map(
-        jax.checkpoint(
-            lambda anchor: jnp.sum(jnp.square(anchor - candidates), axis=-1), prevent_cse=False
-        ),
-        anchors,
-    )
+    def to_candidates(anchor):
+        return jnp.sum(jnp.square(anchor - candidates), axis=-1)
+
+    return lax.map(jax.checkpoint(to_candidates, prevent_cse=False), anchors)
 
 
 def _l2_normalize(vectors: jax.Array) -> jax.Array:

@@ -15,17 +15,9 @@ def at_least_float32(array: ArrayLike) -> jax.Array:
 def weighted_mean(values: ArrayLike, weights: ArrayLike, axis_name: str | None = None) -> jax.Array:
     """Returns sum(weights * values) / sum(weights), and 0 where the weights sum to 0.
 
-    One function serves class weights, masks of padded examples and masks of active pairs.
-
-    Args:
-        values: any shape, usually `[B]`.
-        weights: numbers or booleans of the same shape. No gradient flows through them.
-        axis_name: mapped axis over which the batch is split, or None. Both sums then run over the
-            examples of all devices, and the result is the same on each.
-
-    Returns:
-        A scalar. With `axis_name`, the mean over devices of its gradients (`lax.pmean`) is the
-        gradient of the global batch, in `pmap` and in `shard_map` with and without `check_vma`.
+    The weights (class weights, or masks of examples or pairs) have the shape of the values. No
+    gradient flows through them. With `axis_name`, both sums run over all devices; the mean of the
+    devices' gradients (`lax.pmean`) is then that of the global batch, in `pmap` and `shard_map`.
 
     >>> print(weighted_mean([1.0, 2.0, 6.0], [1.0, 1.0, 0.0]))
     1.5

@@ -28,31 +28,25 @@ DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
 
 class Outputs(NamedTuple):
-    """What a classifier returns, all float32.
+    """What a classifier returns, all float32."""
 
-    `features` `[B, D]`: pooled output of the backbone, before dropout. `logits` `[B, C]`.
-    `embeddings` `[B, P]`: L2-normalised output of the projection, if there is one. `cosines`
-    `[B, C]`: between features and class weights, if the head has them.
-    """
-
-    features: jax.Array
-    logits: jax.Array
-    embeddings: jax.Array | None = None
-    cosines: jax.Array | None = None
+    features: jax.Array  # [B, D], pooled output of the backbone, before dropout
+    logits: jax.Array  # [B, C]
+    embeddings: jax.Array | None = None  # [B, P], of unit length, from the projection
+    cosines: jax.Array | None = None  # [B, C], between features and class weights
 
 
 class Classifier(nn.Module):
     """A backbone with its head: normalised images `[B, H, W, 3]` to Outputs.
 
-    Parameters are grouped as `backbone`, `head` and, where the options ask for them, `projection`
-    and `scales`; only the backbone has `batch_stats`. See `create_model` for the fields.
+    Parameters are grouped as `backbone`, `head` and, with these options, `projection` and `scales`.
     """
 
     backbone: nn.Module
     num_classes: int
     head: str = 'linear'
     scale: float = 30.0
-    projection: tuple[int, ...] | None = None
+    projection: tuple[int, ...] = ()
     dropout: float = 0.0
     axis_name: str | None = None
 
@@ -80,9 +74,7 @@ class Classifier(nn.Module):
             embeddings = Projection(self.projection, name='projection')(features)
         seen = features
         if branch_weights is not None:
-            branches = jnp.split(features, len(branch_weights), axis=-1)
-            weighed = [w * f for w, f in zip(branch_weights, branches, strict=True)]
-            seen = jnp.concatenate(weighed, axis=-1)
+            seen = features * jnp.repeat(branch_weights, features.shape[-1] // len(branch_weights))
         if train and self.dropout:
             seen = dropout(seen, self.dropout, self.make_rng('dropout'), self.axis_name)
         outputs = HEADS[self.head](seen, self.num_classes, self.scale)
@@ -132,8 +124,7 @@ def create_model(
         raise InputError(f'num_classes is {num_classes}; a classifier needs at least 2')
     if projection and min(projection) < 1:
         raise InputError(f'projection is {tuple(projection)}; its widths must be at least 1')
-    if dropout is None:
-        dropout = DROPOUT.get(name, 0.0)
+    dropout = DROPOUT.get(name, 0.0) if dropout is None else dropout
     if not 0 <= dropout < 1:
         raise InputError(f'dropout is {dropout}; it must be 0 or more and below 1')
     backbone = BACKBONES[name](
@@ -141,7 +132,7 @@ def create_model(
         dtype=DTYPES[dtype],
         axis_name=axis_name if cross_device_batch_norm else None,
     )
-    widths = tuple(projection) if projection else None
+    widths = tuple(projection or ())
     return Classifier(backbone, num_classes, head, scale, widths, dropout, axis_name)
 
 
@@ -179,14 +170,9 @@ def initialize(model: Classifier, seed: int) -> dict[str, Any]:
     with nn.intercept_methods(remember):
         shapes = jax.eval_shape(lambda key, x: model.init(key, x), jax.random.key(0), images)
 
-    def draw(path: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
-        *parents, name = path
-        generator = np.random.default_rng([seed, *'/'.join(path).encode()])
-        return getattr(modules[tuple(parents)], f'{name}_init')(generator, shape)
-
-    return {
-        collection: unflatten_dict(
-            {path: draw(path, leaf.shape) for path, leaf in flatten_dict(tree).items()}
-        )
-        for collection, tree in shapes.items()
-    }
+    drawn = {}
+    for (collection, *parents, name), leaf in flatten_dict(shapes).items():
+        generator = np.random.default_rng([seed, *'/'.join([*parents, name]).encode()])
+        initializer = getattr(modules[tuple(parents)], f'{name}_init')
+        drawn[collection, *parents, name] = initializer(generator, leaf.shape)
+    return unflatten_dict(drawn)

@@ -12,28 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from metriclt_jax.errors import InputError
-
 
 def convolve(
-    x: jax.Array,
-    kernel: jax.Array,
-    *,
-    stride: int = 1,
-    padding: int = 0,
-    groups: int = 1,
-    lowering: str = 'auto',
+    x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0, groups: int = 1
 ) -> jax.Array:
     """Convolves images `[B, H, W, cin]` with a kernel `[kh, kw, cin / groups, cout]`.
 
-    `lowering` is 'xla', 'patches' or 'auto': patches on CPU, XLA's convolution elsewhere. Patches
-    can be differentiated in reverse mode only.
+    On CPU it can be differentiated in reverse mode only.
     """
-    if lowering == 'auto':
-        lowering = 'patches' if jax.default_backend() == 'cpu' else 'xla'
-    if lowering not in LOWERINGS:
-        raise InputError(f'lowering must be auto, {", ".join(LOWERINGS)}, got {lowering!r}')
-    return LOWERINGS[lowering](x, kernel, stride, padding, groups)
+    lowering = _convolve_patches if jax.default_backend() == 'cpu' else _convolve_xla
+    return lowering(x, kernel, stride, padding, groups)
 
 
 def _convolve_xla(x, kernel, stride, padding, groups):
@@ -49,7 +37,7 @@ def _convolve_xla(x, kernel, stride, padding, groups):
 
 def _convolve_patches(x, kernel, stride, padding, groups):
     height, width, inputs, outputs = kernel.shape
-    if groups == x.shape[-1] == outputs and groups > 1:
+    if 1 < groups == x.shape[-1] == outputs:
         return _depthwise(_pad(x, padding, padding), kernel[:, :, 0], stride)
     if groups > 1:  # not one matrix product
         return _convolve_xla(x, kernel, stride, padding, groups)
@@ -69,10 +57,7 @@ def _convolve_patches(x, kernel, stride, padding, groups):
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _taps_in_output(x, kernel, padding):
-    """Convolution at stride 1 where few channels come out, as in a dense layer.
-
-    All taps stand side by side in the product's output, to be shifted and added.
-    """
+    """Convolution at stride 1 to few channels: all taps side by side in the product's output."""
     height, width, inputs, outputs = kernel.shape
     matrix = kernel.transpose(2, 0, 1, 3).reshape(inputs, height * width * outputs)
     products = _pad(_product(x, matrix), padding, padding)
@@ -104,9 +89,8 @@ _taps_in_output.defvjp(_taps_in_output_forward, _taps_in_output_backward)
 
 def _taps(x, kernel, stride):
     """The part of `x` that each weight of a window `[kh, kw, C]` sees, row by row."""
-    height, width = kernel.shape[:2]
-    rows = window_taps(x, 1, height, stride, 0)
-    return [window_taps(row, 2, width, stride, 0) for row in rows]
+    rows = window_taps(x, 1, kernel.shape[0], stride, 0)
+    return [window_taps(row, 2, kernel.shape[1], stride, 0) for row in rows]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -139,21 +123,16 @@ def _depthwise_backward(stride, saved, gradient):
 
 _depthwise.defvjp(_depthwise_forward, _depthwise_backward)
 
-LOWERINGS = {'patches': _convolve_patches, 'xla': _convolve_xla}
-
 
 def window_taps(
     x: jax.Array, axis: int, size: int, stride: int, padding: int, fill: float = 0.0
 ) -> list[jax.Array]:
     """What each of the `size` taps of a window sees as it slides along `axis` of the padded `x`."""
     length = (x.shape[axis] + 2 * padding - size) // stride + 1
-    widths = [(0, 0, 0)] * x.ndim
-    widths[axis] = (padding, padding, 0)
+    widths = [(padding, padding, 0) if i == axis else (0, 0, 0) for i in range(x.ndim)]
     x = lax.pad(x, jnp.asarray(fill, x.dtype), widths)
-    return [
-        lax.slice_in_dim(x, tap, tap + (length - 1) * stride + 1, stride, axis)
-        for tap in range(size)
-    ]
+    reach = (length - 1) * stride + 1
+    return [lax.slice_in_dim(x, tap, tap + reach, stride, axis) for tap in range(size)]
 
 
 def _side_by_side(x, axis, size, stride, padding):

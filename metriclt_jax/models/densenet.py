@@ -1,8 +1,6 @@
 """Densely connected networks (Huang et al. 2017), layer for layer those of torchvision.
 
-Modules are named as in torchvision without its `features.` in front
-(`denseblock1/denselayer1/norm1`, `transition1/conv`, ...), so that its weights port by one
-mechanical rule.
+Modules are named as in torchvision without its `features.` in front, so that its weights port.
 """
 
 from functools import partial
@@ -24,8 +22,8 @@ from metriclt_jax.models.layers import (
 )
 
 
-class DenseLayer(nn.Module):
-    """Norm, ReLU and 1 x 1 convolution to four times `growth_rate`, then the same with a 3 x 3."""
+class _DenseLayer(nn.Module):
+    """Norm, ReLU, 1 x 1 to 4 `growth_rate` maps, and norm, ReLU, 3 x 3 to `growth_rate`."""
 
     growth_rate: int
     conv: Any
@@ -33,18 +31,14 @@ class DenseLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x, moments, train):
-        """`[B, H, W, C]` to the new feature maps `[B, H, W, growth_rate]`."""
         y = nn.relu(self.norm(name='norm1')(x, train, moments))
         y = self.conv(4 * self.growth_rate, 1, name='conv1')(y)
         y = nn.relu(self.norm(name='norm2')(y, train))
-        return self.conv(self.growth_rate, 3, padding=1, name='conv2')(y)
+        return self.conv(self.growth_rate, 3, name='conv2')(y)
 
 
-class DenseBlock(nn.Module):
-    """Layers of which each sees the feature maps of all before it.
-
-    All layers normalise a feature map by the same moments, so these are taken once.
-    """
+class _DenseBlock(nn.Module):
+    """Layers that each see the maps of all before; their moments, in training, are taken once."""
 
     layer: Any
     size: int
@@ -52,7 +46,6 @@ class DenseBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x, train):
-        """`[B, H, W, C]` to `[B, H, W, C + size growth_rate]` and, in training, its moments."""
         moments = batch_moments(x, self.axis_name) if train else None
         for i in range(self.size):
             y = self.layer(name=f'denselayer{i + 1}')(x, moments, train)
@@ -62,15 +55,14 @@ class DenseBlock(nn.Module):
         return x, moments
 
 
-class Transition(nn.Module):
-    """Norm, ReLU, 1 x 1 convolution to half the channels, average over 2 x 2 windows."""
+class _Transition(nn.Module):
+    """Norm, ReLU, 1 x 1 to half the channels, average over 2 x 2: `[B, H / 2, W / 2, C / 2]`."""
 
     conv: Any
     norm: Any
 
     @nn.compact
     def __call__(self, x, moments, train):
-        """`[B, H, W, C]` to `[B, H / 2, W / 2, C / 2]`."""
         x = nn.relu(self.norm(name='norm')(x, train, moments))
         x = self.conv(x.shape[-1] // 2, 1, name='conv')(x)
         return average_pool(x, window=2)
@@ -106,18 +98,14 @@ class DenseNet(nn.Module):
         """Features of `images`; with `train` batch statistics are used and updated."""
         conv = partial(Conv, dtype=self.dtype, kernel_init=kaiming_normal('fan_in'))
         norm = partial(BatchNorm, axis_name=self.axis_name, dtype=self.dtype)
-        layer = partial(
-            nn.remat(DenseLayer, static_argnums=3) if self.remat else DenseLayer,
-            self.growth_rate,
-            conv,
-            norm,
-        )
-        x = conv(self.width, 7, stride=2, padding=3, name='conv0')(images)
+        layer = nn.remat(_DenseLayer, static_argnums=3) if self.remat else _DenseLayer
+        layer = partial(layer, self.growth_rate, conv, norm)
+        x = conv(self.width, 7, stride=2, name='conv0')(images)
         x = nn.relu(norm(name='norm0')(x, train))
         x = max_pool(x, window=3, stride=2, padding=1)
         for i, size in enumerate(self.block_sizes, start=1):
-            x, moments = DenseBlock(layer, size, self.axis_name, name=f'denseblock{i}')(x, train)
+            x, moments = _DenseBlock(layer, size, self.axis_name, name=f'denseblock{i}')(x, train)
             if i < len(self.block_sizes):
-                x = Transition(conv, norm, name=f'transition{i}')(x, moments, train)
+                x = _Transition(conv, norm, name=f'transition{i}')(x, moments, train)
         x = nn.relu(norm(name=f'norm{len(self.block_sizes) + 1}')(x, train, moments))
         return jnp.mean(x.astype(jnp.float32), axis=(1, 2))

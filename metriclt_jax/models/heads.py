@@ -23,7 +23,7 @@ def linear_head(features: jax.Array, num_classes: int, scale: float) -> dict[str
     return {'logits': linear(features.shape[-1], num_classes, name='head')(features)}
 
 
-class Cosines(nn.Module):
+class _Cosines(nn.Module):
     """Cosines `[B, C]` between features `[B, D]` and the columns of `kernel` `[D, C]`."""
 
     num_classes: int
@@ -31,7 +31,6 @@ class Cosines(nn.Module):
 
     @nn.compact
     def __call__(self, features: jax.Array) -> jax.Array:
-        """Cosines of `features` with the vectors of the classes."""
         shape = (features.shape[-1], self.num_classes)
         kernel = self.param('kernel', self.kernel_init, shape)
         return jnp.matmul(l2_normalize(features), l2_normalize(kernel, axis=0), precision='highest')
@@ -39,28 +38,24 @@ class Cosines(nn.Module):
 
 def cosine_head(features: jax.Array, num_classes: int, scale: float) -> dict[str, jax.Array]:
     """Cosines `[B, C]`, and as logits `scale` times them (Cao et al. 2019, for LDAM)."""
-    cosines = Cosines(num_classes, name='head')(features)
+    cosines = _Cosines(num_classes, name='head')(features)
     return {'logits': scale * cosines, 'cosines': cosines}
 
 
-class Scales(nn.Module):
+class _Scales(nn.Module):
     """Logits `[B, C]`, each times the scale of its class."""
 
     scale_init: Initializer = constant(1.0)
 
     @nn.compact
     def __call__(self, logits: jax.Array) -> jax.Array:
-        """`logits` times `scale` `[C]`."""
         return logits * self.param('scale', self.scale_init, logits.shape[-1:])
 
 
 def rescaled_head(features: jax.Array, num_classes: int, scale: float) -> dict[str, jax.Array]:
-    """A linear head and, in the module `scales`, a factor for the logits of each class.
-
-    With the linear head frozen this is learnable weight scaling (Kang et al. 2020, section 4.2).
-    """
+    """Linear, times learnable `scales` of the classes (Kang et al. 2020, section 4.2)."""
     logits = linear_head(features, num_classes, scale)['logits']
-    return {'logits': Scales(name='scales')(logits)}
+    return {'logits': _Scales(name='scales')(logits)}
 
 
 # Each makes the module `head` of the classifier that calls it, and returns its named outputs.
@@ -80,10 +75,9 @@ def dropout(
 
 
 class Projection(nn.Module):
-    """Features `[B, D]` to embeddings `[B, P]` on the unit sphere.
+    """Features `[B, D]` to embeddings `[B, P]` of unit length (Khosla et al. 2020, section 3.1).
 
-    Linear layers `0`, `1`, ... of the given widths with ReLU between, then L2-normalisation
-    (Khosla et al. 2020, section 3.1; three layers in the paper, section 2.2).
+    Linear layers `0`, `1`, ... with ReLU between; three in the paper (section 2.2).
     """
 
     widths: Sequence[int]

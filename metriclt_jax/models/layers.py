@@ -21,12 +21,7 @@ Initializer = Callable[..., jax.Array | np.ndarray]
 
 def constant(value: float) -> Initializer:
     """Every entry is `value`."""
-
-    def initializer(rng, shape: Sequence[int], dtype=jnp.float32):
-        numpy = np if isinstance(rng, np.random.Generator) else jnp
-        return numpy.full(shape, value, dtype)
-
-    return initializer
+    return lambda rng, shape, dtype=jnp.float32: np.full(shape, value, dtype)
 
 
 def uniform(bound: float) -> Initializer:
@@ -57,19 +52,16 @@ def kaiming_normal(mode: str) -> Initializer:
 
 
 class Conv(nn.Module):
-    """2-D convolution without bias, with torch's explicit padding.
+    """2-D convolution without bias, padded by `kernel_size // 2`, in `dtype`.
 
-    `[B, H, W, cin]` to `[B, H', W', features]` in `dtype`, where
-    `H' = (H + 2 padding - kernel_size) // stride + 1`. The parameter `kernel`
-    `[kernel_size, kernel_size, cin / groups, features]` is float32. `lowering`: see `convolve`.
+    `[B, H, W, cin]` to `[B, ceil(H / stride), ceil(W / stride), features]` for an odd size. The
+    parameter `kernel` `[kernel_size, kernel_size, cin / groups, features]` is float32.
     """
 
     features: int
     kernel_size: int
     stride: int = 1
-    padding: int = 0
     groups: int = 1
-    lowering: str = 'auto'
     dtype: jnp.dtype = jnp.float32
     kernel_init: Initializer = kaiming_normal('fan_out')
 
@@ -78,24 +70,33 @@ class Conv(nn.Module):
         """Convolves `x` with the kernel."""
         size = self.kernel_size
         shape = (size, size, x.shape[-1] // self.groups, self.features)
-        kernel = self.param('kernel', self.kernel_init, shape)
-        return convolve(
-            x.astype(self.dtype),
-            kernel.astype(self.dtype),
-            stride=self.stride,
-            padding=self.padding,
-            groups=self.groups,
-            lowering=self.lowering,
-        )
+        kernel = self.param('kernel', self.kernel_init, shape).astype(self.dtype)
+        return convolve(x.astype(self.dtype), kernel, self.stride, size // 2, self.groups)
+
+
+class ConvNorm(nn.Module):
+    """A convolution, `0`, and a norm, `1`, as partials of `Conv` and `BatchNorm`."""
+
+    features: int
+    conv: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
+    kernel_size: int = 1
+    stride: int = 1
+    groups: int = 1
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """`[B, H, W, C]` to `[B, H / stride, W / stride, features]`."""
+        x = self.conv(self.features, self.kernel_size, self.stride, self.groups, name='0')(x)
+        return self.norm(name='1')(x, train)
 
 
 class BatchNorm(nn.Module):
     """Batch normalisation as torch defines it (Ioffe & Szegedy 2015); output in `dtype`.
 
-    With `train` it takes the mean and the biased variance of the batch, which also move the
-    running statistics (`batch_stats`: `mean`, `var`, both `[C]`, float32); otherwise it takes
-    the running statistics. As in torch the running variance is the unbiased one. With `axis_name`
-    the batch is that of all devices.
+    With `train` it takes the mean and the biased variance of the batch, of all devices with
+    `axis_name`, and moves the running statistics (`batch_stats`: `mean` and unbiased `var`, both
+    `[C]`, float32); otherwise it takes these.
     """
 
     momentum: float = 0.1
@@ -140,10 +141,7 @@ class Moments(NamedTuple):
 
 
 def batch_moments(x: jax.Array, axis_name: str | None = None) -> Moments:
-    """The moments of the channels of `x` `[..., C]`, over all devices.
-
-    Raises InputError for a single value per channel, which has no variance.
-    """
+    """The moments of the channels of `x` `[..., C]`, over all devices."""
     axes = tuple(range(x.ndim - 1))
     count = x.size // x.shape[-1]
     x = x.astype(jnp.float32)
@@ -153,10 +151,7 @@ def batch_moments(x: jax.Array, axis_name: str | None = None) -> Moments:
         count *= lax.psum(1, axis_name)
         moments = lax.pmean(moments, axis_name)
     if count < 2:
-        raise InputError(
-            'batch normalisation got 1 value per channel in training; '
-            'use a batch of at least 2 images'
-        )
+        raise InputError('batch normalisation got 1 value per channel; use at least 2 images')
     mean, mean_of_squares = moments
     return Moments(mean, jnp.maximum(mean_of_squares - mean * mean, 0.0), count)
 
@@ -168,10 +163,7 @@ def concatenate_moments(first: Moments, second: Moments) -> Moments:
 
 
 def average_pool(x: jax.Array, window: int) -> jax.Array:
-    """Mean over windows side by side, torch's AvgPool2d: `[B, H, W, C]` to `[B, H', W', C]`.
-
-    `H' = H // window`; the remaining rows and columns are dropped.
-    """
+    """Mean over windows side by side, as torch's AvgPool2d; rows and columns left over go."""
     batch, height, width, channels = x.shape
     height, width = height // window, width // window
     x = x[:, : height * window, : width * window]
@@ -179,10 +171,9 @@ def average_pool(x: jax.Array, window: int) -> jax.Array:
 
 
 def max_pool(x: jax.Array, window: int, stride: int, padding: int) -> jax.Array:
-    """Maximum over windows, torch's MaxPool2d: `[B, H, W, C]` to `[B, H', W', C]`.
+    """Maximum over windows, as torch's MaxPool2d; the first of equal values takes the gradient.
 
-    The first of equal values takes the gradient, as in torch and XLA. XLA scatters it from selected
-    positions, which is much slower on CPU than the shifted sums here.
+    Shifted sums in the backward pass are much faster on CPU than XLA's scattering.
     """
     return _max_along(_max_along(x, 2, window, stride, padding), 1, window, stride, padding)
 
@@ -208,8 +199,7 @@ def _max_backward(axis, window, stride, padding, saved, gradient):
         # Back to where the tap saw it: position p of the output is p * stride + low of the input.
         low = tap - padding
         high = x.shape[axis] - low - (maximum.shape[axis] - 1) * stride - 1
-        widths = [(0, 0, 0)] * x.ndim
-        widths[axis] = (low, high, stride - 1)
+        widths = [(low, high, stride - 1) if i == axis else (0, 0, 0) for i in range(x.ndim)]
         total += lax.pad(jnp.where(first, gradient, zero), zero, widths)
     return (total,)
 
@@ -221,6 +211,5 @@ def require_positive(module: nn.Module, *fields: str) -> None:
     """Raises InputError for a field of `module` that is empty or has a number below 1."""
     for field in fields:
         value = getattr(module, field)
-        numbers = jax.tree.leaves(value)
-        if not numbers or min(numbers) < 1:
+        if min(jax.tree.leaves(value), default=0) < 1:
             raise InputError(f'{field} is {value}; use numbers of at least 1')

@@ -1,7 +1,6 @@
 """MobileNetV2 (Sandler et al. 2018), layer for layer torchvision's.
 
-Modules are named as in torchvision without its `features.` in front (`0/0`, `1/conv/0/0`, ...), so
-that its weights port by one mechanical rule.
+Modules are named as in torchvision without its `features.` in front, so that its weights port.
 """
 
 from functools import partial
@@ -12,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from metriclt_jax.errors import InputError
-from metriclt_jax.models.layers import BatchNorm, Conv, require_positive
+from metriclt_jax.models.layers import BatchNorm, Conv, ConvNorm, require_positive
 
 # Expansion factor, output channels, number of blocks, stride of the first (table 2 of the paper).
 STAGES = (
@@ -26,31 +25,7 @@ STAGES = (
 )
 
 
-class ConvNormReLU6(nn.Module):
-    """Convolution that keeps the size but for its stride, norm, ReLU6."""
-
-    features: int
-    conv: Any
-    norm: Any
-    kernel_size: int = 3
-    stride: int = 1
-    depthwise: bool = False
-
-    @nn.compact
-    def __call__(self, x, train):
-        """`[B, H, W, C]` to `[B, H / stride, W / stride, features]`."""
-        x = self.conv(
-            self.features,
-            self.kernel_size,
-            self.stride,
-            self.kernel_size // 2,
-            groups=self.features if self.depthwise else 1,
-            name='0',
-        )(x)
-        return nn.relu6(self.norm(name='1')(x, train))
-
-
-class Bottleneck(nn.Module):
+class _Bottleneck(nn.Module):
     """The layers of an inverted residual: 1 x 1 to `expansion` times the channels (left out at 1),
     depthwise 3 x 3, and 1 x 1 to `features` without an activation.
     """
@@ -63,31 +38,24 @@ class Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x, train):
-        """`[B, H, W, C]` to `[B, H / stride, W / stride, features]`."""
         hidden, i = self.expansion * x.shape[-1], 0
-        layer = partial(ConvNormReLU6, hidden, self.conv, self.norm)
+        layer = partial(ConvNorm, hidden, self.conv, self.norm)
         if self.expansion > 1:
-            x, i = layer(kernel_size=1, name='0')(x, train), 1
-        x = layer(stride=self.stride, depthwise=True, name=f'{i}')(x, train)
+            x, i = nn.relu6(layer(name='0')(x, train)), 1
+        x = nn.relu6(layer(3, self.stride, groups=hidden, name=f'{i}')(x, train))
         x = self.conv(self.features, 1, name=f'{i + 1}')(x)
         return self.norm(name=f'{i + 2}')(x, train)
 
 
-class InvertedResidual(nn.Module):
+class _InvertedResidual(_Bottleneck):
     """A bottleneck, and a shortcut around it where it keeps the shape."""
-
-    features: int
-    stride: int
-    expansion: int
-    conv: Any
-    norm: Any
 
     @nn.compact
     def __call__(self, x, train):
-        """`[B, H, W, C]` to `[B, H / stride, W / stride, features]`."""
-        y = Bottleneck(
+        layers = _Bottleneck(
             self.features, self.stride, self.expansion, self.conv, self.norm, name='conv'
-        )(x, train)
+        )
+        y = layers(x, train)
         keeps_shape = self.stride == 1 and x.shape[-1] == self.features
         return x + y if keeps_shape else y
 
@@ -112,9 +80,7 @@ class MobileNetV2(nn.Module):
     def __post_init__(self):
         require_positive(self, 'stages')
         if any(len(stage) != 4 for stage in self.stages):
-            raise InputError(
-                f'stages is {self.stages}; each must be (expansion, channels, blocks, stride)'
-            )
+            raise InputError(f'stages is {self.stages}; each must have 4 numbers')
         if not self.width_multiplier > 0:
             raise InputError(f'width_multiplier is {self.width_multiplier}; use a number above 0')
         super().__post_init__()
@@ -124,17 +90,17 @@ class MobileNetV2(nn.Module):
         """Features of `images`; with `train` batch statistics are used and updated."""
         conv = partial(Conv, dtype=self.dtype)
         norm = partial(BatchNorm, axis_name=self.axis_name, dtype=self.dtype)
-        block = nn.remat(InvertedResidual, static_argnums=2) if self.remat else InvertedResidual
+        block = nn.remat(_InvertedResidual, static_argnums=2) if self.remat else _InvertedResidual
         width = self.width_multiplier
-        stem = ConvNormReLU6(multiple_of_8(32 * width), conv, norm, stride=2, name='0')
-        x, i = stem(images, train), 1
+        stem = ConvNorm(multiple_of_8(32 * width), conv, norm, 3, stride=2, name='0')
+        x, i = nn.relu6(stem(images, train)), 1
         for expansion, channels, size, first_stride in self.stages:
             for stride in (first_stride, *[1] * (size - 1)):
                 features = multiple_of_8(channels * width)
                 x = block(features, stride, expansion, conv, norm, name=f'{i}')(x, train)
                 i += 1
         last = multiple_of_8(1280 * max(1.0, width))
-        x = ConvNormReLU6(last, conv, norm, kernel_size=1, name=f'{i}')(x, train)
+        x = nn.relu6(ConvNorm(last, conv, norm, name=f'{i}')(x, train))
         return jnp.mean(x.astype(jnp.float32), axis=(1, 2))
 
 

@@ -1,10 +1,7 @@
 """Weights from elsewhere: torchvision's files, and the Orbax checkpoints that are made of them.
 
-The modules of the models are named as torchvision's, so one mechanical rule ports them all. A
-kernel `[kh, kw, cin, cout]` is its weight `[cout, cin, kh, kw]`, that of a linear layer
-`[inputs, outputs]` its weight `[outputs, inputs]`; scale, bias, mean and var of a BatchNorm are its
-weight, bias, running_mean and running_var. A file must have exactly the arrays of the model, in
-their shapes.
+The modules of the models are named as torchvision's, so one mechanical rule ports them all. A file
+must have exactly the arrays of the model, in their shapes.
 """
 
 import hashlib
@@ -52,13 +49,13 @@ _LEAVES = {
     'mean': 'running_mean',
     'var': 'running_var',
 }
-# Which axes of torchvision's array are those of ours, by the number of them; and the inverse.
-_OURS = {1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}
-_THEIRS = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}
+# Our axes in the order of torchvision's, by their number: a kernel [kh, kw, cin, cout] is there
+# [cout, cin, kh, kw], that of a linear layer [inputs, outputs] is [outputs, inputs].
+_AXES = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}
 
 
 class Pretrained(NamedTuple):
-    """Variables, with the name and the SHA-256 of the file of torchvision that they came from."""
+    """Variables, with the name and the SHA-256 of the file that they came from."""
 
     variables: dict[str, Any]
     file: str
@@ -90,40 +87,63 @@ def load_torchvision(
         `{'params': {'backbone', 'head'}, 'batch_stats': {'backbone'}}`, float32 NumPy arrays.
 
     Raises:
-        InputError: the source cannot be read, does not have exactly the model's arrays, or has
-            values that are not finite; or an argument is not allowed.
+        InputError: the source cannot be read, or does not have exactly the model's arrays with
+            finite values; or an argument is not allowed.
     """
-    if not isinstance(source, Mapping):
-        loaded = load(source, name, num_classes, head=head, key=key, options=options)
-        return loaded.variables
-    label = 'the given mapping'
-    return _port(source, label, name, num_classes, head=head, key=key, options=options)
+    return load(source, name, num_classes, head=head, key=key, options=options).variables
 
 
 def load(
-    path: str | os.PathLike, name: str, num_classes: int | None = None, **keywords: Any
+    source: str | os.PathLike | Mapping[str, Any],
+    name: str,
+    num_classes: int | None = None,
+    *,
+    head: str = 'auto',
+    key: jax.Array | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Pretrained:
     """What `load_torchvision` gives with the same arguments, and the file that it came from."""
-    path = Path(path).expanduser()
-    if not path.exists():
-        raise InputError(
-            f'weights {path} do not exist; use a .pth or .safetensors file, or a folder that '
-            'import_weights.py wrote'
-        )
-    if path.is_dir():
-        arrays, file, sha256 = _read_directory(path, name)
+    if name not in TORCHVISION:
+        raise InputError(f'unknown model {name!r}; use one of {", ".join(TORCHVISION)}')
+    if head not in ('auto', 'keep', 'fresh'):
+        raise InputError(f'head must be auto, keep or fresh, got {head!r}')
+    keep = head == 'keep' or (head == 'auto' and num_classes is None)
+    if not keep and key is None:
+        raise InputError("a fresh head needs a JAX random key; pass key, or head='keep'")
+    if isinstance(source, Mapping):
+        arrays, file, sha256, source = source, '', '', 'the given mapping'
     else:
-        file = path.name
-        official = file in {theirs.file for theirs in TORCHVISION.values()}
-        arrays, sha256 = weight_files.read(path, path.stem.split('-')[-1] if official else '')
-    return Pretrained(_port(arrays, str(path), name, num_classes, **keywords), file, sha256)
+        arrays, file, sha256 = _read(Path(source).expanduser(), name)
+    arrays = _current_names(arrays)
+    head_weight, head_bias = (f'{TORCHVISION[name].head}.{leaf}' for leaf in ('weight', 'bias'))
+    if num_classes is None:
+        shape = np.shape(arrays.get(head_weight, 0))
+        if not keep and len(shape) != 2:
+            raise InputError(f'{source} has no {head_weight} to tell num_classes; pass num_classes')
+        num_classes = shape[0] if len(shape) == 2 else 1000  # its fault is listed below
+    if not keep:
+        arrays.pop(head_weight, None)
+        arrays.pop(head_bias, None)
+
+    # All but a fresh head is replaced below; that it is drawn costs less than a second.
+    seed = 0 if key is None else int(jax.random.bits(key))
+    variables = flatten_dict(initialize(create_model(name, num_classes, **options or {}), seed))
+    taken = {_their_name(path, name): path for path in variables if keep or path[1] != 'head'}
+    expected = {
+        their: variables[path].transpose(_AXES[variables[path].ndim]).shape
+        for their, path in taken.items()
+    }
+    _require_same({their: np.shape(array) for their, array in arrays.items()}, expected, source)
+    for their, path in taken.items():
+        array = _float32(arrays[their], f'{their} of {source}')
+        variables[path] = np.ascontiguousarray(array.transpose(np.argsort(_AXES[array.ndim])))
+        if path[-1] == 'var' and array.min() < 0:
+            raise InputError(f'{their} of {source} has variances below 0')
+    return Pretrained(unflatten_dict(variables), file, sha256)
 
 
 def save(directory: str | os.PathLike, name: str, pretrained: Pretrained) -> None:
-    """Writes a directory that appears in one step: an Orbax checkpoint, and what it came from.
-
-    Raises InputError if `directory` holds something already or cannot be written.
-    """
+    """Writes, in one step, a new directory with an Orbax checkpoint and what it came from."""
     import orbax.checkpoint as ocp
 
     directory = Path(directory).expanduser().absolute()
@@ -146,9 +166,7 @@ def read_record(directory: Path) -> dict[str, str]:
     """`model`, `file`, `sha256` and `checkpoint_sha256` of a directory that `save` wrote."""
     path = directory / RECORD
     if not path.is_file():
-        raise InputError(
-            f'{directory} exists and does not hold weights that import_weights.py wrote'
-        )
+        raise InputError(f'{directory} exists and holds no weights that import_weights.py wrote')
     record = read_json(path)
     fields = {'model', 'file', 'sha256', 'checkpoint_sha256'}
     if not isinstance(record, dict) or not fields <= set(record):
@@ -159,22 +177,30 @@ def read_record(directory: Path) -> dict[str, str]:
 def to_torchvision(variables: Mapping[str, Any], name: str) -> dict[str, np.ndarray]:
     """The arrays of a model's variables, in torchvision's names and layout."""
     return {
-        _their_name(path, name): np.asarray(leaf).transpose(_THEIRS[np.ndim(leaf)])
+        _their_name(path, name): np.asarray(leaf).transpose(_AXES[np.ndim(leaf)])
         for path, leaf in flatten_dict(variables).items()
     }
 
 
-def _read_directory(directory: Path, name: str) -> tuple[dict[str, np.ndarray], str, str]:
+def _read(path: Path, name: str) -> tuple[Mapping[str, Any], str, str]:
+    """Arrays by torchvision's names, and the name and the SHA-256 of the file with them."""
+    if not path.exists():
+        raise InputError(f'weights {path} do not exist; use a file or what import_weights.py wrote')
+    if not path.is_dir():
+        official = path.name in {theirs.file for theirs in TORCHVISION.values()}
+        arrays, sha256 = weight_files.read(path, path.stem.split('-')[-1] if official else '')
+        return arrays, path.name, sha256
+
     import orbax.checkpoint as ocp
 
-    record = read_record(directory)
+    record = read_record(path)
     if record['model'] != name:
-        raise InputError(f'{directory} holds weights of {record["model"]}, not of {name}')
+        raise InputError(f'{path} holds weights of {record["model"]}, not of {name}')
     # Orbax notices only some damage, and leaves tasks behind when it fails.
-    if _tree_sha256(directory / CHECKPOINT) != record['checkpoint_sha256']:
-        raise InputError(f'weights {directory} are damaged; delete them and import them again')
+    if _tree_sha256(path / CHECKPOINT) != record['checkpoint_sha256']:
+        raise InputError(f'weights {path} are damaged; delete them and import them again')
     with ocp.StandardCheckpointer() as checkpointer:
-        variables = checkpointer.restore((directory / CHECKPOINT).absolute())
+        variables = checkpointer.restore((path / CHECKPOINT).absolute())
     return to_torchvision(variables, name), record['file'], record['sha256']
 
 
@@ -187,61 +213,14 @@ def _tree_sha256(directory: Path) -> str:
     return digest.hexdigest()
 
 
-def _port(
-    arrays: Mapping[str, Any],
-    label: str,
-    name: str,
-    num_classes: int | None,
-    *,
-    head: str = 'auto',
-    key: jax.Array | None = None,
-    options: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """See `load_torchvision`; `label` is what messages call the arrays."""
-    if name not in TORCHVISION:
-        raise InputError(f'unknown model {name!r}; use one of {", ".join(TORCHVISION)}')
-    if head not in ('auto', 'keep', 'fresh'):
-        raise InputError(f'head must be auto, keep or fresh, got {head!r}')
-    keep = head == 'keep' or (head == 'auto' and num_classes is None)
-    if not keep and key is None:
-        raise InputError("a fresh head needs a JAX random key; pass key, or head='keep'")
-    arrays = _current_names(arrays)
-    head_weight = f'{TORCHVISION[name].head}.weight'
-    if num_classes is None:
-        shape = np.shape(arrays.get(head_weight, 0))
-        if not keep and len(shape) != 2:
-            raise InputError(f'{label} has no {head_weight} to tell num_classes; pass num_classes')
-        num_classes = shape[0] if len(shape) == 2 else 1000  # its fault is listed below
-
-    # All but a fresh head is replaced below; that it is drawn costs less than a second.
-    seed = 0 if key is None else int(jax.random.bits(key))
-    variables = flatten_dict(initialize(create_model(name, num_classes, **options or {}), seed))
-    taken = {_their_name(path, name): path for path in variables if keep or path[1] != 'head'}
-    if not keep:
-        for parameter in (head_weight, f'{TORCHVISION[name].head}.bias'):
-            arrays.pop(parameter, None)
-    expected = {
-        their: tuple(np.array(variables[path].shape)[list(_THEIRS[variables[path].ndim])].tolist())
-        for their, path in taken.items()
-    }
-    _require_same({their: np.shape(array) for their, array in arrays.items()}, expected, label)
-    for their, path in taken.items():
-        array = _float32(arrays[their], f'{their} of {label}')
-        variables[path] = np.ascontiguousarray(array.transpose(_OURS[array.ndim]))
-        if path[-1] == 'var' and array.min() < 0:
-            raise InputError(f'{their} of {label} has variances below 0')
-    return unflatten_dict(variables)
-
-
 def _current_names(arrays: Mapping[str, Any]) -> dict[str, Any]:
     """The arrays by the names that torchvision gives them today, without batch counters."""
     renamed = {}
     for name, array in arrays.items():
-        name = str(name)
         # Old files have `denselayer1.norm.1.weight`.
-        today = re.sub(r'(\.denselayer\d+\.(?:norm|conv))\.([12])\.', r'\1\2.', name)
-        if not name.endswith('.num_batches_tracked'):
-            renamed[name if today in arrays else today] = array
+        today = re.sub(r'(\.denselayer\d+\.(?:norm|conv))\.([12])\.', r'\1\2.', str(name))
+        if not today.endswith('.num_batches_tracked'):
+            renamed[str(name) if today in arrays else today] = array
     return renamed
 
 
@@ -252,10 +231,8 @@ def _their_name(path: tuple[str, ...], name: str) -> str:
     return f'{module}.{_LEAVES[leaf]}'
 
 
-def _require_same(
-    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], label: str
-) -> None:
-    """Raises one InputError that lists what is missing, unexpected and mis-shaped."""
+def _require_same(found: dict[str, tuple], expected: dict[str, tuple], label: Any) -> None:
+    """Raises one InputError that lists the names that are missing, unexpected or mis-shaped."""
     faults = {
         'missing': sorted(set(expected) - set(found)),
         'unexpected': sorted(set(found) - set(expected)),

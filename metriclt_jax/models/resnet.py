@@ -1,7 +1,6 @@
 """Residual networks (He et al. 2016), layer for layer those of torchvision.
 
-Modules are named as in torchvision (`layer1/0/conv1`, `layer2/0/downsample/1`, ...), so that its
-weights port by one mechanical rule. As there, a bottleneck has its stride on the 3 x 3.
+Modules are named as in torchvision, so that its weights port; a bottleneck strides on its 3 x 3.
 """
 
 from functools import partial
@@ -12,32 +11,20 @@ import jax
 import jax.numpy as jnp
 
 from metriclt_jax.errors import InputError
-from metriclt_jax.models.layers import BatchNorm, Conv, max_pool, require_positive
+from metriclt_jax.models.layers import BatchNorm, Conv, ConvNorm, max_pool, require_positive
 
-Images = jax.Array | tuple[jax.Array, ...]
-
-# Kernel size, stride and padding of the first convolution.
-STEMS = {'imagenet': (7, 2, 3), 'small': (3, 1, 1)}
+# Kernel size and stride of the first convolution.
+STEMS = {'imagenet': (7, 2), 'small': (3, 1)}
 
 
-class Downsample(nn.Module):
-    """1 x 1 convolution and norm of a shortcut: `[B, H, W, C]` to `[B, H/stride, W/stride, F]`."""
+class _Block(nn.Module):
+    """Convolutions with norms, and a shortcut: `[B, H, W, C]` to `[B, H/stride, W/stride, F]`.
 
-    features: int
-    stride: int
-    conv: Any
-    norm: Any
+    A basic block has two 3 x 3 to F = `planes` channels; a bottleneck has a 1 x 1 and a 3 x 3 to
+    `planes`, and a 1 x 1 to F = 4 `planes`.
+    """
 
-    @nn.compact
-    def __call__(self, x, train):
-        """The shortcut of `x` in the shape of its block's output."""
-        x = self.conv(self.features, 1, self.stride, name='0')(x)
-        return self.norm(name='1')(x, train)
-
-
-class BasicBlock(nn.Module):
-    """Two 3 x 3 convolutions and a shortcut: `[B, H, W, C]` to `[B, H/stride, W/stride, P]`."""
-
+    bottleneck: bool
     planes: int
     stride: int
     conv: Any
@@ -45,47 +32,23 @@ class BasicBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x, train):
-        """Applies the block."""
-        y = self.conv(self.planes, 3, self.stride, 1, name='conv1')(x)
-        y = nn.relu(self.norm(name='bn1')(y, train))
-        y = self.conv(self.planes, 3, 1, 1, name='conv2')(y)
-        y = self.norm(name='bn2')(y, train)
-        if self.stride != 1 or x.shape[-1] != self.planes:
-            downsample = Downsample(
-                self.planes, self.stride, self.conv, self.norm, name='downsample'
-            )
-            x = downsample(x, train)
-        return nn.relu(x + y)
-
-
-class Bottleneck(nn.Module):
-    """1 x 1, 3 x 3 and 1 x 1 convolutions and a shortcut; four times `planes` come out."""
-
-    planes: int
-    stride: int
-    conv: Any
-    norm: Any
-
-    @nn.compact
-    def __call__(self, x, train):
-        """Applies the block."""
-        features = 4 * self.planes
-        y = self.conv(self.planes, 1, name='conv1')(x)
-        y = nn.relu(self.norm(name='bn1')(y, train))
-        y = self.conv(self.planes, 3, self.stride, 1, name='conv2')(y)
-        y = nn.relu(self.norm(name='bn2')(y, train))
-        y = self.conv(features, 1, name='conv3')(y)
-        y = self.norm(name='bn3')(y, train)
+        basic = (self.planes, 3, self.stride), (self.planes, 3, 1)
+        bottleneck = (self.planes, 1, 1), (self.planes, 3, self.stride), (4 * self.planes, 1, 1)
+        y = x
+        for i, layer in enumerate(bottleneck if self.bottleneck else basic, start=1):
+            features, size, stride = layer
+            y = self.conv(features, size, stride, name=f'conv{i}')(y if i == 1 else nn.relu(y))
+            y = self.norm(name=f'bn{i}')(y, train)
         if self.stride != 1 or x.shape[-1] != features:
-            x = Downsample(features, self.stride, self.conv, self.norm, name='downsample')(x, train)
+            shortcut = ConvNorm(features, self.conv, self.norm, 1, self.stride, name='downsample')
+            x = shortcut(x, train)
         return nn.relu(x + y)
 
 
-class Stage(nn.Module):
-    """Blocks at one resolution, of which the first strides.
+class _Stage(nn.Module):
+    """Blocks at one resolution, from a tuple of maps to one map for each branch.
 
-    Takes a tuple of maps and returns one for each branch; a single map goes into every branch. The
-    branches share all blocks but the last, of which each has its own (`2`, `2_1`, ...).
+    The branches share all blocks but the last, of which each has its own (`2`, `2_1`, ...).
     """
 
     block: Any
@@ -98,23 +61,21 @@ class Stage(nn.Module):
 
     @nn.compact
     def __call__(self, inputs, train):
-        """Applies the blocks to each of `inputs`."""
 
         def block(i, branch=0):
             stride = self.stride if i == 0 else 1
-            name = branch_name(i, branch)
-            return self.block(self.planes, stride, self.conv, self.norm, name=name)
+            return self.block(
+                self.planes, stride, self.conv, self.norm, name=branch_name(i, branch)
+            )
 
         for i in range(self.size - 1):
             shared = block(i)
             inputs = tuple(shared(x, train) for x in inputs)
-        last = self.size - 1
-        if self.branches == 1:
-            only = block(last)
-            return tuple(only(x, train) for x in inputs)
-        own = [block(last, branch) for branch in range(self.branches)]
-        if len(inputs) == 1:
-            inputs *= self.branches
+        own = [block(self.size - 1, branch) for branch in range(self.branches)]
+        if len(own) == 1:
+            own *= len(inputs)
+        elif len(inputs) == 1:
+            inputs *= len(own)
         return tuple(block(x, train) for block, x in zip(own, inputs, strict=True))
 
 
@@ -138,7 +99,7 @@ class ResNet(nn.Module):
     """Images `[B, H, W, 3]` to features `[B, D]`, float32: stem, stages, global average.
 
     Attributes:
-        block: BasicBlock or Bottleneck.
+        bottleneck: whether blocks are bottlenecks or basic.
         stage_sizes: number of blocks of each stage.
         width: planes of the first stage; each further stage halves the resolution and doubles them.
         stem: 'imagenet' (7 x 7 with stride 2, then max-pooling: resolution / 4) or 'small' (3 x 3,
@@ -150,7 +111,7 @@ class ResNet(nn.Module):
         dtype: of the computation.
     """
 
-    block: Any
+    bottleneck: bool
     stage_sizes: tuple[int, ...]
     width: int = 64
     stem: str = 'imagenet'
@@ -166,17 +127,16 @@ class ResNet(nn.Module):
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, images: Images, train: bool = False) -> jax.Array:
-        """Features of `images`; with `train` batch statistics are used and updated.
+    def __call__(self, images: jax.Array | tuple[jax.Array, ...], train: bool = False) -> jax.Array:
+        """Features of `images`, or of a tuple with a batch for each branch.
 
-        `images` may be a tuple with a batch for each branch. The trunk then runs once for each, so
-        its statistics move as often.
+        With `train` batch statistics are used, and updated once for each batch.
         """
         conv = partial(Conv, dtype=self.dtype)
         norm = partial(BatchNorm, axis_name=self.axis_name, dtype=self.dtype)
-        block = nn.remat(self.block, static_argnums=2) if self.remat else self.block
-        size, stride, padding = STEMS[self.stem]
-        conv1 = conv(self.width, size, stride, padding, name='conv1')
+        block = nn.remat(_Block, static_argnums=2) if self.remat else _Block
+        block = partial(block, self.bottleneck)
+        conv1 = conv(self.width, *STEMS[self.stem], name='conv1')
         bn1 = norm(name='bn1')
         batches = images if isinstance(images, tuple) else (images,)
         if len(batches) not in (1, self.branches):
@@ -184,16 +144,15 @@ class ResNet(nn.Module):
         maps = tuple(nn.relu(bn1(conv1(batch), train)) for batch in batches)
         if self.stem == 'imagenet':
             maps = tuple(max_pool(x, window=3, stride=2, padding=1) for x in maps)
-        last = len(self.stage_sizes) - 1
         for i, stage_size in enumerate(self.stage_sizes):
             planes, stride = self.width * 2**i, 1 if i == 0 else 2
-            branches = self.branches if i == last else 1
-            name = f'layer{i + 1}'
-            stage = Stage(block, planes, stage_size, stride, conv, norm, branches, name=name)
-            maps = stage(maps, train)
+            branches = self.branches if i == len(self.stage_sizes) - 1 else 1
+            maps = _Stage(
+                block, planes, stage_size, stride, conv, norm, branches, name=f'layer{i + 1}'
+            )(maps, train)
         features = [jnp.mean(x.astype(jnp.float32), axis=(1, 2)) for x in maps]
         return jnp.concatenate(features, axis=-1)
 
 
-resnet18 = partial(ResNet, BasicBlock, stage_sizes=(2, 2, 2, 2))
-resnet50 = partial(ResNet, Bottleneck, stage_sizes=(3, 4, 6, 3))
+resnet18 = partial(ResNet, False, stage_sizes=(2, 2, 2, 2))
+resnet50 = partial(ResNet, True, stage_sizes=(3, 4, 6, 3))

@@ -25,21 +25,18 @@ _DTYPES = {
 def read(path: Path, sha256: str = '') -> tuple[Mapping[str, Any], str]:
     """The arrays (or torch's tensors) of a file by name, and the SHA-256 of its bytes.
 
-    Raises InputError if the file cannot be read, is damaged or of another kind, if torch is missing
-    for a `.pth`, or if the SHA-256 does not begin with `sha256`.
+    Raises InputError if the file cannot be read or its SHA-256 does not begin with `sha256`.
     """
     check_suffix(path)
     try:
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f'weights {path} cannot be read: {error.strerror}') from None
-    if not data:
-        raise InputError(f'weights {path} are an empty file')
     found = hashlib.sha256(data).hexdigest()
     if not found.startswith(sha256):
         raise InputError(
-            f'weights {path} have SHA-256 {found[: len(sha256)]}... instead of {sha256}...: the '
-            'file is damaged or another one; get it again'
+            f'weights {path} are damaged or another file (SHA-256 {found[: len(sha256)]}... '
+            f'instead of {sha256}...); get them again'
         )
     return READERS[path.suffix](data, path), found
 
@@ -61,17 +58,17 @@ def check_suffix(path: Path) -> None:
 def _read_safetensors(data: bytes, path: Path) -> dict[str, np.ndarray]:
     import safetensors
 
+    arrays = {}
     try:
-        tensors = dict(safetensors.deserialize(data))
+        tensors = safetensors.deserialize(data)
     except safetensors.SafetensorError as error:
         raise InputError(f'weights {path} are not an intact safetensors file: {error}') from None
-    for key, tensor in tensors.items():
+    for key, tensor in tensors:
         if tensor['dtype'] not in _DTYPES:
             raise InputError(f'{key} of {path} is {tensor["dtype"]}; it must be floating-point')
-    return {
-        key: np.frombuffer(tensor['data'], _DTYPES[tensor['dtype']]).reshape(tensor['shape'])
-        for key, tensor in tensors.items()
-    }
+        array = np.frombuffer(tensor['data'], _DTYPES[tensor['dtype']])
+        arrays[key] = array.reshape(tensor['shape'])
+    return arrays
 
 
 def _read_pth(data: bytes, path: Path) -> Mapping[str, Any]:

@@ -167,23 +167,15 @@ def test_evaluation_sees_the_cached_pixels_of_the_centre(resize, size, offset):
     geometry = AugmentConfig(resize=resize, crop=size)
     images = random_images(2, geometry)
     expected = images[:, offset : offset + size, offset : offset + size]
-    seen = denormalized(center(images, geometry), geometry)
-    np.testing.assert_array_equal(np.round(seen), expected)
-    np.testing.assert_allclose(seen, expected, atol=1e-3)
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    normalized = (expected / 255 - np.array(mean)) / std
+    np.testing.assert_allclose(center(images, geometry), normalized, atol=1e-6)
+    own = dataclasses.replace(geometry, mean=(0, 0, 0), std=(1, 1, 1))
+    np.testing.assert_allclose(center(images, own), expected / 255, atol=1e-6)
 
-    assert geometry_module.center_offset(geometry) == offset
     for image, crop in zip(images, expected, strict=True):
         still = at_once(image, 0.0, offset, offset, False, 1.0, geometry)
         np.testing.assert_array_equal(still, crop)
-
-
-def test_normalisation_is_torchvisions():
-    images = random_images(2, SMALL)
-    mean, std = (np.array(v) for v in [(0.485, 0.456, 0.406), (0.229, 0.224, 0.225)])
-    expected = (images[:, 4:60, 4:60] / 255 - mean) / std
-    np.testing.assert_allclose(center(images, SMALL), expected, atol=1e-6)
-    own = dataclasses.replace(SMALL, mean=(0, 0, 0), std=(1, 1, 1))
-    np.testing.assert_allclose(center(images, own), images[:, 4:60, 4:60] / 255, atol=1e-6)
 
 
 def test_fill_is_seen_outside_the_image_and_is_normalised():
@@ -213,14 +205,6 @@ def test_angles_offsets_and_flips_are_uniform_over_their_ranges():
     assert np.mean(flipped) == pytest.approx(0.25, abs=0.03)
     draws = np.stack([angle, left, top, flipped]).astype(float)
     np.testing.assert_allclose(np.corrcoef(draws), np.eye(4), atol=0.06)  # independent
-
-
-@pytest.mark.parametrize(('flip', 'step'), [(0.0, 1), (1.0, -1)])
-def test_certain_flip_without_rotation_and_crop(flip, step):
-    geometry = AugmentConfig(resize=32, crop=32, rotation=0, flip=flip)
-    images = random_images(4, geometry)
-    seen = augmented(keys(4), images, np.ones(4), geometry)
-    np.testing.assert_allclose(seen, center(images[:, :, ::step], geometry), atol=1e-6)
 
 
 def test_an_example_depends_on_its_own_key_image_and_aspect_alone():

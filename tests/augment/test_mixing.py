@@ -94,30 +94,8 @@ def test_the_box_of_cutmix_at_a_corner():
     # Half of the side around the corner, of which a quarter is inside the image.
     box = mixing.box(jnp.float32(0.75), 0, 0, 224, 224)
     assert [int(end) for end in box] == [0, 56, 0, 56]
-    assert 1 - 56 * 56 / 224**2 == 0.9375
-    assert [int(end) for end in mixing.box(jnp.float32(0.75), 112, 223, 224, 224)] == [
-        56,
-        168,
-        167,
-        224,
-    ]
-
-
-@given(
-    share=st.floats(0, 1, width=32),
-    height=st.integers(1, 300),
-    width=st.integers(1, 300),
-    data=st.data(),
-)
-@settings(deadline=None, max_examples=30)
-def test_the_box_is_never_outside_and_never_too_large(share, height, width, data):
-    row, column = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
-    top, bottom, left, right = (
-        int(end) for end in mixing.box(jnp.float32(share), row, column, height, width)
-    )
-    assert 0 <= top <= bottom <= height
-    assert 0 <= left <= right <= width
-    assert (bottom - top) * (right - left) <= (1 - share) * height * width * (1 + 1e-5)
+    box = mixing.box(jnp.float32(0.75), 112, 223, 224, 224)
+    assert [int(end) for end in box] == [56, 168, 167, 224]
 
 
 @given(
@@ -143,10 +121,7 @@ def test_labels_are_probabilities_and_images_stay_in_range(name, seed, probabili
     assert mixed.min() >= 0
     assert images.min() >= 0
     assert images.max() <= BATCH - 1 + 1e-5
-    # At most two classes, one of them the example's own unless remix has taken it away.
     assert (mixed > 0).sum(axis=1).max() <= 2
-    if name != 'remix' and probability == 0:
-        np.testing.assert_array_equal(mixed, np.eye(5)[labels])
 
 
 @pytest.mark.parametrize(('a', 'b'), [(1.0, 1.0), (1.0, 0.5), (1.0, 3.0), (0.5, 0.5), (4.0, 4.0)])
@@ -173,11 +148,13 @@ def test_which_share_a_mixing_draws(name, a, b):
 
 
 @pytest.mark.parametrize('name', MIXINGS)
-def test_probability(name):
-    for seed in range(3):
-        images, labels = mix_colours(name, seed, probability=0.0)
-        np.testing.assert_array_equal(images, COLOURS)
-        np.testing.assert_array_equal(labels, np.eye(BATCH))
+def test_with_probability_0_nothing_changes(name):
+    images, labels = mix_colours(name, 0, probability=0.0)
+    np.testing.assert_array_equal(images, COLOURS)
+    np.testing.assert_array_equal(labels, np.eye(BATCH))
+
+
+def test_the_probability_of_mixing():
     keys = jax.random.split(jax.random.key(1), 2000)
     shares = jax.jit(jax.vmap(lambda key: mixing.draw_lam(key, 1.0, 1.0, 0.3)))(keys)
     # The standard deviation of the fraction is 0.010.
@@ -200,12 +177,10 @@ def test_probability(name):
 )
 def test_the_label_share_of_remix(share, own, other, expected):
     given = (np.float32(share), jnp.asarray([own]), jnp.asarray([other]))
-    assert mixing.rebalanced_lam(*given, kappa=3.0, tau=0.5) == np.float32(expected)
+    assert mixing.rebalanced_lam(*given) == np.float32(expected)
     # As seen from the partner.
     mirrored = (np.float32(1 - share), jnp.asarray([other]), jnp.asarray([own]))
-    np.testing.assert_allclose(
-        mixing.rebalanced_lam(*mirrored, kappa=3.0, tau=0.5), 1 - expected, rtol=1e-6
-    )
+    np.testing.assert_allclose(mixing.rebalanced_lam(*mirrored), 1 - expected, rtol=1e-6)
 
 
 def test_remix_takes_images_of_mixup_and_prefers_the_rarer_class():

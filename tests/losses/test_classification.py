@@ -39,7 +39,6 @@ LOSSES = {
     'cosface': cosface,
     'arcface': arcface,
 }
-MARGIN_LOSSES = {name: LOSSES[name] for name in ('ldam', 'cosface', 'arcface')}
 
 jit_focal = jax.jit(focal, static_argnames='gamma')
 jit_logit_adjusted = jax.jit(logit_adjusted)
@@ -72,12 +71,8 @@ def numpy_margin_loss(cosines, labels, target, scale):
 # Cross-entropy, and what all losses share
 
 
-@pytest.fixture
-def logits(rng):
-    return rng.normal(scale=5, size=(16, 7)).astype(np.float32)
-
-
-def test_agrees_with_optax(rng, logits):
+def test_agrees_with_optax(rng):
+    logits = rng.normal(scale=5, size=(16, 7)).astype(np.float32)
     labels, probabilities = rng.integers(0, 7, 16), rng.dirichlet(np.ones(7), 16)
     for given_labels, expected in (
         (labels, optax.softmax_cross_entropy_with_integer_labels(logits, labels)),
@@ -96,9 +91,9 @@ def test_probabilities_mix_the_losses_of_integers(rng, loss):
         loss(scores, np.eye(3)[first]), loss(scores, first), rtol=1e-5, atol=1e-5
     )
     mixed = 0.3 * np.eye(3)[first] + 0.7 * np.eye(3)[second]
-    np.testing.assert_allclose(
-        loss(scores, mixed), 0.3 * loss(scores, first) + 0.7 * loss(scores, second), rtol=1e-5
-    )
+    # The margin losses round logits of up to 30 in float32.
+    expected = 0.3 * loss(scores, first) + 0.7 * loss(scores, second)
+    np.testing.assert_allclose(loss(scores, mixed), expected, rtol=1e-5, atol=1e-5)
 
 
 @each_loss(LOSSES)
@@ -115,23 +110,6 @@ def test_a_masked_class_does_not_matter_where_its_probability_is_zero(loss):
     np.testing.assert_allclose(actual[0], expected[0], rtol=1e-6)
     if loss is cross_entropy:
         np.testing.assert_allclose(actual[1], expected[1], rtol=1e-6)
-
-
-def test_gradient_is_softmax_minus_target(rng, logits):
-    labels = rng.integers(0, 7, 16)
-    gradient = jax.grad(lambda logits: cross_entropy(logits, labels).sum())(logits)
-    expected = jax.nn.softmax(logits) - np.eye(7)[labels]
-    np.testing.assert_allclose(gradient, expected, atol=1e-6)
-
-
-@pytest.mark.parametrize('labels', [np.array([0]), np.array([[1.0, 0.0, 0.0]])])
-@pytest.mark.parametrize('target', [-100.0, -1e4, 1e4])
-def test_extreme_logits_give_finite_losses_and_gradients(labels, target):
-    logits = jnp.array([[target, 0.0, 0.0]])
-    loss, gradient = jax.value_and_grad(lambda x: cross_entropy(x, labels)[0])(logits)
-    np.testing.assert_allclose(loss, max(0, np.log(2) - target), rtol=1e-6)
-    is_wrong = float(target < 0)
-    np.testing.assert_allclose(gradient[0], [-is_wrong, is_wrong / 2, is_wrong / 2], atol=1e-6)
 
 
 @each_loss(LOSSES)
@@ -165,14 +143,6 @@ def test_counts_of_wrong_shape_are_refused(loss, counts):
 
 
 @pytest.mark.parametrize('loss', [logit_adjusted, ldam])
-def test_only_the_proportions_of_the_counts_matter(rng, loss):
-    scores, labels = np.tanh(rng.normal(size=(8, 3))), rng.integers(0, 3, 8)
-    np.testing.assert_allclose(
-        loss(scores, labels, COUNTS), loss(scores, labels, COUNTS / COUNTS.sum()), rtol=1e-5
-    )
-
-
-@pytest.mark.parametrize('loss', [logit_adjusted, ldam])
 def test_a_class_without_images_counts_as_the_smallest_that_has_some(rng, loss):
     scores, labels = np.tanh(rng.normal(size=(8, 3))), rng.integers(0, 3, 8)
     np.testing.assert_allclose(
@@ -199,21 +169,10 @@ def test_focal_agrees_with_loops(gamma, logits, labels):
     )
 
 
-@pytest.mark.parametrize('gamma', [0.3, 1, 2])
-def test_focal_is_precise_where_the_softmax_rounds_to_one(gamma):
-    # q = 1 - exp(-20) is 1 in float32; its loss is exp(-20)^(1 + gamma), its gradient as small.
-    loss, gradient = jax.value_and_grad(lambda x: focal(x, [0], gamma)[0])(jnp.array([[20.0, 0]]))
-    assert 0 <= loss < 1e-7
-    np.testing.assert_allclose(gradient, 0, atol=1e-7)
-
-
 @pytest.mark.parametrize('gamma', [-0.1, float('nan')])
-def test_negative_gamma_is_refused(gamma):
+def test_negative_gamma_and_a_single_class_are_refused(gamma):
     with pytest.raises(ValueError, match='gamma'):
         focal(np.zeros([2, 3]), [0, 1], gamma)
-
-
-def test_focal_of_a_single_class_is_refused():
     with pytest.raises(ValueError, match='C > 1'):
         focal(np.zeros([2, 1]), [0, 0])
 
@@ -233,13 +192,6 @@ def test_logit_adjusted_with_tau_1_is_the_balanced_softmax(logits, labels, count
         jit_logit_adjusted(logits, labels, counts, tau=1.0),
     ):
         np.testing.assert_allclose(losses, expected, rtol=1e-5, atol=2e-6)
-
-
-def test_logit_adjusted_with_tau_0_is_cross_entropy(rng):
-    logits, labels = rng.normal(size=(8, 3)), rng.integers(0, 3, 8)
-    np.testing.assert_array_equal(
-        logit_adjusted(logits, labels, COUNTS, tau=0), cross_entropy(logits, labels)
-    )
 
 
 @pytest.mark.parametrize('tau', [0.5, 1.0, 1.5])
@@ -297,31 +249,6 @@ def test_arcface_agrees_with_loops(margin, cosines, labels):
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=5e-6)
 
 
-def test_defaults_of_the_margin_losses(rng):
-    cosines, labels = np.tanh(rng.normal(size=(8, 3))), rng.integers(0, 3, 8)
-    for implicit, explicit in (
-        (ldam(cosines, labels, COUNTS), ldam(cosines, labels, COUNTS, max_margin=0.5, scale=30)),
-        (cosface(cosines, labels), cosface(cosines, labels, margin=0.35, scale=30)),
-        (arcface(cosines, labels), arcface(cosines, labels, margin=0.5, scale=30)),
-    ):
-        np.testing.assert_array_equal(implicit, explicit)
-
-
-@each_loss(
-    {
-        'ldam': lambda cosines, labels: ldam(cosines, labels, COUNTS, max_margin=0, scale=7),
-        'cosface': lambda cosines, labels: cosface(cosines, labels, margin=0, scale=7),
-        'arcface': lambda cosines, labels: arcface(cosines, labels, margin=0, scale=7),
-    }
-)
-def test_without_a_margin_they_are_cross_entropy_of_scaled_cosines(rng, loss):
-    cosines = np.float32(np.tanh(rng.normal(size=(16, 3))))
-    for labels in (rng.integers(0, 3, 16), rng.dirichlet(np.ones(3), 16)):
-        np.testing.assert_allclose(
-            loss(cosines, labels), cross_entropy(7 * cosines, labels), rtol=1e-5, atol=1e-6
-        )
-
-
 @pytest.mark.parametrize('margin', [0.1, 0.5, 2.0])
 def test_arcface_falls_with_the_cosine_of_the_label_without_a_jump(margin):
     cosines = np.zeros([20001, 2], np.float32)
@@ -330,35 +257,6 @@ def test_arcface_falls_with_the_cosine_of_the_label_without_a_jump(margin):
     assert np.all(np.diff(losses) < 1e-6)  # flat where the two pieces join
     inner = np.abs(cosines[1:, 0]) < 0.99  # the slope has no bound at the ends
     assert np.max(np.abs(np.diff(losses))[inner]) < 0.002
-
-
-@each_loss(MARGIN_LOSSES)
-def test_margin_losses_learn_classes_on_the_sphere(rng, loss):
-    """Gradient descent through normalised vectors, from features that equal a class vector."""
-    labels = np.repeat([0, 1, 2], 4)
-    vectors = rng.normal(size=(3, 4))
-    features = rng.normal(size=(12, 4))
-    features[:3] = vectors
-
-    def normalize(x):
-        return x / jnp.linalg.norm(x, axis=1, keepdims=True)
-
-    @jax.jit
-    def step(parameters):
-        def mean(parameters):
-            cosines = normalize(parameters[0]) @ normalize(parameters[1]).T
-            return loss(cosines, labels, scale=8).mean()
-
-        gradients = jax.grad(mean)(parameters)
-        return jax.tree.map(lambda p, g: p - 0.1 * g, parameters, gradients)
-
-    parameters = (jnp.asarray(features, jnp.float32), jnp.asarray(vectors, jnp.float32))
-    for _ in range(200):
-        parameters = step(parameters)
-    cosines = np.asarray(normalize(parameters[0]) @ normalize(parameters[1]).T)
-    assert np.all(np.isfinite(cosines))
-    own = cosines[np.arange(12), labels]
-    assert np.all(own[:, None] - cosines + 2 * np.eye(3)[labels] > 0.5)
 
 
 @pytest.mark.parametrize('margin', [-0.1, np.pi, float('nan')])

@@ -63,14 +63,14 @@ BATCH = {
 }
 
 
-def evaluate(parameters, batch, axis_name=None, names=tuple(OBJECTIVES)):
+def evaluate(parameters, batch, axis_name=None):
     """The value and the gradient by the parameters of each objective, as a training step does."""
 
     def loss(parameters, name):
         outputs = jnp.tanh(batch['input'] @ parameters['kernel'] + parameters['bias'])
         return OBJECTIVES[name](outputs, batch, parameters['centers'], axis_name)
 
-    results = {name: jax.value_and_grad(loss)(parameters, name) for name in names}
+    results = {name: jax.value_and_grad(loss)(parameters, name) for name in OBJECTIVES}
     if axis_name is None:
         return results
     # Values are the same on every device, which out_axes=None and out_specs=P() take for granted.
@@ -87,9 +87,9 @@ MESH = jax.make_mesh((8,), ('batch',), axis_types=(jax.sharding.AxisType.Auto,))
 
 
 @functools.cache
-def mapped(how, names=tuple(OBJECTIVES)):
+def mapped(how):
     """A function of parameters and batch; each value comes `[8]`, as the devices have it."""
-    on_device = functools.partial(evaluate, axis_name='batch', names=names)
+    on_device = functools.partial(evaluate, axis_name='batch')
     if how == 'pmap':
         run = jax.pmap(on_device, 'batch', in_axes=(None, 0), out_axes=(0, None))
         return lambda parameters, batch: run(parameters, split(batch))
@@ -125,16 +125,6 @@ def test_values_and_gradients_are_those_of_one_device(how, expected):
             assert np.any(gradient[parameter])
 
 
-def test_means_of_local_means_would_be_wrong(expected):
-    """The test above sees a missing reduction only where local means differ from the global one."""
-    local = jax.jit(jax.vmap(evaluate, in_axes=(None, 0)))(PARAMETERS, split(BATCH))
-    for name in set(OBJECTIVES) - {'center'}:
-        (value, gradient), (values, gradients) = expected[name], local[name]
-        assert relative_difference(np.mean(values), value) > 0.01
-        mean = np.mean(gradients['kernel'], axis=0)
-        assert relative_difference(mean, gradient['kernel']) > 0.01
-
-
 @pytest.mark.parametrize('how', ['pmap', 'checked'])
 def test_nothing_to_average_on_any_device_is_zero(how):
     for change, names in (
@@ -145,17 +135,6 @@ def test_nothing_to_average_on_any_device_is_zero(how):
         for name in names:
             np.testing.assert_array_equal(values[name], 0)
             jax.tree.map(lambda x: np.testing.assert_array_equal(x, 0), gradients[name])
-
-
-def test_one_example_per_device():
-    names, batch = ('contrastive', 'balanced'), jax.tree.map(lambda x: x[8:], BATCH)
-    expected = jax.jit(functools.partial(evaluate, names=names))(PARAMETERS, batch)
-    values, gradients = mapped('pmap', names)(PARAMETERS, batch)
-    for name, (value, gradient) in expected.items():
-        np.testing.assert_allclose(np.ravel(values[name]), np.full(8, value), rtol=1e-6)
-        for parameter in ('kernel', 'bias'):
-            actual = gradients[name][parameter]
-            assert relative_difference(actual, gradient[parameter]) < 1e-5
 
 
 def test_a_batch_split_over_an_explicit_mesh():

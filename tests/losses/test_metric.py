@@ -11,8 +11,7 @@ from hypothesis.extra import numpy as hnp
 from metriclt_jax.losses import balanced_contrastive, center, supervised_contrastive, triplet
 
 MININGS = ['batch_hard', 'batch_all']
-LINE = np.array([[0.0], [1.0], [3.0], [7.0]], np.float32)  # class A at 0, 1; class B at 3, 7
-LINE_LABELS = np.array([0, 0, 1, 1])
+LINE = np.array([[0.0], [1.0], [3.0], [7.0]], np.float32)
 
 # Coordinates on a coarse grid, so that equal vectors, zero vectors and ties come up; labels with
 # every mixture of singletons and larger classes.
@@ -25,9 +24,7 @@ static = ('mining', 'squared')
 jit_triplet = jax.jit(triplet, static_argnames=static)
 jit_triplet_and_gradient = jax.jit(jax.value_and_grad(triplet), static_argnames=static)
 jit_supervised_contrastive = jax.jit(supervised_contrastive)
-jit_supervised_contrastive_and_gradient = jax.jit(jax.value_and_grad(supervised_contrastive))
 jit_balanced_contrastive = jax.jit(balanced_contrastive)
-jit_balanced_contrastive_and_gradient = jax.jit(jax.value_and_grad(balanced_contrastive))
 
 
 def numpy_triplet(features, labels, margin, mining, squared):
@@ -111,15 +108,6 @@ def test_center_gradients_pull_features_and_centers_together(rng):
 # Triplet loss
 
 
-@pytest.mark.parametrize(
-    ('mining', 'squared', 'expected'),
-    [('batch_hard', False, 4.25), ('batch_hard', True, 4.75), ('batch_all', False, 25 / 6)],
-)
-def test_triplet_on_a_line(mining, squared, expected):
-    loss = triplet(LINE, LINE_LABELS, 5.0, mining=mining, squared=squared)
-    np.testing.assert_allclose(loss, expected, rtol=1e-6)
-
-
 @pytest.mark.parametrize('mining', MININGS)
 @pytest.mark.parametrize('squared', [False, True])
 def test_triplet_of_equal_features_is_exactly_the_margin(rng, mining, squared):
@@ -139,20 +127,6 @@ def test_triplet_without_any_triplet_is_zero(mining, labels):
     loss, gradient = jit_triplet_and_gradient(LINE, np.array(labels), 5.0, mining=mining)
     assert loss == 0
     np.testing.assert_array_equal(gradient, 0)
-
-
-def test_batch_hard_gradient_moves_the_hardest_pairs_only():
-    features = jnp.array([[0.0], [1.0], [3.0], [7.0], [200.0]])
-    _, gradient = jit_triplet_and_gradient(features, np.array([0, 0, 1, 1, 2]), 5.0)
-    # Anchors 0, 1, 2, 3 choose (1, 2), (0, 2), (3, 1), (2, 1), each with a loss above 0.
-    pairs = [(0, 1, 2), (1, 0, 2), (2, 3, 1), (3, 2, 1)]
-    expected = np.zeros(5)
-    for anchor, p, n in pairs:
-        for other, sign in ((p, 1), (n, -1)):
-            direction = np.sign(features[anchor, 0] - features[other, 0])
-            expected[anchor] += sign * direction / 4
-            expected[other] -= sign * direction / 4
-    np.testing.assert_allclose(gradient[:, 0], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize('distance', [0.01, 1.0, 50.0])
@@ -195,23 +169,6 @@ def test_triplet_keeps_no_differences_of_all_pairs():
 # Supervised contrastive loss
 
 
-@pytest.mark.parametrize(
-    ('labels', 'expected'),
-    [
-        ([0, 0, 1, 1], np.log(3)),
-        ([0, 1, 1, 2], np.log(3)),  # only the two anchors that have a positive
-        ([0, 0], 0),
-        ([0, 1, 2, 3], 0),  # no positives at all
-        ([0], 0),
-    ],
-)
-def test_supervised_contrastive_of_identical_embeddings(labels, expected):
-    embeddings = jnp.ones([len(labels), 4])
-    loss, gradient = jit_supervised_contrastive_and_gradient(embeddings, np.array(labels))
-    np.testing.assert_allclose(loss, expected, rtol=1e-6)
-    np.testing.assert_allclose(gradient, 0, atol=1e-6)
-
-
 @pytest.mark.parametrize('temperature', [0.05, 1.0])
 @few
 @given(embeddings=vectors_of_8, labels=labels_of_8)
@@ -224,32 +181,7 @@ def test_supervised_contrastive_agrees_with_loops(temperature, embeddings, label
     )
 
 
-def test_supervised_contrastive_pulls_classes_together(rng):
-    embeddings, labels = rng.normal(size=(16, 8)), np.repeat([0, 1, 2, 3], 4)
-    step = jax.jit(lambda e: e - 0.5 * jax.grad(supervised_contrastive)(e, labels, temperature=0.5))
-    for _ in range(200):
-        embeddings = step(embeddings)
-    z = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
-    same = labels[:, None] == labels
-    assert np.min((z @ z.T)[same]) > 0.9 > 0.5 > np.max((z @ z.T)[~same])
-
-
 # Balanced contrastive loss
-
-
-@pytest.mark.parametrize('labels', [[0, 0, 1, 1], [0, 0, 0, 0, 0, 0, 2], [3], [0, 1, 2, 3]])
-def test_balanced_contrastive_of_identical_vectors_is_the_logarithm_of_the_classes(labels):
-    loss, gradient = jit_balanced_contrastive_and_gradient(
-        jnp.ones([len(labels), 3]), np.array(labels), jnp.ones([4, 3])
-    )
-    np.testing.assert_allclose(loss, np.log(4), rtol=1e-6)
-    np.testing.assert_allclose(gradient, 0, atol=1e-6)
-
-
-def test_balanced_contrastive_of_a_singleton_compares_it_with_the_prototypes():
-    prototypes = jnp.array([[0.0, 2.0], [2.0, 0.0], [0.0, -3.0]])
-    loss = balanced_contrastive(jnp.array([[5.0, 0.0]]), [1], prototypes, temperature=0.5)
-    np.testing.assert_allclose(loss, np.log(1 + 2 * np.exp(-1 / 0.5)), rtol=1e-6)
 
 
 @pytest.mark.parametrize('temperature', [0.1, 1.0])
@@ -262,40 +194,6 @@ def test_balanced_contrastive_agrees_with_loops(temperature, embeddings, labels,
         rtol=1e-5,
         atol=2e-6 / temperature,
     )
-
-
-def test_in_balanced_contrastive_the_size_of_a_class_does_not_matter(rng):
-    """Where all examples of a class are one point, the other anchors do not see how many."""
-    points, prototypes = rng.normal(size=(3, 4)), rng.normal(size=(3, 4))
-    prototypes[1] = points[1]  # so that copies leave the mean over class 1 where it is
-
-    def sum_over_anchors(copies):
-        labels = np.array([0] + [1] * copies + [2])
-        return len(labels) * jit_balanced_contrastive(points[labels], labels, prototypes, 1.0)
-
-    # Each further anchor of class 1 adds the same, its own loss; the others' losses stay.
-    one, two, five = (sum_over_anchors(copies) for copies in (1, 2, 5))
-    np.testing.assert_allclose(five - two, 3 * (two - one), rtol=1e-5)
-    assert two - one > 0.1
-
-
-def test_balanced_contrastive_pulls_classes_and_their_prototypes_together(rng):
-    vectors = {'embeddings': rng.normal(size=(9, 4)), 'prototypes': rng.normal(size=(4, 4))}
-    labels = np.array([0, 0, 0, 0, 0, 0, 1, 2, 2])  # class 1 has one example, class 3 none
-
-    @jax.jit
-    def step(vectors):
-        gradients = jax.grad(lambda v: balanced_contrastive(labels=labels, temperature=0.5, **v))(
-            vectors
-        )
-        return jax.tree.map(lambda v, g: v - 0.5 * g, vectors, gradients)
-
-    for _ in range(500):
-        vectors = step(vectors)
-    z = np.concatenate([vectors['embeddings'], vectors['prototypes']])
-    z /= np.linalg.norm(z, axis=1, keepdims=True)
-    same = np.equal.outer([*labels, 0, 1, 2, 3], [*labels, 0, 1, 2, 3])
-    assert np.min((z @ z.T)[same]) > 0.9 > 0.5 > np.max((z @ z.T)[~same])
 
 
 # Several of them
@@ -315,30 +213,6 @@ def test_the_contrastive_losses_have_the_temperatures_of_their_papers(rng):
         ),
     ):
         np.testing.assert_allclose(actual, expected, rtol=1e-5)
-
-
-@few
-@given(
-    vectors=vectors_of_8,
-    labels=labels_of_8,
-    prototypes=prototypes_of_5,
-    order=st.permutations(range(8)).map(np.array),
-    scales=hnp.arrays(np.float32, 13, elements=st.floats(0.125, 1e3, width=32)),
-)
-def test_invariances(vectors, labels, prototypes, order, scales):
-    scaled = vectors * scales[:8, None]
-    for loss, changed in (
-        (jit_triplet, (vectors[order], labels[order], 0.7183)),
-        (jit_supervised_contrastive, (scaled[order], labels[order])),
-        (
-            jit_balanced_contrastive,
-            (scaled[order], labels[order], prototypes * scales[8:, None]),
-        ),
-    ):
-        last = {jit_triplet: (0.7183,), jit_balanced_contrastive: (prototypes,)}.get(loss, ())
-        np.testing.assert_allclose(
-            loss(*changed), loss(vectors, labels, *last), rtol=1e-5, atol=2e-5
-        )
 
 
 LOSSES = {
@@ -388,4 +262,4 @@ def test_class_vectors_of_wrong_shape_are_refused(loss):
 
 def test_unknown_mining_is_refused():
     with pytest.raises(ValueError, match='semi_hard'):
-        triplet(LINE, LINE_LABELS, 5.0, mining='semi_hard')
+        triplet(LINE, np.array([0, 0, 1, 1]), 5.0, mining='semi_hard')

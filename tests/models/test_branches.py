@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax.traverse_util import flatten_dict
 
 from metriclt_jax.errors import InputError
 from metriclt_jax.models import create_model, initialize
@@ -34,18 +33,6 @@ def without(variables, swap):
         return {**tree, 'layer2': {**stage, '1': other} if swap else stage}
 
     return {name: {'backbone': one(tree['backbone'])} for name, tree in variables.items()}
-
-
-def test_the_branches_share_all_but_the_last_block():
-    _, one = make(1)
-    _, two = make(2)
-    names = {'/'.join(path): leaf.shape for path, leaf in flatten_dict(one['params']).items()}
-    more = {'/'.join(path): leaf.shape for path, leaf in flatten_dict(two['params']).items()}
-    own = {name: shape for name, shape in names.items() if 'layer2/1/' in name}
-    expected = names | {name.replace('2/1/', '2/1_1/'): shape for name, shape in own.items()}
-    expected['head/kernel'] = (16, 3)
-    assert own
-    assert more == expected
 
 
 def test_features_are_those_of_two_networks_without_branches():

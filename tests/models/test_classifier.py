@@ -1,14 +1,13 @@
-from functools import cache, partial
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax.traverse_util import flatten_dict
 
 from metriclt_jax.errors import InputError
 from metriclt_jax.models import create_model, initialize
-from metriclt_jax.models.heads import Projection, l2_normalize
+from metriclt_jax.models.heads import l2_normalize
 
 SMALL = {'stage_sizes': (1, 1), 'width': 8, 'stem': 'small'}
 # The smallest of each kind that has all its parts.
@@ -22,76 +21,6 @@ TINY = {
 
 def images(batch=4, size=8):
     return np.random.default_rng(0).standard_normal((batch, size, size, 3)).astype(np.float32)
-
-
-@cache
-def shapes(name, num_classes=1000):
-    model = create_model(name, num_classes)
-    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
-    return {
-        collection: {'/'.join(path): leaf.shape for path, leaf in flatten_dict(tree).items()}
-        for collection, tree in variables.items()
-    }
-
-
-@pytest.mark.parametrize(
-    ('name', 'count', 'norms'),
-    [
-        ('resnet18', 11_689_512, 20),
-        ('resnet50', 25_557_032, 53),
-        ('densenet121', 7_978_856, 121),
-        ('mobilenet_v2', 3_504_872, 52),
-    ],
-)
-def test_parameters_are_as_many_as_in_torchvision(name, count, norms):
-    assert sum(np.prod(shape) for shape in shapes(name)['params'].values()) == count
-    assert len(shapes(name)['batch_stats']) == 2 * norms
-
-
-def test_parameters_are_named_as_in_torchvision():
-    params = shapes('resnet50')['params']
-    assert params['backbone/conv1/kernel'] == (7, 7, 3, 64)
-    assert params['backbone/bn1/scale'] == (64,)
-    assert params['backbone/layer1/0/conv1/kernel'] == (1, 1, 64, 64)
-    assert params['backbone/layer1/0/downsample/0/kernel'] == (1, 1, 64, 256)
-    assert params['backbone/layer1/0/downsample/1/bias'] == (256,)
-    assert params['backbone/layer4/2/conv3/kernel'] == (1, 1, 512, 2048)
-    assert params['head/kernel'] == (2048, 1000)
-    assert params['head/bias'] == (1000,)
-    assert shapes('resnet50')['batch_stats']['backbone/layer3/5/bn3/var'] == (1024,)
-    params = shapes('resnet18')['params']
-    assert params['backbone/layer2/0/conv2/kernel'] == (3, 3, 128, 128)
-    assert params['backbone/layer2/0/downsample/0/kernel'] == (1, 1, 64, 128)
-    assert 'backbone/layer1/0/downsample/0/kernel' not in params
-    params = shapes('densenet121')['params']
-    assert params['backbone/conv0/kernel'] == (7, 7, 3, 64)
-    assert params['backbone/norm0/scale'] == (64,)
-    assert params['backbone/denseblock1/denselayer2/conv1/kernel'] == (1, 1, 96, 128)
-    assert params['backbone/denseblock4/denselayer16/norm1/scale'] == (992,)
-    assert params['backbone/denseblock4/denselayer16/conv2/kernel'] == (3, 3, 128, 32)
-    assert params['backbone/transition3/conv/kernel'] == (1, 1, 1024, 512)
-    assert params['backbone/norm5/bias'] == (1024,)
-    assert params['head/kernel'] == (1024, 1000)
-    params = shapes('mobilenet_v2')['params']
-    assert params['backbone/0/0/kernel'] == (3, 3, 3, 32)
-    assert params['backbone/1/conv/0/0/kernel'] == (3, 3, 1, 32)
-    assert params['backbone/1/conv/1/kernel'] == (1, 1, 32, 16)
-    assert params['backbone/2/conv/0/1/scale'] == (96,)
-    assert params['backbone/17/conv/2/kernel'] == (1, 1, 960, 320)
-    assert params['backbone/17/conv/3/bias'] == (320,)
-    assert params['backbone/18/0/kernel'] == (1, 1, 320, 1280)
-    assert params['head/kernel'] == (1280, 1000)
-
-
-def test_a_bottleneck_strides_on_its_3x3():
-    model = create_model('resnet50', 2, stage_sizes=(1, 1), width=4, stem='small')
-    variables = initialize(model, 0)
-    _, state = jax.eval_shape(
-        partial(model.apply, capture_intermediates=True), variables, images(1)
-    )
-    block = state['intermediates']['backbone']['layer2']['0']
-    sizes = [block[name]['__call__'][0].shape[1] for name in ('conv1', 'conv2', 'conv3')]
-    assert sizes == [8, 4, 4]
 
 
 @pytest.mark.parametrize(
@@ -123,8 +52,8 @@ def test_outputs(name, options, features, dtype):
     np.testing.assert_allclose(outputs.logits, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize('name', ['resnet50', 'mobilenet_v2'])
-def test_bfloat16_computes_nearly_the_same(name):
+def test_bfloat16_computes_nearly_the_same():
+    name = 'mobilenet_v2'
     variables = initialize(create_model(name, 3, **TINY[name]), 0)
     exact, rounded = (
         jax.jit(create_model(name, 3, dtype=dtype, **TINY[name]).apply)(variables, images(size=16))
@@ -212,16 +141,9 @@ def test_batch_statistics_are_global_or_of_a_device(name, size):
     assert np.abs(last - expected.logits[14:]).max() > 1e-2
 
 
-def test_embeddings_of_zero_features_are_finite_and_of_huge_ones_are_not():
-    projection = Projection((4, 3))
-    features = jnp.zeros((2, 5))
-    shapes = jax.eval_shape(projection.init, jax.random.key(0), features)
-    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes)
-    value, gradient = jax.jit(
-        jax.value_and_grad(lambda params: projection.apply(params, features).sum())
-    )(params)
-    assert value == 0
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+def test_l2_normalize_of_zero_is_finite_and_of_huge_vectors_is_not():
+    gradient = jax.grad(lambda x: l2_normalize(x).sum())(jnp.zeros((2, 5)))
+    assert np.isfinite(gradient).all()
     assert np.isnan(l2_normalize(jnp.full((1, 3), 1e20))).all()
 
 

@@ -3,12 +3,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from metriclt_jax.errors import InputError
 from metriclt_jax.models import convolution
 from metriclt_jax.models.convolution import convolve
 from metriclt_jax.models.layers import Conv
@@ -60,7 +58,7 @@ def test_patches_agree_with_xla_in_value_and_gradient(
     @jax.jit
     def both(x, kernel):
         results = []
-        for function in (partial(convolve, lowering='patches'), reference):
+        for function in (convolve, reference):
             value, vjp = jax.vjp(
                 partial(function, stride=stride, padding=padding, groups=groups), x, kernel
             )
@@ -73,29 +71,14 @@ def test_patches_agree_with_xla_in_value_and_gradient(
         np.testing.assert_allclose(actual, expected, atol=3e-4)
 
 
-def test_lowerings_share_the_parameter_and_compute_in_their_dtype():
+def test_conv_convolves_in_its_dtype():
     x = draw(0, 2, 11, 8, 3)
-    conv = Conv(5, 3, 1, 1)
+    conv = Conv(5, 3)
     variables = conv.init(jax.random.key(0), x)
     kernel = variables['params']['kernel']
     assert kernel.shape == (3, 3, 3, 5)
-    expected = reference(x, kernel, 1, 1, 1)
-    for lowering in ('auto', 'patches', 'xla'):
-        actual = conv.clone(lowering=lowering).apply(variables, x)
-        np.testing.assert_allclose(actual, expected, atol=1e-4)
-        assert conv.clone(dtype=jnp.bfloat16).apply(variables, x).dtype == jnp.bfloat16
-
-
-def test_auto_uses_a_matrix_product_on_cpu():
-    x, kernel = draw(0, 1, 8, 8, 4), draw(1, 3, 3, 4, 4)
-
-    def primitives(lowering):
-        jaxpr = jax.make_jaxpr(partial(convolve, padding=1, lowering=lowering))(x, kernel)
-        return {equation.primitive.name for equation in jaxpr.eqns}
-
-    assert 'conv_general_dilated' in primitives('xla')
-    assert 'conv_general_dilated' not in primitives('auto')
-    assert 'dot_general' in primitives('auto')
+    np.testing.assert_allclose(conv.apply(variables, x), reference(x, kernel, 1, 1, 1), atol=1e-4)
+    assert conv.clone(dtype=jnp.bfloat16).apply(variables, x).dtype == jnp.bfloat16
 
 
 def test_each_arrangement_is_chosen_where_it_is_meant(monkeypatch):
@@ -116,7 +99,7 @@ def test_each_arrangement_is_chosen_where_it_is_meant(monkeypatch):
     ):
         kernel = draw(1, 3, 3, inputs // groups, outputs)
         x = draw(0, 1, 4, 4, inputs)
-        convolve(x, kernel, stride=stride, groups=groups, lowering='patches')
+        convolve(x, kernel, stride=stride, groups=groups)
     assert chosen == ['_taps_in_output', '_depthwise', '_convolve_xla']
 
 
@@ -129,8 +112,3 @@ def test_depthwise_adds_in_float32():
     assert rounded.dtype == jnp.bfloat16
     np.testing.assert_array_equal(rounded, of_halves.astype(jnp.bfloat16))
     assert np.abs(rounded.astype(jnp.float32) - exact).max() < 0.1
-
-
-def test_unknown_lowering_is_refused():
-    with pytest.raises(InputError, match='im2col'):
-        convolve(draw(0, 1, 4, 4, 1), draw(1, 3, 3, 1, 1), lowering='im2col')

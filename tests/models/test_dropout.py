@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax.errors import InvalidRngError
 
 from metriclt_jax.models import create_model, initialize
 from metriclt_jax.models.heads import dropout
@@ -80,23 +79,6 @@ def test_only_the_head_sees_it_and_only_in_training(variables):
         head = variables['params']['head']
         undropped = outputs.features @ head['kernel'] + head['bias']
         assert np.abs(outputs.logits - undropped).max(axis=1).min() > 1e-3
-
-
-def test_rate_0_needs_no_key_and_computes_nothing(variables):
-    def program(rate):
-        model = create_model('resnet18', 3, dropout=rate, **OPTIONS)
-        rngs = {'dropout': jax.random.key(0)} if rate else {}
-        apply = partial(model.apply, train=True, mutable=['batch_stats'], rngs=rngs)
-        return str(jax.make_jaxpr(apply)(variables, images()))
-
-    assert 'random' in program(0.5)
-    assert 'random' not in program(0.0)
-
-
-def test_training_without_a_key_is_refused(variables):
-    model = create_model('resnet18', 3, dropout=0.5, **OPTIONS)
-    with pytest.raises(InvalidRngError, match='dropout'):
-        model.apply(variables, images(), train=True, mutable=['batch_stats'])
 
 
 @pytest.mark.parametrize(

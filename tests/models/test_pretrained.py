@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import save as safetensors_bytes
 from safetensors.numpy import save_file
 
@@ -156,13 +155,6 @@ def test_bad_arguments(keywords, words):
         assert word in message
 
 
-def test_classes_of_a_fresh_head_must_come_from_somewhere():
-    arrays = random_arrays('resnet18')
-    del arrays['fc.weight']
-    assert 'num_classes' in message_of(arrays, head='fresh', key=KEY, **RESNET)
-    assert '1 missing (fc.weight)' in message_of(arrays, **RESNET)
-
-
 def test_one_error_lists_all_that_is_wrong():
     arrays = random_arrays('resnet18')
     for key in ('bn1.bias', 'bn1.weight', 'bn1.running_mean', 'bn1.running_var'):
@@ -178,21 +170,18 @@ def test_one_error_lists_all_that_is_wrong():
         assert part in message
 
 
-@pytest.mark.parametrize('value', [np.nan, np.inf, 1e300])
-def test_values_that_are_not_finite(value):
-    arrays = {key: array.astype(np.float64) for key, array in random_arrays('resnet18').items()}
-    arrays['layer1.0.conv2.weight'][3, 2, 1, 0] = value
-    message = message_of(arrays, **RESNET)
-    assert 'layer1.0.conv2.weight' in message
-    assert 'not finite' in message
-
-
-def test_values_that_are_no_weights():
+@pytest.mark.parametrize(
+    ('key', 'spoil'),
+    [
+        ('layer1.0.conv2.weight', lambda array: array.astype(float) * 1e300),
+        ('layer1.0.conv2.weight', lambda array: array * np.nan),
+        ('bn1.running_var', lambda array: -array),
+        ('bn1.bias', lambda array: array.astype(np.int32)),
+    ],
+)
+def test_values_that_are_no_weights(key, spoil):
     arrays = random_arrays('resnet18')
-    negative = {**arrays, 'bn1.running_var': -arrays['bn1.running_var']}
-    assert 'bn1.running_var' in message_of(negative, **RESNET)
-    whole = {**arrays, 'bn1.bias': np.ones(8, np.int32)}
-    assert 'bn1.bias' in message_of(whole, **RESNET)
+    assert key in message_of({**arrays, key: spoil(arrays[key])}, **RESNET)
 
 
 def bfloat16_file(arrays):
@@ -300,13 +289,11 @@ def zip_file(content=b'weights' * 100):
 class TestPthWithAStandInForTorch:
     @pytest.fixture
     def loaded(self, monkeypatch):
-        """What the stand-in was called with; `loaded.content` is what it returns or raises."""
+        """What the stand-in was called with; `loaded.content` is what it returns."""
         loaded = SimpleNamespace(content=random_arrays('resnet18'), calls=[])
 
         def torch_load(file, **keywords):
             loaded.calls.append((file.read(), keywords))
-            if isinstance(loaded.content, Exception):
-                raise loaded.content
             return loaded.content
 
         monkeypatch.setitem(sys.modules, 'torch', SimpleNamespace(load=torch_load))
@@ -324,16 +311,6 @@ class TestPthWithAStandInForTorch:
         path.write_bytes(zip_file().replace(b'weightsw', b'weihgtsw', 1))
         assert 'damaged' in message_of(path, **RESNET)
         assert not loaded.calls
-
-    @pytest.mark.parametrize(
-        'error', [pickle.UnpicklingError('GLOBAL\nos.system'), EOFError(), RuntimeError('a\nb')]
-    )
-    def test_what_it_refuses_is_one_sentence(self, tmp_path, loaded, error):
-        loaded.content = error
-        path = tmp_path / 'weights.pth'
-        path.write_bytes(b'x')
-        message = message_of(path, **RESNET)
-        assert 'weights.pth' in message
 
     def test_contents_that_are_no_arrays_by_name(self, tmp_path, loaded):
         path = tmp_path / 'weights.pth'
@@ -437,13 +414,6 @@ class TestDirectory:
         with pytest.raises(InputError, match='json'):
             load(tmp_path / 'weights', **RESNET)
 
-    def test_an_incomplete_tree_is_refused(self, tmp_path, pretrained):
-        flat = flatten_dict(pretrained.variables)
-        del flat['params', 'backbone', 'bn1', 'scale']
-        save(tmp_path / 'weights', 'resnet18', pretrained._replace(variables=unflatten_dict(flat)))
-        with pytest.raises(InputError, match=r'1 missing \(bn1.weight\)'):
-            load(tmp_path / 'weights', **RESNET)
-
     def test_what_is_there_stays(self, tmp_path, pretrained):
         (tmp_path / 'weights').mkdir()
         (tmp_path / 'weights' / 'thesis.tex').write_text('precious')
@@ -488,10 +458,6 @@ class TestImageNetWeights:
         inputs = ((np.stack(images) / 255 - mean) / std).astype(np.float32)
         outputs = jax.jit(model.apply)(variables, inputs)
 
-        features = np.asarray(outputs.features)
-        assert features.shape == (160, 1280)
-        assert np.isfinite(features).all()
-        assert np.mean(features.std(axis=0) > 0.01) > 0.9  # few are the same for all images
         order = np.argsort(-np.asarray(outputs.logits), axis=1)
         first, five = order[:, 0] == 985, np.any(order[:, :5] == 985, axis=1)
         assert first[:80].mean() > 0.3  # a thousandth by chance

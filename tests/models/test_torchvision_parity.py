@@ -22,7 +22,7 @@ from make_torchvision_goldens import (
     sketches_error,
 )
 
-from metriclt_jax.models import create_model
+from metriclt_jax.models import create_model, initialize
 from metriclt_jax.models.pretrained import load_torchvision, to_torchvision
 
 GOLDENS = Path(__file__).parent / 'goldens' / 'torchvision.npz'
@@ -46,6 +46,24 @@ NETWORKS = {
 }
 
 
+@functools.cache
+def read_golden(network):
+    """The values by name, and the shapes of torchvision's tensors by theirs."""
+    with np.load(GOLDENS) as file:
+        golden = {key.split('/', 1)[1]: file[key] for key in file if key.startswith(f'{network}/')}
+    shapes = {}
+    for text in golden.pop('tensors'):
+        name, *shape = text.split()
+        shapes[name] = tuple(map(int, shape))
+    return golden, shapes
+
+
+@pytest.mark.parametrize('name', ['resnet18', 'resnet50', 'densenet121', 'mobilenet_v2'])
+def test_arrays_have_torchvisions_names_and_shapes(name):
+    arrays = to_torchvision(initialize(create_model(name, CLASSES), 0), name)
+    assert {key: array.shape for key, array in arrays.items()} == read_golden(name)[1]
+
+
 def sketches(collection, name, tensors):
     """The sketches of all our arrays, in the order of torchvision's names."""
     arrays = to_torchvision(collection, name)
@@ -56,16 +74,8 @@ def sketches(collection, name, tensors):
 @pytest.mark.slow
 @pytest.mark.parametrize('network', NETWORKS)
 def test_the_network_is_torchvisions(network):
-    with np.load(GOLDENS) as file:
-        golden = {
-            key.removeprefix(f'{network}/'): values
-            for key, values in file.items()
-            if key.startswith(f'{network}/')
-        }
-    tensors = {}
-    for text in golden.pop('tensors'):
-        name, *shape = text.split()
-        tensors[name] = draw(name, tuple(map(int, shape)))
+    golden, shapes = read_golden(network)
+    tensors = {name: draw(name, shape) for name, shape in shapes.items()}
     name, options = NETWORKS[network]
     variables = load_torchvision(tensors, name, options=options)
     model = create_model(name, CLASSES, dropout=0.0, **options)
@@ -79,33 +89,33 @@ def test_the_network_is_torchvisions(network):
         gradient, evaluated = jax.grad(loss, has_aux=True)(variables['params'])
         return *evaluated, gradient
 
-    with_gradients = any(key.endswith('gradients') for key in golden)
+    size = next(iter(golden)).split('/')[0]
+    with_gradients = f'{size}/train/gradients' in golden
 
-    # Compiling takes most of the time.
+    # Compiling takes most of the time, so without the optimisations of XLA's backend.
     @functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
     def compute(variables, images):
         trained = (gradients if with_gradients else train)(variables, images)
         return model.apply(variables, images), *trained
 
-    sizes = sorted({key.split('/')[0] for key in golden})
-    errors = {}
-    for size in sizes:
-        images = draw_images(*map(int, size.split('x')))
-        evaluated, outputs, updated, *gradient = compute(variables, images)
-        ours = {
-            'eval/logits': evaluated.logits,
-            'eval/features': evaluated.features[:, ::EVERY],
-            'train/logits': outputs.logits,
-            'train/features': outputs.features[:, ::EVERY],
-        }
-        for key, values in ours.items():
-            errors[f'{size}/{key}'] = relative_error(values, golden[f'{size}/{key}'])
-        sketched = {'train/statistics': updated['batch_stats']}
-        if gradient:
-            sketched['train/gradients'] = gradient[0]
-        for key, collection in sketched.items():
-            errors[f'{size}/{key}'] = sketches_error(
-                sketches({'': collection}, name, tensors), golden[f'{size}/{key}']
-            )
+    images = draw_images(*map(int, size.split('x')))
+    evaluated, outputs, updated, *gradient = compute(variables, images)
+    ours = {
+        'eval/logits': evaluated.logits,
+        'eval/features': evaluated.features[:, ::EVERY],
+        'train/logits': outputs.logits,
+        'train/features': outputs.features[:, ::EVERY],
+    }
+    errors = {
+        f'{size}/{key}': relative_error(values, golden[f'{size}/{key}'])
+        for key, values in ours.items()
+    }
+    sketched = dict(
+        zip(['statistics', 'gradients'], [updated['batch_stats'], *gradient], strict=False)
+    )
+    for key, collection in sketched.items():
+        errors[f'{size}/train/{key}'] = sketches_error(
+            sketches({'': collection}, name, tensors), golden[f'{size}/train/{key}']
+        )
     assert set(errors) == set(golden)
     assert all(error <= TOLERANCE for error in errors.values()), errors
