@@ -1,7 +1,6 @@
 """Figures are written whole, without warnings, and show the values they are given."""
 
 import json
-import re
 
 import numpy as np
 import pandas as pd
@@ -41,16 +40,14 @@ def check_layout(figure) -> None:
     figure.set_dpi(150)
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw_without_rendering()
-    parts = [axes.title for axes in figure.axes]
-    parts += [label for axes in figure.axes for label in (axes.xaxis.label, axes.yaxis.label)]
+    parts = [p for a in figure.axes for p in (a.title, a.xaxis.label, a.yaxis.label)]
     parts += [label for axes in figure.axes for label in shown_ticks(axes)]
     boxes = [part.get_window_extent(renderer) for part in parts if part.get_text()]
     boxes += [legend.get_window_extent(renderer) for legend in figure.legends]
-    for box in boxes:
+    for place, box in enumerate(boxes):
         assert min(box.x0, box.y0) >= -1
         assert box.x1 <= figure.bbox.x1 + 1
         assert box.y1 <= figure.bbox.y1 + 1
-    for place, box in enumerate(boxes):
         for other in boxes[:place]:
             width = min(box.x1, other.x1) - max(box.x0, other.x0)
             height = min(box.y1, other.y1) - max(box.y0, other.y0)
@@ -94,26 +91,20 @@ def lines(method: int = 0, *, seed: int = 0, validation: bool = True):
     ]
 
 
-# Curves
-
-
 @pytest.mark.parametrize('count', [2, 9])
 def test_recall_curves(tmp_path, drawn, count):
-    runs = {
-        title: ([lines(i), lines(i, seed=1)], curves.RECALLS)
-        for i, title in enumerate(TITLES[:count])
-    }
-    assert curves.curves(runs, 'MCR', tmp_path / 'a.png', sharey=True)
+    titles = TITLES[:count]
+    runs = {t: ([lines(i), lines(i, seed=1)], curves.RECALLS) for i, t in enumerate(titles)}
+    assert curves.curves(runs, 'MCR', tmp_path / 'a.png', sharey=True) == tmp_path / 'a.png'
     (figure,) = drawn
-    assert [axes.get_title() for axes in figure.axes] == TITLES[:count]
+    assert [axes.get_title() for axes in figure.axes] == titles
     assert legend_texts(figure) == ['all classes', 'minor classes']
     shown = [line.get_xydata() for line in figure.axes[1].lines]
     # Stage by stage, so that no line joins the end of one to the start of the next.
     np.testing.assert_allclose(shown[0], [[1, 55], [2, 55], [3, 55]])
     np.testing.assert_allclose(shown[1], [[1, 1], [2, 1], [3, 1]])
     np.testing.assert_allclose(shown[3], [[4, 55], [5, 55], [6, 55]])
-    styles = {line.get_linestyle() for line in figure.axes[0].lines}
-    assert len(styles) >= 2  # told apart without color
+    assert len({line.get_linestyle() for line in figure.axes[0].lines}) >= 2  # not color alone
 
 
 def test_without_validation_there_are_no_recall_curves(tmp_path):
@@ -129,9 +120,6 @@ def test_loss_curves_show_the_metric_loss_as_it_counts(tmp_path, drawn):
     heights = [line.get_ydata()[0] for line in first.lines if len(line.get_ydata()) == 3]
     assert heights == [3.0, 1.0, 2.0, 1.0]  # stage 1: sum, classification, rest; then one loss
     assert texts(second) == ['no curve was kept']
-
-
-# A single run
 
 
 def test_a_run_gets_its_figures_once(tmp_path, make_run, drawn):
@@ -170,14 +158,12 @@ def test_a_run_without_epochs_classifier_or_features(tmp_path, make_run, drawn):
         figures.draw_run(workdir)
 
 
-def test_class_names_are_drawn_as_they_are(tmp_path, drawn):
-    names = ['$a', r'\frac{', 'x_{2}$', '<b>&|']
-    counts = {'$CE_$': np.eye(4, dtype=int)}
-    figures.confusion_matrices(counts, names, tmp_path / 'a.png')
-    assert not any(text.get_parse_math() for text in drawn[0].findobj(Text))
-
-
-# Confusion matrices, calibration and features
+def test_names_are_drawn_literally(tmp_path, drawn):
+    names = ['$a', r'\frac{', 'x_{2}$', '_c']
+    figures.confusion_matrices({'$CE_$': np.eye(4, dtype=int)}, names, tmp_path / 'a.png')
+    figures.feature_maps({'$CE_$': clusters([2, 2, 2, 2])}, names, tmp_path / 'a.png')
+    assert legend_texts(drawn[1]) == [f'{name} (2)' for name in names]
+    assert not any(text.get_parse_math() for f in drawn for text in f.findobj(Text))
 
 
 @pytest.mark.parametrize(('count', 'classes'), [(2, 7), (5, 4), (3, 40)])
@@ -230,12 +216,10 @@ def test_feature_maps_draw_rare_classes_last_and_largest(tmp_path, drawn):
     shown = np.repeat([0, 1, 2], [40, 30, 10])
     distances = np.linalg.norm(points[:, None] - points, axis=-1) + 1e9 * np.eye(80)
     assert np.mean(shown[distances.argmin(axis=1)] == shown) > 0.95
-
-
-def test_feature_maps_are_deterministic():
-    features, _ = clusters([30, 20])
-    np.testing.assert_array_equal(drawing.tsne(features, 0), drawing.tsne(features, 0))
-    assert not np.array_equal(drawing.tsne(features, 0), drawing.tsne(features, 1))
+    again = drawn[0].axes[1].collections
+    assert [p.get_offsets().tolist() for p in again] == [
+        p.get_offsets().tolist() for p in axes.collections
+    ]
 
 
 @pytest.mark.parametrize('count', [24, 40])
@@ -265,10 +249,6 @@ def test_thinning_takes_from_the_largest_classes_first():
     assert np.all(np.diff(kept) > 0)
     assert not np.array_equal(kept, drawing.thin_out(labels, 200, seed=1))
     np.testing.assert_array_equal(drawing.thin_out(labels, 1000), np.arange(734))
-    assert np.bincount(labels[drawing.thin_out(labels, 1)]).tolist() == [1, 1, 1, 1]
-
-
-# Sensitivity and differences
 
 
 def recalls(values) -> pd.DataFrame:
@@ -285,7 +265,8 @@ def test_sensitivity(tmp_path, drawn):
     (marked,) = (line for line in first.lines if line.get_marker() == '^')
     assert marked.get_xydata().tolist() == [[0.001, 85]]
     assert not any(line.get_marker() == '^' for line in second.lines)
-    assert (first.get_xscale(), second.get_xscale()) == ('symlog', 'log')
+    shown = [tick.get_text() for tick in first.get_xticklabels()]
+    assert {'0', '0.001', '0.01'} <= set(shown)
     assert len(legend_texts(figure)) == 3
     title = 'CE+SC → cRW (supervised contrastive loss)'
     figures.sensitivity({title: other}, tmp_path / 'a.png')  # a single one has room for its legend
@@ -308,7 +289,7 @@ def test_differences(tmp_path, drawn, count):
     # The seeds' interval leaves the picture on both sides, where there are arrows.
     assert ends == [-10, -1.6, 0, 5, 10, 15, 20, 21.6, 30]
     assert axes.get_xlim() == pytest.approx((-1.6, 21.6))
-    assert 'no interval' in legend_texts(figure)
+    assert len(legend_texts(figure)) == 3
 
 
 def test_differences_of_runs_are_drawn(tmp_path, section, make_run, drawn):
@@ -316,4 +297,4 @@ def test_differences_of_runs_are_drawn(tmp_path, section, make_run, drawn):
     make_run('b', 'rs')
     table = differences(section(), tidy(section()))
     figures.differences(table[table.metric == 'mcr_all'], 'MCR', tmp_path / 'a.png')
-    assert re.search('bootstrap', ''.join(legend_texts(drawn[0])))
+    assert 'bootstrap' in ''.join(legend_texts(drawn[0]))
