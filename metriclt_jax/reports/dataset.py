@@ -1,13 +1,14 @@
 """A data set at a glance: its row of the paper's table 1 with all classes, and a picture."""
 
 import math
-import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from ml_collections import ConfigDict
-from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -18,13 +19,11 @@ from metriclt_jax.data.dataset import divide
 from metriclt_jax.data.decoding import decode
 from metriclt_jax.data.sampling import generator
 from metriclt_jax.data.splits import PARTS
-from metriclt_jax.reports.drawing import BLUE, GREEN, GREY, ORANGE, RED, SKY, save
+from metriclt_jax.reports import drawing
+from metriclt_jax.reports.terminal import new_table
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-_PART_COLORS = {'train': SKY, 'validation': ORANGE, 'test': GREY}
-_GROUP_COLORS = {'major': BLUE, 'medium': GREEN, 'minor': RED}
+_PART_COLORS = {'train': drawing.SKY, 'validation': drawing.ORANGE, 'test': drawing.GREY}
+_GROUP_COLORS = {'major': drawing.BLUE, 'medium': drawing.GREEN, 'minor': drawing.RED}
 _FEW = 12  # classes that have room for large samples
 _ROWS = 40  # more classes than these go into a further column
 _LOG_FROM = 20  # ratio of the largest and the smallest class
@@ -34,37 +33,29 @@ _PIXELS = 128  # side of a sample
 def describe(
     config: ConfigDict,
     console: Console,
-    path: str | os.PathLike,
+    path: Path,
     columns: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
 ) -> None:
     """Prints table 1 of a prepared data set and draws its picture.
 
-    Args:
-        config: as for `data.load_dataset`; nothing is decoded but the samples.
-        console: to print to.
-        path: the PNG to write.
-        columns: what `records.read_columns` gives, if the caller has it.
-
-    Raises:
-        InputError: the data set is not prepared, or cannot be divided in this way.
+    `config` is that of `data.load_dataset`, `columns` what `records.read_columns` gives. Only the
+    samples are decoded. Raises `InputError` if the data set is not prepared or cannot be divided.
     """
     source = records.open_records(config.name, config.data_dir)
-    labels, groups_of_images, official = columns or records.read_columns(source)
-    class_names, labels, parts = divide(
-        config, source.class_names, labels, groups_of_images, official
-    )
+    labels, owners, official = columns or records.read_columns(source)
+    class_names, labels, parts = divide(config, source.class_names, labels, owners, official)
     counts = {part: np.bincount(labels[parts[part]], minlength=len(class_names)) for part in PARTS}
     groups = configured_groups(config, counts['train'])
     console.print(table(config.name, class_names, counts, groups))
-    for remark in _remarks(config.split, groups_of_images, official, parts):
+    for remark in _remarks(config.split, owners, official, parts):
         console.print(remark)
     samples = []
     for label in range(len(class_names)):
         members = parts['train'][labels[parts['train']] == label]
-        chosen = generator('samples', 0, label).permutation(members)[: _samples(len(class_names))]
-        examples = source.read(chosen)
+        chosen = generator('samples', 0, label).permutation(members)
+        examples = source.read(chosen[: 7 if len(class_names) <= _FEW else 5])
         samples.append([decode(e.image, _PIXELS, e.image_id)[0] for e in examples])
-    save(picture(config.name, class_names, counts, groups, samples), path)
+    drawing.save(picture(config.name, class_names, counts, groups, samples), path)
 
 
 def table(
@@ -77,26 +68,15 @@ def table(
 
     Takes the images of each class `[C]` by part in `counts`, and class indices in `groups`.
     """
-    title = f'{name}: {_statistics(counts["train"])} (training part)'
-    result = Table(
-        title=title,
-        min_width=len(title),
-        box=box.SIMPLE_HEAD,
-        title_style='',
-        title_justify='left',
-        show_footer=True,
-    )
+    title = f'{name}: {_statistics(counts["train"])}'
+    result = new_table(title, min_width=len(title), show_footer=True)
     result.add_column('class', f'all {len(class_names)}')
     for part, images in counts.items():
         result.add_column(part, str(images.sum()), justify='right', no_wrap=True)
     result.add_column('group', no_wrap=True)
-    group_of = {label: group for group, members in groups.items() for label in members}
-    for label in _head_to_tail(counts['train']):
-        result.add_row(
-            escape(class_names[label]),
-            *(str(images[label]) for images in counts.values()),
-            group_of.get(label, ''),
-        )
+    for label in np.argsort(-counts['train'], kind='stable'):
+        numbers = [str(images[label]) for images in counts.values()]
+        result.add_row(escape(class_names[label]), *numbers, _group(label, groups))
     return result
 
 
@@ -106,153 +86,91 @@ def picture(
     counts: Mapping[str, np.ndarray],
     groups: Mapping[str, Sequence[int]],
     samples: Sequence[Sequence[np.ndarray]],
-) -> 'Figure':
+) -> Figure:
     """Draws how many images each class has, and beside it some of them, from head to tail.
 
-    Args:
-        name: of the data set.
-        class_names: `[C]`.
-        counts: images of each class, int `[C]`, by part.
-        groups: class indices of each group.
-        samples: some images of each class, uint8 `[S, S, 3]`.
+    Takes `samples` `[S, S, 3]` of each class, and otherwise what `table` takes.
     """
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Patch
-
-    order = _head_to_tail(counts['train'])
-    group_of = {label: group for group, members in groups.items() for label in members}
-    names = {label: _shortened(class_names[label]) for label in order}
+    order = np.argsort(-counts['train'], kind='stable')
+    names = [name if len(name) <= 24 else f'{name[:23]}…' for name in class_names]
     columns = math.ceil(len(order) / _ROWS)
     rows = math.ceil(len(order) / columns)
     few = len(order) <= _FEW
-    # All lengths are in inches.
-    row = 0.9 if few else 0.45
-    widths = {
-        'names': 0.3 + max(map(len, names.values())) * (0.11 if few else 0.08),
-        'bars': 2.6,
-        'space': 0.15,
-        'samples': row * _samples(len(order)),
-    }
-    top, bottom = 1.0, 0.45
-    width = columns * sum(widths.values()) + widths['space']
-    height = top + rows * row + bottom
-    figure = Figure((width, height))
-
-    for column in range(columns):
+    most = max(map(len, samples))
+    side = 0.9 if few else 0.45  # of a sample; all lengths are in inches
+    widths = [2.6, side * most]  # of bars and samples
+    names_width = 0.3 + max(map(len, names)) * (0.09 if few else 0.07)
+    figure = drawing.new_figure(columns * (names_width + sum(widths)) + 0.2, rows * side + 1.7)
+    grid = figure.subplots(1, 2 * columns, width_ratios=columns * widths)
+    for column, (bars, sheet) in enumerate(zip(grid[::2], grid[1::2], strict=True)):
         here = order[column * rows : (column + 1) * rows]
-        y = bottom + (rows - len(here)) * row
-        x = column * sum(widths.values()) + widths['names']
-        axes = figure.add_axes(
-            [x / width, y / height, widths['bars'] / width, len(here) * row / height]
-        )
-        _draw_bars(axes, here, counts, size=8 if few else 6)
-        axes.set_yticks(
-            range(len(here)),
-            [names[label] for label in here],
-            size=11 if few else 8,
-        )
-        for label, tick in zip(here, axes.get_yticklabels(), strict=True):
-            tick.set_color(_GROUP_COLORS.get(group_of.get(label), 'black'))
-        x += widths['bars'] + widths['space']
-        axes = figure.add_axes(
-            [x / width, y / height, widths['samples'] / width, len(here) * row / height]
-        )
-        axes.imshow(_mosaic([samples[label] for label in here], _samples(len(order))))
-        axes.set_axis_off()
-
-    figure.text(
-        widths['space'] / width,
-        1 - 0.15 / height,
-        f'{name}: {len(order)} classes, {_statistics(counts["train"])} (training part)',
-        size=12,
-        va='top',
-    )
-    of_parts = [
-        Patch(color=_PART_COLORS[part], label=f'{part} ({images.sum()} images)')
+        _draw_bars(bars, here, counts)
+        bars.set_ylim(rows - 0.5, -0.5)
+        bars.set_yticks(range(len(here)), [names[c] for c in here], size=11 if few else 8)
+        for label, tick in zip(here, bars.get_yticklabels(), strict=True):
+            tick.set_color(_GROUP_COLORS.get(_group(label, groups), 'black'))
+        for row, label in enumerate(here):
+            for place, image in enumerate(samples[label]):
+                extent = (place + 0.02, place + 0.98, row + 0.48, row - 0.48)
+                sheet.imshow(image, extent=extent)
+        sheet.set(xlim=(0, most), ylim=(rows - 0.5, -0.5), aspect='auto')
+        sheet.set_axis_off()
+    handles = {
+        f'{part} ({images.sum()} images)': Patch(color=_PART_COLORS[part])
         for part, images in counts.items()
         if images.sum()
-    ]
-    of_groups = [Patch(color=_GROUP_COLORS[group], label=f'{group} classes') for group in groups]
-    for handles, drop in ((of_parts, 0.35), (of_groups, 0.6)):
-        figure.legend(
-            handles=handles,
-            loc='upper left',
-            bbox_to_anchor=(0, 1 - drop / height),
-            ncols=3,
-            fontsize=9,
-            frameon=False,
-        )
+    }
+    handles |= {f'{group} classes': Patch(color=_GROUP_COLORS[group]) for group in groups}
+    title = f'{name}: {len(order)} classes, {_statistics(counts["train"])}'
+    drawing.legend_above(figure, handles, title)
     return figure
 
 
-def _draw_bars(axes, labels: Sequence[int], counts: Mapping[str, np.ndarray], size: float) -> None:
+def _draw_bars(axes: Axes, labels: np.ndarray, counts: Mapping[str, np.ndarray]) -> None:
     """Horizontal bars for some classes, with their numbers, on the scale of all classes."""
     drawn = {part: images for part, images in counts.items() if images.sum()}
     everything = np.concatenate([*drawn.values()])
     largest, smallest = everything.max(), everything[everything > 0].min()
-    # A class with a single image in a small part makes no long tail.
-    logarithmic = counts['train'].max() >= _LOG_FROM * counts['train'].min()
     height = 0.8 / len(drawn)
     for number, (part, images) in enumerate(drawn.items()):
         places = np.arange(len(labels)) + height * (number - (len(drawn) - 1) / 2)
-        values = images[list(labels)]
-        bars = axes.barh(places, values, height, color=_PART_COLORS[part])
-        axes.bar_label(bars, [str(value) for value in values], padding=2, size=size)
+        bars = axes.barh(places, images[labels], height, color=_PART_COLORS[part])
+        axes.bar_label(bars, fmt='{:.0f}', padding=2, size='x-small')
+    # A class with a single image in a small part makes no long tail.
+    logarithmic = counts['train'].max() >= _LOG_FROM * counts['train'].min()
     if logarithmic:
         axes.set_xscale('log')
         axes.xaxis.set_major_formatter('{x:g}')
         axes.xaxis.set_minor_formatter('')
-        axes.set_xlim(smallest / 2, largest * (largest / smallest) ** 0.25)
+        axes.set_xlim(smallest / 2, largest * 4)
     else:
         axes.set_xlim(0, largest * 1.2)
-    axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.tick_params('x', labelsize=8)
     axes.tick_params('y', length=0)
-    axes.set_xlabel('images' + (', logarithmic' if logarithmic else ''), size=8, labelpad=1)
-    for side in ('top', 'right'):
-        axes.spines[side].set_visible(False)
-
-
-def _mosaic(rows: Sequence[Sequence[np.ndarray]], columns: int, gap: int = 4) -> np.ndarray:
-    """Puts samples `[S, S, 3]` into cells with a white gap; a short row ends in white cells."""
-    side = len(rows[0][0]) + gap
-    sheet = np.full((len(rows) * side, columns * side, 3), 255, np.uint8)
-    for row, images in enumerate(rows):
-        for column, image in enumerate(images[:columns]):
-            y, x = row * side + gap // 2, column * side + gap // 2
-            sheet[y : y + len(image), x : x + len(image)] = image
-    return sheet
+    axes.set_xlabel('images' + (', logarithmic' if logarithmic else ''), size=8)
+    axes.spines[['top', 'right']].set_visible(False)
 
 
 def _remarks(
     split: str, groups: np.ndarray, official: np.ndarray, parts: Mapping[str, np.ndarray]
 ) -> list[str]:
-    """What speaks for another split than this one."""
+    """Reasons to choose another split."""
     remarks = []
     train, test = (set(groups[parts[part]]) - {''} for part in ('train', 'test'))
     if train & test:
         remarks.append(
-            f'{len(train & test)} groups (patients, lesions) have images both in the training and '
-            'in the test part; with data.split=grouped none has.'
+            f'{len(train & test)} groups (patients, lesions) have images in both the training and '
+            'the test part; data.split=grouped keeps each group in one part.'
         )
     if split != 'official' and np.any(official != ''):
-        remarks.append('The source has parts of its own; data.split=official takes them.')
+        remarks.append('The source comes with its own parts; use them with data.split=official.')
     return remarks
 
 
 def _statistics(train_counts: np.ndarray) -> str:
     least, most = train_counts.min(), train_counts.max()
-    return f'N min {least}, N max {most}, ratio {most / least:.2f}'
+    return f'N min {least}, N max {most}, ratio {most / least:.2f} (training part)'
 
 
-def _head_to_tail(train_counts: np.ndarray) -> list[int]:
-    return np.argsort(-train_counts, kind='stable').tolist()
-
-
-def _samples(num_classes: int) -> int:
-    """How many samples of each class are shown."""
-    return 7 if num_classes <= _FEW else 5
-
-
-def _shortened(name: str, length: int = 24) -> str:
-    return name if len(name) <= length else f'{name[: length - 1]}…'
+def _group(label: int, groups: Mapping[str, Sequence[int]]) -> str:
+    return next((group for group, members in groups.items() if label in members), '')

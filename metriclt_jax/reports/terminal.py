@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 _COLUMNS = {
@@ -23,31 +24,24 @@ def stage_table(results: Mapping[str, Any]) -> Table:
     There is a row for the last epoch of each stage and, with a validation part, for the best one.
     The bold row is the run's result. `results` is the content of `results.json`.
     """
-    groups = [f'mcr_{name}' for name in results['groups']]
-    metrics = [m for m in _COLUMNS if not m.startswith('mcr_') or m in ('mcr_all', *groups)]
-    table = Table(
-        title=f'{results["method"]} on {results["dataset"]} '
+    shown = ('all', *results['groups'])
+    metrics = [m for m in _COLUMNS if not m.startswith('mcr_') or m.removeprefix('mcr_') in shown]
+    table = new_table(
+        f'{results["method"]} on {results["dataset"]} '
         f'({results["model"]}, seed {results["seed"]}): test part, per cent',
         caption='MCR: mean class recall. last: after the last epoch, '
         'best: the epoch with the highest MCR on the validation part.',
-        box=box.SIMPLE_HEAD,
-        title_style='',
-        title_justify='left',
         caption_justify='left',
     )
     table.add_column('', no_wrap=True)
     for metric in metrics:
         table.add_column(_COLUMNS[metric], justify='right', no_wrap=True, min_width=6)
-    for stage in results['stages']:
-        for which in ('last', 'best'):
-            if which == 'last' or stage[which] is not None:
-                test = (stage[which] or {}).get('test')
-                is_result = stage is results['stages'][-1] and which == 'last'
-                table.add_row(
-                    f'{stage["name"]} {which}',
-                    *(_per_cent(test and test[metric]) for metric in metrics),
-                    style='bold' if is_result else '',
-                )
+    rows = [(stage, end) for stage in results['stages'] for end in ('last', 'best') if stage[end]]
+    for stage, end in rows:
+        test = stage[end]['test'] or {}
+        is_result = stage is results['stages'][-1] and end == 'last'
+        cells = [_per_cent(test.get(metric)) for metric in metrics]
+        table.add_row(f'{stage["name"]} {end}', *cells, style='bold' if is_result else '')
     return table
 
 
@@ -58,24 +52,29 @@ def summary_table(
     title: str,
 ) -> Table:
     """The metrics and recalls of one evaluated part, in per cent; see `metrics.summarize`."""
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_style='', title_justify='left')
+    table = new_table(title)
     table.add_column('', no_wrap=True)
     table.add_column('per cent', justify='right')
     table.add_column('images', justify='right')
     sizes = [sum(row) for row in summary['confusion']]
     for metric, heading in _COLUMNS.items():
         if metric in summary:
-            members = groups.get(metric.removeprefix('mcr_'))
-            name = ' '.join(heading.split())
+            name, members = ' '.join(heading.split()), groups.get(metric.removeprefix('mcr_'))
             if members is not None:
                 name += f' ({", ".join(class_names[c] for c in members)})'
             images = sum(sizes) if members is None else sum(sizes[c] for c in members)
-            table.add_row(name, _per_cent(summary[metric]), str(images))
+            table.add_row(escape(name), _per_cent(summary[metric]), str(images))
     table.add_section()
     for index, name in enumerate(class_names):
         recall = summary['confusion'][index][index] / sizes[index]
-        table.add_row(f'recall of {name}', _per_cent(recall), str(sizes[index]))
+        table.add_row(escape(f'recall of {name}'), _per_cent(recall), str(sizes[index]))
     return table
+
+
+def new_table(title: str, **options: Any) -> Table:
+    """An empty table in the style of all; `options` are those of `rich.table.Table`."""
+    style = {'box': box.SIMPLE_HEAD, 'title_style': '', 'title_justify': 'left'}
+    return Table(title=escape(title), **style, **options)
 
 
 def _per_cent(fraction: float | None) -> str:

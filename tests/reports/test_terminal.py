@@ -3,12 +3,13 @@
 import copy
 import io
 
-import pytest
 from rich.console import Console
 
-from metriclt_jax.reports.terminal import stage_table
+from metriclt_jax.reports.terminal import stage_table, summary_table
 
-METRICS = ('mcr_all', 'mcr_major', 'mcr_minor', 'accuracy', 'macro_f1', 'macro_auroc')
+GROUPS = ('mcr_all', 'mcr_major', 'mcr_medium', 'mcr_minor')
+METRICS = (*GROUPS, 'accuracy', 'macro_f1', 'macro_auroc')
+ROWS = {'stage1 last': 20, 'stage1 best': 40, 'stage2 last': 60, 'stage2 best': 80}  # per cent
 
 
 def metrics(first: float) -> dict:
@@ -16,32 +17,23 @@ def metrics(first: float) -> dict:
     return {name: first + 0.01 * i for i, name in enumerate(METRICS)} | {'confusion': [[1]]}
 
 
+def stage(name: str, last: float, best: float) -> dict:
+    return {'name': name, 'last': {'test': metrics(last)}, 'best': {'test': metrics(best)}}
+
+
 RESULTS = {
     'dataset': 'skin7',
     'method': 'ce_sc_crw',
     'model': 'resnet50',
     'seed': 3,
-    'class_names': ['a', 'b'],
-    'train_counts': [2, 1],
-    'groups': {'major': [0], 'minor': [1]},
-    'stages': [
-        {
-            'name': 'stage1',
-            'last': {'validation': metrics(0.1), 'test': metrics(0.20123)},
-            'best': {'validation': metrics(0.3), 'test': metrics(0.40123)},
-        },
-        {
-            'name': 'stage2',
-            'last': {'validation': metrics(0.5), 'test': metrics(0.60123)},
-            'best': {'validation': metrics(0.7), 'test': metrics(0.80123)},
-        },
-    ],
+    'groups': {'major': [0], 'medium': [], 'minor': [1]},
+    'stages': [stage('stage1', 0.20123, 0.40123), stage('stage2', 0.60123, 0.80123)],
 }
 
 
-def printed(results, width: int = 80, **options) -> list[str]:
+def printed(results=None, table=None, **options) -> list[str]:
     file = io.StringIO()
-    Console(file=file, width=width, **options).print(stage_table(results))
+    Console(file=file, width=80, **options).print(table or stage_table(results))
     return file.getvalue().splitlines()
 
 
@@ -52,37 +44,24 @@ def row(lines: list[str], name: str) -> list[str]:
 
 def test_rows_are_stages_and_columns_are_metrics_of_the_test_part_in_per_cent():
     lines = printed(RESULTS)
-    assert lines[0].strip() == 'ce_sc_crw on skin7 (resnet50, seed 3): test part, per cent'
-    for stage, which, first in [
-        ('stage1', 'last', 20),
-        ('stage1', 'best', 40),
-        ('stage2', 'last', 60),
-        ('stage2', 'best', 80),
-    ]:
-        cells = [f'{first + i}.12' for i in range(6)]
-        assert row(lines, f'{stage} {which}') == [stage, which, *cells]
+    assert {'ce_sc_crw', 'skin7', '(resnet50,', '3):'} <= set(lines[0].split())
+    colored = printed(RESULTS, force_terminal=True, color_system='standard')
+    for name, first in ROWS.items():
+        (line,) = (line for line in colored if name in line)
+        assert ('\x1b[1m' in line) == (name == 'stage2 last')  # bold
+        assert row(lines, name) == [*name.split(), *(f'{first + i}.12' for i in range(7))]
+    assert not any('…' in line for line in lines)  # 80 columns are enough
     header = [line.split() for line in lines if 'MCR' in line or 'major' in line][:2]
     assert header == [
-        ['MCR', 'MCR', 'MCR', 'macro', 'macro'],
-        ['all', 'major', 'minor', 'acc.', 'F1', 'AUROC'],
+        ['MCR', 'MCR', 'MCR', 'MCR', 'macro', 'macro'],
+        ['all', 'major', 'medium', 'minor', 'acc.', 'F1', 'AUROC'],
     ]
-
-
-def test_medium_classes_have_a_column_where_the_data_set_has_them():
-    results = copy.deepcopy(RESULTS)
-    results['groups']['medium'] = []
-    for stage in results['stages']:
-        for which in ('last', 'best'):
-            stage[which]['test']['mcr_medium'] = 1.0
-    lines = printed(results)
-    assert row(lines, 'stage2 last')[2:6] == ['60.12', '61.12', '100.00', '62.12']
-    assert all(len(line) <= 80 for line in lines)
-    assert not any('…' in line for line in lines)  # nothing was cut off
 
 
 def test_a_dash_stands_for_what_does_not_exist():
     results = copy.deepcopy(RESULTS)
-    results['stages'][0] |= {'last': {'validation': None, 'test': None}, 'best': None}
+    del results['groups']['medium']  # and then it has no column
+    results['stages'][0] |= {'last': {'test': None}, 'best': None}
     results['stages'][1]['best'] = None
     lines = printed(results)
     assert row(lines, 'stage1 last') == ['stage1', 'last', *'------']
@@ -90,8 +69,8 @@ def test_a_dash_stands_for_what_does_not_exist():
     assert not any('best  ' in line for line in lines)
 
 
-@pytest.mark.parametrize('name', ['stage1 last', 'stage1 best', 'stage2 last', 'stage2 best'])
-def test_only_the_result_of_the_run_is_bold(name):
-    lines = printed(RESULTS, force_terminal=True, color_system='standard')
-    (line,) = (line for line in lines if name in line)
-    assert ('\x1b[1m' in line) == (name == 'stage2 last')
+def test_a_summary_has_a_row_for_each_metric_and_class():
+    summary = {'mcr_all': 0.75, 'mcr_minor': 0.5, 'confusion': [[3, 0], [1, 1]]}
+    lines = printed(table=summary_table(summary, ['[x]', 'b'], {'minor': [1]}, 'skin7'))
+    assert row(lines, 'MCR minor (b)')[-2:] == ['50.00', '2']
+    assert row(lines, 'recall of [x]')[-2:] == ['100.00', '3']
