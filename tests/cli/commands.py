@@ -1,8 +1,8 @@
 """Commands in processes of their own, forked from one that has imported the package."""
 
-import importlib
 import multiprocessing
 import os
+import runpy
 import sys
 import tempfile
 from pathlib import Path
@@ -23,7 +23,7 @@ class Result(NamedTuple):
 
 
 class Command:
-    """A running `metriclt_jax.cli` module; its process calls `before`, if any, first."""
+    """A running command of `scripts`; its process calls `before`, if any, first."""
 
     def __init__(self, name, *flags, devices=1, before=None):
         self._folder = tempfile.TemporaryDirectory()
@@ -63,9 +63,10 @@ def _run(name, flags, devices, before, folder):
     for number, file in ((1, 'stdout'), (2, 'stderr')):
         os.dup2(os.open(Path(folder, file), os.O_WRONLY | os.O_CREAT), number)
     os.chdir(ROOT)
+    sys.path.insert(0, f'{ROOT}/scripts')
     os.environ['XLA_FLAGS'] = f'--xla_force_host_platform_device_count={devices}'
     os.environ['COLUMNS'] = '80'
     sys.argv = [f'{name}.py', *flags]
     if before is not None:
         before()
-    importlib.import_module(f'metriclt_jax.cli.{name}').main()
+    runpy.run_path(f'{ROOT}/scripts/{name}.py', run_name='__main__')
