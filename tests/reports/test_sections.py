@@ -131,7 +131,7 @@ def test_other_data_under_the_same_name_is_apart(sections, make_run):
     make_run('a', 'ce', 0)
     make_run('b', 'ce', 1, counts=[5000, 835, 824, 386, 245, 107, 86])
     found, _ = sections()
-    assert [section.differing for section in found] == [('train_counts',)] * 2
+    assert [section.differing for section in found] == [['train_counts']] * 2
     make_run('c', 'ce', 0, stage1__epochs=1)
     titles = {section.title for section in sections()[0]}
     assert len(titles) == 3

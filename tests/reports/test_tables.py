@@ -3,6 +3,7 @@
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from metriclt_jax.reports import tables
@@ -172,11 +173,8 @@ def test_the_paper_contradicts_itself_once():
 
 
 def test_ties_in_print_share_a_mark_and_what_was_not_run_is_a_dash():
-    values = {'ce': 90.001, 'ce_crw': 90.004, 'ldam_drw': 89}
-
-    def value(method, metric, column):
-        return (values[method], None) if method in values else None
-
-    column = tables.arrange(5, ['here'], value).columns[1]
+    cells = pd.DataFrame({'method': ['ce', 'ce_crw', 'ldam_drw'], 'mean': [90.001, 90.004, 89]})
+    cells = cells.assign(column='here', metric='mcr_all', deviation=None)
+    column = tables.arrange(5, ['here'], cells).columns[1]
     assert column.marks == ['bold', 'bold', 'underline', '', '', '', '']
     assert column.cells[3:] == ['-'] * 4
