@@ -6,11 +6,13 @@
 
 import base64
 import re
+from itertools import groupby, zip_longest
 from pathlib import Path
 
 import jinja2
 
 from metriclt_jax.files import write_atomically
+from metriclt_jax.reports.tables import Table
 
 _LATEX = {
     '\\': r'\textbackslash{}',
@@ -52,6 +54,8 @@ def render(template: str, folder: Path, **values) -> None:
             'flow': lambda text: ' '.join(text.split()),
             'markdown': lambda text: re.sub(r'([\\`*_{}\[\]<>|#~&$])', r'\\\1', text),
             'latex': escape_latex,
+            'rows': _rows,
+            'groups': _groups,
         }
         text = environment.get_template(template).render(library=library, **values)
         if name == 'html':
@@ -64,6 +68,18 @@ def render(template: str, folder: Path, **values) -> None:
 def escape_latex(text: str) -> str:
     """A text whose characters have no meaning in LaTeX, with symbols as commands."""
     return re.sub('"([^"]*)"', r"``\1''", text.translate(str.maketrans(_LATEX)))
+
+
+def _rows(table: Table) -> list[tuple[tuple[str, str], ...]]:
+    """(text, mark) of each cell, row by row."""
+    columns = [zip_longest(column.cells, column.marks, fillvalue='') for column in table]
+    return list(zip(*columns, strict=True))
+
+
+def _groups(table: Table) -> list[tuple[str, int]]:
+    """(text, number of columns) of each group; empty without groups."""
+    spans = [(name, len(list(some))) for name, some in groupby(table, lambda c: c.group)]
+    return spans if any(name for name, _ in spans) else []
 
 
 def _data_uri(path: Path) -> str:

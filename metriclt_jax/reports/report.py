@@ -41,7 +41,8 @@ def report_paper(output: str | os.PathLike) -> Path:
     Raises:
         InputError: `output` cannot be made.
     """
-    folder = _make_folder(output)
+    folder = Path(output).expanduser()
+    _make_folder(folder)
     shown = [
         {
             'number': number,
@@ -101,8 +102,8 @@ def report_runs(
     names = {row.method for section in sections for row in section.main_rows}
     if reference is not None and reference not in names:
         raise InputError(f'--reference is {reference}, which must be one of {", ".join(names)}')
-    folder = _make_folder(Path(runs) / 'report' if output is None else output)
-    (folder / 'figures').mkdir(exist_ok=True)
+    folder = Path(runs) / 'report' if output is None else Path(output).expanduser()
+    _make_folder(folder / 'figures')
     chapters = []
     for section, name in zip(sections, _file_names(sections), strict=True):
         progress(f'{section.title}: {len(section.main_rows)} rows')
@@ -285,12 +286,8 @@ def _write_csv(path: Path, lines: pd.DataFrame) -> None:
     write_atomically(path, lines.to_csv(index=False, float_format='%.6g', lineterminator='\n'))
 
 
-def _make_folder(path: str | os.PathLike) -> Path:
-    folder = Path(path).expanduser()
+def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f'output folder {folder} cannot be made: {error.strerror}') from None
-    if not os.access(folder, os.W_OK):
-        raise InputError(f'output folder {folder} cannot be written to')
-    return folder

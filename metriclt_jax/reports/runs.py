@@ -24,11 +24,6 @@ class Predictions(NamedTuple):
     labels: np.ndarray
     probabilities: np.ndarray
 
-    @property
-    def correct(self) -> np.ndarray:
-        """Whether each image is predicted correctly, bool `[N]`."""
-        return self.probabilities.argmax(axis=1) == self.labels
-
 
 @dataclass(frozen=True, eq=False)
 class Run:

@@ -18,8 +18,8 @@ from metriclt_jax.reports.runs import Problem, Run, flatten
 
 Settings = Mapping[str, Any]  # by dotted field
 
-# Fields that name the section, row and run, and those that change rounding or which epoch counts as
-# the best one: the report averages over the latter, as over seeds.
+# Fields that name the section, row and run, and those that hardly matter: the report averages over
+# the latter, as over seeds.
 _NOT_COMPARED = (
     *FIELDS_WITHOUT_INFLUENCE,
     *('data.name', 'method', 'model.name', 'seed'),
@@ -108,9 +108,9 @@ def make_sections(runs: Sequence[Run]) -> tuple[list[Section], list[Problem]]:
     problems, groups = [], {}
     for run in runs:
         shared, own = _settings(run)
-        data = [run.results[name] for name in _OF_DATA]
-        section = (run.results['dataset'], run.results['model'], _key([shared, data]))
-        rows = groups.setdefault(section, (shared, {}))[1]
+        data = [run.results[name] for name in ('dataset', 'model', *_OF_DATA)]
+        key = (*data[:2], _key([shared, data]))
+        rows = groups.setdefault(key, (shared, {}))[1]
         _, seeds = rows.setdefault((run.results['method'], _key(own)), (own, {}))
         other = seeds.setdefault(run.results['seed'], run)
         if other is not run:
@@ -120,7 +120,7 @@ def make_sections(runs: Sequence[Run]) -> tuple[list[Section], list[Problem]]:
     sections = []
     for (dataset, model, _), (shared, rows) in sorted(groups.items(), key=lambda item: item[0]):
         made = [
-            Row(method, own, tuple(seeds[seed] for seed in sorted(seeds)))
+            Row(method, own, tuple(run for _, run in sorted(seeds.items())))
             for (method, _), (own, seeds) in rows.items()
         ]
         sections.append(Section(dataset, model, shared, _sort_rows(made)))
@@ -226,11 +226,8 @@ def default_settings() -> Settings:
 
 def unlike_default(settings: Settings) -> list[str]:
     """The fields whose values are not the defaults, apart from a data set's own class groups."""
-    return [
-        field
-        for field, value in settings.items()
-        if field not in _OF_DATA_SETS and _key(value) != _key(default_settings().get(field))
-    ]
+    fields = [field for field in settings if field not in _OF_DATA_SETS]
+    return [f for f in fields if _key(settings[f]) != _key(default_settings().get(f))]
 
 
 def _settings(run: Run) -> tuple[Settings | None, Settings]:
@@ -251,12 +248,9 @@ def _own_prefixes(name: str) -> tuple[str, ...]:
     if name not in METHODS:
         return _OF_METHODS
     method, second = METHODS[name], METHODS[name].second_stage
-    prefixes = [
-        f'metric.{method.metric}.',
-        f'classification.{method.classification}.',
-        f'mixing.{method.mixing}.',
-        f'second_heads.{second and second.head}.',
-    ]
+    kinds = {'metric': method.metric, 'classification': method.classification}
+    kinds |= {'mixing': method.mixing, 'second_heads': second and second.head}
+    prefixes = [f'{part}.{kind}.' for part, kind in kinds.items()]
     if {method.weighting, second.weighting if second else 'uniform'} != {'uniform'}:
         prefixes.append('weighting.')
     return tuple(prefixes)

@@ -1,7 +1,7 @@
 """The tables of a report as plain values, made of the tidy table or of the paper's numbers."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,6 @@ from metriclt_jax.reports.published import (
     METRIC_TITLES,
     MODEL_TITLES,
     distinct,
-    find_published,
     method_title,
     methods_of,
     published_cells,
@@ -27,9 +26,8 @@ from metriclt_jax.reports.tidy import estimates
 WIDE = 15  # more classes than these are rows, not columns
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column of texts."""
+class Column(NamedTuple):
+    """A column of texts; a table is a list of columns of equal length."""
 
     heading: str
     cells: Sequence[str]
@@ -38,34 +36,13 @@ class Column:
     marks: Sequence[str] = ()  # 'bold', 'underline' or '' for each cell
 
 
-@dataclass(frozen=True)
-class Table:
-    """Columns of equal length."""
-
-    columns: Sequence[Column]
-
-    @property
-    def rows(self) -> list[list[tuple[str, str]]]:
-        """(text, mark) of each cell, row by row."""
-        marked = [zip(c.cells, c.marks or [''] * len(c.cells), strict=True) for c in self.columns]
-        return [list(row) for row in zip(*marked, strict=True)]
-
-    @property
-    def groups(self) -> list[tuple[str, int]]:
-        """(text, number of columns) of each group; empty without groups."""
-        spans = []
-        for column in self.columns:
-            if spans and spans[-1][0] == column.group:
-                spans[-1] = (column.group, spans[-1][1] + 1)
-            else:
-                spans.append((column.group, 1))
-        return spans if any(group for group, _ in spans) else []
+Table = list[Column]
 
 
 def from_rows(headings: Sequence[str], rows: Iterable[Sequence[str]], words: int) -> Table:
     """A table from its rows, whose first `words` columns hold words."""
-    columns = enumerate(zip(headings, zip(*rows, strict=True), strict=True))
-    return Table([Column(name, cells, words=place < words) for place, (name, cells) in columns])
+    texts = enumerate(zip(*rows, strict=True))
+    return [Column(headings[place], cells, words=place < words) for place, cells in texts]
 
 
 def number(mean: float | None, deviation: float | None = None) -> str:
@@ -112,36 +89,28 @@ def results_table(section: Section, lines: pd.DataFrame, methods: Sequence[str] 
 
     `lines` are of `tidy.results`; `methods`, if given, are printed in their order, run or not.
     """
-    rows = [(row.method, row.title, row) for row in section.main_rows]
+    rows = [(row.method, row.title, row.variant, str(len(row.runs))) for row in section.main_rows]
     if methods:
-        ran = {method: [entry for entry in rows if entry[0] == method] for method in methods}
-        rows = [e for m in methods for e in ran[m] or [(m, method_title(m), None)]]
-    titles = [title for _, title, _ in rows]
-    runs = [str(len(row.runs)) if row else '-' for _, _, row in rows]
+        ran = {method: [row for row in rows if row[0] == method] for method in methods}
+        rows = [e for m in methods for e in ran[m] or [(m, method_title(m), '', '-')]]
+    names, titles, variants, runs = zip(*rows, strict=True)
     columns = [Column('Method', titles, words=True), Column('Runs', runs)]
     for metric in section.mcr_classes:
         ours = lines[lines.metric == metric].set_index('row').reindex(titles)
         column = _numbers(metric, ours, marked=metric == 'mcr_all')
-        paper = [
-            (not row or not row.variant)
-            and find_published(section.dataset, section.model, method, metric)
-            for method, _, row in rows
+        cells = [
+            (section.dataset, section.model, '' if variant else name, metric)
+            for name, variant in zip(names, variants, strict=True)
         ]
-        if not any(paper):
+        paper = published_cells().reindex(cells).set_axis(titles)
+        if paper['mean'].isna().all():
             columns.append(column)
-            continue
-        gaps = [
-            signed(round(mean, 2) - theirs.mean) if theirs else '-'
-            for mean, theirs in zip(ours['mean'], paper, strict=True)
-        ]
-        theirs = [number(*value) if value else '-' for value in paper]
-        group = column.heading
-        columns += [
-            Column('here', column.cells, group, marks=column.marks),
-            Column('paper', theirs, group),
-            Column('here − paper', gaps, group),
-        ]
-    return Table(columns)
+        else:
+            group, gaps = column.heading, ours['mean'].round(2) - paper['mean']
+            columns.append(column._replace(heading='here', group=group))
+            columns.append(_numbers('paper', paper, group))
+            columns.append(Column('here − paper', list(map(signed, gaps)), group))
+    return columns
 
 
 def stages_table(section: Section, table: pd.DataFrame) -> Table | None:
@@ -157,21 +126,26 @@ def stages_table(section: Section, table: pd.DataFrame) -> Table | None:
         Column('Runs', [str(len(row.runs)) for row in rows]),
     ]
     keys = [(row.method, row.variant) for row in rows]
+    by = ['method', 'variant', 'stage', 'metric']
+    found = estimates(table, by)
     for stage, group in (('1', 'stage 1'), ('last', 'stage 2')):
         for metric in section.mcr_classes:
-            here = table[(table.stage == stage) & (table.metric == metric)]
-            columns.append(
-                _numbers(metric, estimates(here, ['method', 'variant']).reindex(keys), group)
-            )
-    recalls = table[table.metric == 'mcr_all'].set_index(['method', 'variant', 'stage', 'seed'])
-    recalls = 100 * recalls.value.sort_index()
+            values = found.reindex([(*key, stage, metric) for key in keys])
+            columns.append(_numbers(metric, values, group))
+    recalls = 100 * table[table.metric == 'mcr_all'].set_index([*by, 'seed']).value.sort_index()
     gains, spans = [], []
     for key in keys:
-        ends = recalls[key].unstack('stage').reindex(columns=['last', '1']).dropna()
+        ends = (
+            recalls[key]
+            .droplevel('metric')
+            .unstack('stage')
+            .reindex(columns=['last', '1'])
+            .dropna()
+        )
         gains.append(signed((ends['last'] - ends['1']).mean()))
         spans.append(_span(*seeds_interval(ends['last'], ends['1'])))
     group = 'stage 2 − stage 1'
-    return Table([*columns, Column('gain', gains, group), Column('95 % interval', spans, group)])
+    return [*columns, Column('gain', gains, group), Column('95 % interval', spans, group)]
 
 
 def further_table(section: Section, table: pd.DataFrame) -> Table:
@@ -180,7 +154,7 @@ def further_table(section: Section, table: pd.DataFrame) -> Table:
     columns = [Column('Method', [row.title for row in rows], words=True)]
     for metric in ('accuracy', 'macro_f1', 'macro_auroc', 'ece'):
         columns.append(_numbers(metric, _of_rows(table, rows, metric), marked=metric != 'ece'))
-    return Table(columns)
+    return columns
 
 
 def head_to_tail(section: Section) -> list[int]:
@@ -201,55 +175,45 @@ def recall_table(section: Section, table: pd.DataFrame) -> Table:
         by_class = [[name, *texts] for name, texts in cells.items()]
         return from_rows(['Class', 'training', 'test', *titles], by_class, words=1)
     first = Column('Method', ['images, training', 'images, test', *titles], words=True)
-    return Table([first, *(Column(name, texts) for name, texts in cells.items())])
+    return [first, *(Column(name, texts) for name, texts in cells.items())]
 
 
 def differences_table(section: Section, lines: pd.DataFrame) -> Table:
     """Differences in a metric with their intervals and verdicts; `lines` of `tidy.differences`."""
     counts = {row.title: len(row.runs) for row in section.rows}
-    common = []
-    for line in lines.itertuples():
-        most, shared = max(counts[line.first], counts[line.second]), len(line.seeds.split())
-        common.append(f'{shared}' if shared == most else f'{shared} of {most}')
+    most = map(max, lines['first'].map(counts), lines.second.map(counts))
+    pairs = zip(lines.seeds.str.split().str.len(), most, strict=True)
+    common = [f'{shared}' if shared == of else f'{shared} of {of}' for shared, of in pairs]
     group = '95 % interval over'
-    return Table(
-        [
-            Column('A', list(lines['first']), words=True),
-            Column('B', list(lines.second), words=True),
-            Column('A − B', list(map(signed, lines.difference))),
-            Column('seeds in common', common),
-            Column('seeds', list(map(_span, lines.seeds_low, lines.seeds_high)), group),
-            Column('images', list(map(_span, lines.images_low, lines.images_high)), group),
-            Column('verdict on A', list(lines.verdict), words=True),
-        ]
-    )
+    return [
+        Column('A', list(lines['first']), words=True),
+        Column('B', list(lines.second), words=True),
+        Column('A − B', list(map(signed, lines.difference))),
+        Column('seeds in common', common),
+        Column('seeds', list(map(_span, lines.seeds_low, lines.seeds_high)), group),
+        Column('images', list(map(_span, lines.images_low, lines.images_high)), group),
+        Column('verdict on A', list(lines.verdict), words=True),
+    ]
 
 
 def sensitivity_table(section: Section, table: pd.DataFrame, study: Sequence[Row]) -> Table:
     """Mean class recalls of one method by the coefficient of its metric loss."""
-    return Table(
-        [
-            Column('Coefficient', [f'{row.coefficient:g}' for row in study], words=True),
-            Column('Runs', [str(len(row.runs)) for row in study]),
-            *(_numbers(m, _of_rows(table, study, m)) for m in section.mcr_classes),
-        ]
-    )
+    return [
+        Column('Coefficient', [f'{row.coefficient:g}' for row in study], words=True),
+        Column('Runs', [str(len(row.runs)) for row in study]),
+        *(_numbers(m, _of_rows(table, study, m)) for m in section.mcr_classes),
+    ]
 
 
 def files_table(section: Section) -> Table:
     """Every run of a section, once: its `results.json`, and what it says."""
     runs = {run.path: (run, row.variant) for row in section.rows for run in row.runs}
-    lines = [
-        (
-            f'{path}/results.json',
-            method_title(run.results['method']),
-            variant or '-',
-            str(run.results['seed']),
-            number(100 * run.results['final']['mcr_all']),
-            'yes' if run.predictions else 'no',
-        )
-        for path, (run, variant) in sorted(runs.items())
-    ]
+    lines = []
+    for path, (run, variant) in sorted(runs.items()):
+        method, seed = method_title(run.results['method']), str(run.results['seed'])
+        recall, kept = 100 * run.results['final']['mcr_all'], 'yes' if run.predictions else 'no'
+        line = (f'{path}/results.json', method, variant or '-', seed, number(recall), kept)
+        lines.append(line)
     headings = ('File', 'Method', 'Variant', 'Seed', 'MCR all', 'Predictions kept')
     return from_rows(headings, lines, words=3)
 
@@ -271,25 +235,22 @@ def arrange(table: int, columns: Sequence[str], cells: pd.DataFrame) -> Table:
     made = [Column('Method', [method_title(method) for method in methods], words=True)]
     if table == 3:  # rows are told apart by what they are made of
         rows = [METHODS[method] for method in methods]
-        parts = {
-            'CE': [row.classification for row in rows],
-            'SC': [row.metric for row in rows],
-            'cRW': [row.second_stage for row in rows],
-        }
-        made += [Column(h, ['✓' if part else '-' for part in p]) for h, p in parts.items()]
+        parts = [(row.classification, row.metric, row.second_stage) for row in rows]
+        ticks = [['✓' if part else '-' for part in of_row] for of_row in parts]
+        made += from_rows(['CE', 'SC', 'cRW'], ticks, words=0)
     for column in columns:
         for metric in distinct(table_values(table), 'metric'):
             here = cells[(cells['column'] == column) & (cells.metric == metric)]
             found = here.set_index('method').reindex(methods)
             made.append(_numbers(metric, found, column, marked=metric == 'mcr_all'))
-    return Table(made)
+    return made
 
 
 def contradictions(table: int) -> list[str]:
     """Where the paper underlines another value than the second best, a sentence each."""
     sentences = []
     values = table_values(table).query('metric == "mcr_all"')
-    for (dataset, model), column in values.groupby(['dataset', 'model'], sort=False):
+    for setting, column in values.groupby(['dataset', 'model'], sort=False):
         marked = column[column.mark == 'underline']
         second = column[[mark == 'underline' for mark in best_and_second(column['mean'])]]
         if len(marked) and not marked.equals(second):
@@ -297,8 +258,6 @@ def contradictions(table: int) -> list[str]:
                 ' and '.join(f'{v.mean:.2f} ({method_title(v.method)})' for v in some.itertuples())
                 for some in (marked, second)
             )
-            sentences.append(
-                f'{setting_title(dataset, model)}: the paper underlines {said} as the second best; '
-                f'by value it is {right}.'
-            )
+            what = f'the paper underlines {said} as the second best; by value it is {right}.'
+            sentences.append(f'{setting_title(*setting)}: {what}')
     return sentences

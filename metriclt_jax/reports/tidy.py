@@ -28,37 +28,27 @@ def tidy(section: Section) -> pd.DataFrame:
     runs = {run.path: (run, row.variant) for row in section.rows for run in row.runs}
     metrics = [*section.mcr_classes, 'accuracy', 'macro_f1', 'macro_auroc']
     recalls = [f'recall {name}' for name in section.results['class_names']]
+    names = ['method', 'variant', 'path', 'seed', 'stage', 'row']
     lines = []
-    for run, variant in runs.values():
-        stages = zip(('last', '1'), reversed(run.results['stages']), strict=False)
-        for stage, result in stages:
-            test = result['last']['test']
+    for path, (run, variant) in runs.items():
+        method, seed = run.results['method'], run.results['seed']
+        for stage, end in zip(('last', '1'), reversed(run.results['stages']), strict=False):
+            test = end['last']['test']
             if test is None:
                 continue
-            confusion = np.array(test['confusion'])
-            line = {
-                'dataset': section.dataset,
-                'model': section.model,
-                'section': section.title,
-                'method': run.results['method'],
-                'variant': variant,
-                'path': run.path,
-                'seed': run.results['seed'],
-                'stage': stage,
-                'row': titles.get((run.path, stage)),
-            }
-            names = list(line)
-            line |= {metric: test[metric] for metric in metrics}
-            line |= zip(recalls, confusion.diagonal() / confusion.sum(axis=1), strict=True)
-            line['ece'] = np.nan
+            confusion, error = np.array(test['confusion']), None
             if stage == 'last' and run.predictions:
-                outputs = run.predictions
-                line['ece'] = calibrate(outputs.probabilities, outputs.labels).error
-            lines.append(line)
-    table = pd.DataFrame(lines).melt(names, var_name='metric').dropna(subset='value')
+                error = calibrate(run.predictions.probabilities, run.predictions.labels).error
+            values = [*(test[metric] for metric in metrics)]
+            values += [*(confusion.diagonal() / confusion.sum(axis=1)), error]
+            title = titles.get((path, stage))
+            lines.append([method, variant, path, seed, stage, title, *values])
+    table = pd.DataFrame(lines, columns=[*names, *metrics, *recalls, 'ece'])
+    table = table.melt(names, var_name='metric').dropna(subset='value')
     table['row'] = pd.Categorical(table['row'], [row.title for row in section.rows])
     table['metric'] = pd.Categorical(table['metric'], [*metrics, *recalls, 'ece'])
-    return table
+    setting = {'dataset': section.dataset, 'model': section.model, 'section': section.title}
+    return table.assign(**setting, value=table.value.astype(float))
 
 
 def estimates(table: pd.DataFrame, by: Sequence[str] = ('row', 'metric')) -> pd.DataFrame:
@@ -69,19 +59,11 @@ def estimates(table: pd.DataFrame, by: Sequence[str] = ('row', 'metric')) -> pd.
 
 def results(section: Section, table: pd.DataFrame) -> pd.DataFrame:
     """The estimates of a section beside the paper's numbers: the lines of `results.csv`."""
-    rows = pd.DataFrame(
-        {
-            'row': row.title,
-            'section': section.title,
-            'dataset': section.dataset,
-            'model': section.model,
-            'method': row.method,
-            'variant': row.variant,
-            'stage': row.stage,
-            'seeds': ' '.join(map(str, row.seeds)),
-        }
-        for row in section.rows
-    )
+    rows = [
+        (r.title, r.method, r.variant, r.stage, ' '.join(map(str, r.seeds))) for r in section.rows
+    ]
+    rows = pd.DataFrame(rows, columns=['row', 'method', 'variant', 'stage', 'seeds'])
+    rows = rows.assign(section=section.title, dataset=section.dataset, model=section.model)
     lines = rows.merge(estimates(table).reset_index(), on='row')
     paper = published_cells().add_prefix('paper_')
     lines = lines.join(paper, CELL)
@@ -123,15 +105,14 @@ def differences(
     if len(best) == 2 and base not in best:
         pairs.insert(0, tuple(best))
     lines = [
-        (
+        [
             section.title,
-            first.title,
-            second.title,
+            *(row.title for row in pair),
             metric,
-            *_difference(table, first, second, metric, classes),
-        )
-        for metric, classes in section.mcr_classes.items()
-        for first, second in pairs
+            *_difference(table, *pair, metric, of),
+        ]
+        for metric, of in section.mcr_classes.items()
+        for pair in pairs
     ]
     names = ['section', 'first', 'second', 'metric', 'seeds', 'difference']
     ends = ['seeds_low', 'seeds_high', 'images_low', 'images_high']
@@ -164,5 +145,6 @@ def _over_images(first: Row, second: Row, seeds: set[int], classes: Sequence[int
     ids, labels, _ = outputs[0]
     if not all(np.array_equal(o.ids, ids) and np.array_equal(o.labels, labels) for o in outputs):
         return Interval()
-    shares = [np.mean([one.correct for one in of_row], axis=0) for of_row in rows]
+    right = [[one.probabilities.argmax(axis=1) == labels for one in kept] for kept in rows]
+    shares = (np.mean(of_row, axis=0) for of_row in right)
     return Interval(*(100 * end for end in images_interval(*shares, labels, classes)))
