@@ -49,8 +49,7 @@ class PublishedValue(NamedTuple):
 def published_values() -> 'pd.DataFrame':
     """All values of tables 1 to 5, a row each, in the paper's order.
 
-    `metric` is as in `results.json` (in table 1 a property of the data set), `mark` is 'underline'
-    where the paper underlines (its bold type is not recorded), `text` holds the words of table 1.
+    `mark` is 'underline' where the paper underlines; its bold type is not recorded.
     """
     import pandas as pd
 
@@ -100,11 +99,7 @@ def find_published(dataset: str, model: str, method: str, metric: str) -> Publis
 
 
 def method_title(name: str) -> str:
-    """The paper's name of a method; a method that it does not have keeps its own name.
-
-    >>> method_title('ce_sc_crw'), method_title('poly1_crw')
-    ('CE+SC → cRW', 'poly1_crw')
-    """
+    """The paper's name of a method; a method that it does not have keeps its own name."""
     return METHOD_TITLES.get(name, name)
 
 

@@ -33,14 +33,7 @@ from metriclt_jax.reports.tidy import differences, estimates, reference_row, res
 
 
 def report_paper(output: str | os.PathLike) -> Path:
-    """Writes tables 2 to 5 with the paper's own numbers, marked by value.
-
-    Returns:
-        The path of the HTML page.
-
-    Raises:
-        InputError: `output` cannot be made.
-    """
+    """Writes tables 2 to 5 with the paper's own numbers, marked by value; returns the HTML page."""
     folder = Path(output).expanduser()
     _make_folder(folder)
     shown = [
@@ -75,17 +68,11 @@ def report_runs(
     Args:
         runs: folder with work directories at any depth.
         output: folder to write to; `runs`/report if None.
-        table: 2 to 5 takes the methods of this table of the paper only, and adds the table in the
-            paper's layout.
-        reference: method that the others are compared with; None takes `ce_crw` or, without it,
-            `ce`.
+        table: take only the methods of this table of the paper (2 to 5), and add it in its layout.
+        reference: method that the others are compared with; `ce_crw` or `ce` if None.
         progress: gets a sentence about each longer step.
 
-    Returns:
-        The path of the HTML page.
-
-    Raises:
-        InputError: there is nothing to report, or `output` cannot be made; nothing was written.
+    Returns the path of the HTML page. Raises `InputError` before anything is written.
     """
     methods = () if table is None else published.methods_of(table)
     found, problems = read_runs(runs)
@@ -171,24 +158,17 @@ def _chapter(section: Section, methods, reference, stem: Path, progress) -> dict
         'further': tables.further_table(section, table),
         'files': tables.files_table(section),
     }
-    kept = {
-        row.title: [run for run in row.runs if run.predictions] if row.stage == 'last' else []
-        for row in rows
-    }
+    ends = {row.title: row.runs if row.stage == 'last' else () for row in rows}
+    kept = {title: [run for run in runs if run.predictions] for title, runs in ends.items()}
     chapter |= _draw_calibration(kept, file('reliability'))
-    epochs = {
-        row.title: [run.epochs for run in row.runs if run.epochs]
-        for row in rows
-        if row.stage == 'last'
-    }
-    drawn = {title: runs for title, runs in epochs.items() if runs}
-    recalls, losses = (
-        {title: (runs, kinds) for title, runs in drawn.items()} for kinds in (RECALLS, LOSSES)
-    )
-    ylabel = 'validation MCR, per cent'
-    chapter['recall_curves'] = curves(recalls, ylabel, file('recall_curves'), sharey=True)
-    chapter['loss_curves'] = curves(losses, 'training loss', file('loss_curves'))
-    chapter['without_curves'] = [title for title in epochs if title not in drawn]
+    epochs = {title: [run.epochs for run in runs if run.epochs] for title, runs in ends.items()}
+    chapter['without_curves'] = [title for title in ends if ends[title] and not epochs[title]]
+    for name, kinds, ylabel in (
+        ('recall_curves', RECALLS, 'validation MCR, per cent'),
+        ('loss_curves', LOSSES, 'training loss'),
+    ):
+        drawn = {title: (runs, kinds) for title, runs in epochs.items() if runs}
+        chapter[name] = curves(drawn, ylabel, file(name), sharey=kinds is RECALLS)
     progress('t-SNE of the features')
     chapter |= _draw_features(kept, section.results['class_names'], file('features'))
     return chapter | _draw_studies(section, table, file('sensitivity'))
@@ -236,20 +216,16 @@ def _draw_calibration(kept, path: Path) -> dict[str, Any]:
 
 def _draw_features(kept, class_names: Sequence[str], path: Path) -> dict[str, Any]:
     """Of one run of each method."""
-    maps, seeds = {}, set()
+    maps, seeds = {}, []
     for title, runs in kept.items():
         features = read_features(runs[0]) if runs else None
         if features is not None:
             maps[title] = (features, runs[0].predictions.labels)
-            seeds.add(runs[0].results['seed'])
+            seeds.append(runs[0].results['seed'])
     if maps:
         figures.feature_maps(maps, class_names, path)
     left_out = [title for title in kept if title not in maps]
-    return {
-        'features': maps and path,
-        'feature_seeds': sorted(seeds),
-        'without_features': left_out,
-    }
+    return {'features': maps and path, 'feature_seeds': seeds, 'without_features': left_out}
 
 
 def _draw_studies(section: Section, table: pd.DataFrame, path: Path) -> dict[str, Any]:
@@ -263,7 +239,7 @@ def _draw_studies(section: Section, table: pd.DataFrame, path: Path) -> dict[str
         while title in drawn:  # studies of one method under several other settings
             title += '*'
         recalls = found.loc[[row.title for row in study]]
-        recalls.index = [row.coefficient for row in study]
+        recalls = recalls.set_axis([row.coefficient for row in study])
         stable = published.STABLE_COEFFICIENTS.get(loss)
         drawn[title] = figures.Study(recalls, default_settings().get(field), stable)
         shown.append((name, tables.sensitivity_table(section, table, study)))

@@ -47,13 +47,8 @@ class Problem(NamedTuple):
 def read_runs(root: str | os.PathLike) -> tuple[list[Run], list[Problem]]:
     """Reads all runs below a folder, at any depth, in the order of their paths.
 
-    Returns:
-        The finished runs, and the problems with unfinished runs and with files that cannot be read
-        or contradict each other. A run with a bad `predictions.npz` or `metrics.jsonl` is in both
-        lists: its results still count.
-
-    Raises:
-        InputError: `root` is not a folder.
+    A run that is unfinished, cannot be read or contradicts itself becomes a problem. One with a bad
+    `predictions.npz` or `metrics.jsonl` is in both lists: its results still count.
     """
     root = Path(root)
     if not root.is_dir():
@@ -119,22 +114,18 @@ def read_features(run: Run) -> np.ndarray | None:
 
 
 def flatten(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-    """Nested mappings as one with dotted names; lists become tuples, as in a config.
+    """Nested mappings as one with dotted names.
 
-    >>> flatten({'seed': 0, 'data': {'fractions': [0.8, 0.2]}})
-    {'seed': 0, 'data.fractions': (0.8, 0.2)}
+    >>> flatten({'seed': 0, 'data': {'split': 'paper'}})
+    {'seed': 0, 'data.split': 'paper'}
     """
     flat = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
             flat |= flatten(value, f'{prefix}{name}.')
         else:
-            flat[prefix + name] = _tuples(value)
+            flat[prefix + name] = tuple(value) if isinstance(value, list) else value
     return flat
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:

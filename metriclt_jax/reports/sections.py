@@ -197,11 +197,7 @@ def _tell_apart(section: Section, sections: Sequence[Section]) -> Section:
 
 
 def first_stage_method(method: str) -> str | None:
-    """The method that the first stage of a two-stage method is by itself, if there is one.
-
-    >>> first_stage_method('ce_sc_crw'), first_stage_method('ce')
-    ('ce_sc', None)
-    """
+    """The method that the first stage of a two-stage method is by itself, if there is one."""
     if method not in METHODS or METHODS[method].second_stage is None:
         return None
     alone = replace(METHODS[method], second_stage=None)
@@ -209,11 +205,7 @@ def first_stage_method(method: str) -> str | None:
 
 
 def coefficient_field(method: str) -> str | None:
-    """The config field of the coefficient of a method's metric loss, if it has one.
-
-    >>> coefficient_field('ce_tp_crw')
-    'metric.triplet.coefficient'
-    """
+    """The config field of the coefficient of a method's metric loss, if it has one."""
     metric = METHODS[method].metric if method in METHODS else None
     return metric and f'metric.{metric}.coefficient'
 

@@ -21,11 +21,7 @@ class Interval(NamedTuple):
 
 
 class Calibration(NamedTuple):
-    """Predictions in bins of equal width of their confidence, from 0 to 1.
-
-    `counts`, mean `confidence` and `accuracy` have a value for each bin; the means of an empty bin
-    are NaN.
-    """
+    """Predictions in bins `[B]` of equal width of confidence; means of empty bins are NaN."""
 
     counts: np.ndarray
     confidence: np.ndarray
@@ -56,10 +52,6 @@ def seeds_interval(first: Sequence[float], second: Sequence[float]) -> Interval:
 
     It needs two seeds and differences that vary. It covers the chance in training, not the choice
     of the test images.
-
-    >>> low, high = seeds_interval([3.0, 5.0], [2.0, 2.0])  # differences 1 and 3
-    >>> round(low, 4), round(high, 4)
-    (-10.7062, 14.7062)
     """
     from scipy.special import stdtrit
 
@@ -80,11 +72,7 @@ def images_interval(
     Images are drawn with replacement within each class. The trained networks are taken as given,
     so the interval does not say what another seed would do.
 
-    Args:
-        first: share of a method's runs that predict each image correctly `[N]`, 0 to 1.
-        second: the same for another method.
-        labels: true classes `[N]`.
-        classes: those that the recall is averaged over.
+    `first` and `second` `[N]` are shares of two methods' runs that predict an image correctly.
     """
     gain, labels = np.subtract(first, second, dtype=float), np.asarray(labels)
     rng = np.random.default_rng(0)

@@ -89,13 +89,10 @@ def reference_row(rows: Sequence[Row], wanted: str | None = None) -> Row | None:
 def differences(
     section: Section, table: pd.DataFrame, reference: str | None = None
 ) -> pd.DataFrame:
-    """Every row against the reference, by metric; first the best row against the second best.
+    """Every row against the reference, by metric: the lines of `differences.csv`, in points.
 
-    The latter is left out where one of them is the reference.
-
-    Returns:
-        The lines of `differences.csv`: `first - second` in points over the `seeds` that both rows
-        have (over all where they share none), with its intervals (NaN where there is none).
+    First comes the best row against the second best, unless one of them is the reference. A
+    difference is over the `seeds` that both rows have, or over all where they share none.
     """
     rows = section.main_rows
     base = reference_row(rows, reference)

@@ -70,7 +70,8 @@ def test_a_difference_is_over_common_seeds(section, make_run):
     # The bootstrap is about the same two runs of each.
     _, crw, tp = section().main_rows
     shares = [
-        np.mean([r.predictions.correct for r in runs], 0) for runs in (tp.runs[:2], crw.runs[1:])
+        np.mean([r.predictions.probabilities.argmax(1) == r.predictions.labels for r in runs], 0)
+        for runs in (tp.runs[:2], crw.runs[1:])
     ]
     over_images = images_interval(*shares, tp.runs[0].predictions.labels, range(7))
     assert (found.images_low, found.images_high) == (100 * over_images.low, 100 * over_images.high)
