@@ -76,18 +76,15 @@ def _read_run(directory: Path, path: str) -> tuple[Run, list[str | None]]:
     results, config = _read_json(directory / 'results.json'), None
     if (directory / 'config.json').exists():
         config = flatten(_read_json(directory / 'config.json'))
-    try:
-        wrong = _first_failure(_results_checks(results, config))
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
-        wrong = f'a part missing or of another kind: {error!r}'
-    if wrong:
-        raise InputError(f'results.json has {wrong}')
+    _require('results.json', _results_checks(results, config))
     if config:  # of another version it may lack fields
         config = flatten(paper_config().to_dict()) | config
-    predictions, wrong = _read_predictions(directory / 'predictions.npz', results)
-    if wrong:
-        wrong += '; calibration, bootstrap and t-SNE leave out this run'
-    return Run(path, directory, results, config, epochs, predictions), [remark, wrong]
+    predictions, remarks = None, [remark]
+    try:
+        predictions = _read_predictions(directory / 'predictions.npz', results)
+    except InputError as error:
+        remarks.append(f'{error}; calibration, bootstrap and t-SNE leave out this run')
+    return Run(path, directory, results, config, epochs, predictions), remarks
 
 
 def read_epochs(directory: Path) -> tuple[list[dict[str, Any]], str | None]:
@@ -141,8 +138,13 @@ def _read_json(path: Path) -> Mapping[str, Any]:
 Checks = Iterator[tuple[str, bool]]  # what may be wrong, and whether it is right
 
 
-def _first_failure(checks: Checks) -> str | None:
-    return next((what for what, is_right in checks if not is_right), None)
+def _require(file: str, checks: Checks) -> None:
+    try:
+        wrong = next((what for what, is_right in checks if not is_right), None)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        wrong = f'a part missing or of another kind: {error!r}'
+    if wrong:
+        raise InputError(f'{file} has {wrong}')
 
 
 def _results_checks(results: Mapping[str, Any], config: Mapping[str, Any] | None) -> Checks:
@@ -171,18 +173,17 @@ def _results_checks(results: Mapping[str, Any], config: Mapping[str, Any] | None
             yield f'{name} {test[name]}, which must be 0 to 1', 0 <= test[name] <= 1
 
 
-def _read_predictions(path: Path, results) -> tuple[Predictions | None, str | None]:
-    """The predictions, or what is wrong with them."""
+def _read_predictions(path: Path, results: Mapping[str, Any]) -> Predictions:
     if not path.exists():
-        return None, 'no predictions.npz'
+        raise InputError('no predictions.npz')
     try:
         # np.load leaves a damaged file open that it opened itself.
         with path.open('rb') as file, np.load(file, allow_pickle=False) as arrays:
             found = Predictions(*(arrays[name] for name in Predictions._fields))
     except Exception as error:  # a damaged archive raises whatever its parts raise
-        return None, f'predictions.npz cannot be read ({type(error).__name__})'
-    wrong = _first_failure(_predictions_checks(found, results))
-    return (None, f'predictions.npz has {wrong}') if wrong else (found, None)
+        raise InputError(f'predictions.npz cannot be read ({type(error).__name__})') from None
+    _require('predictions.npz', _predictions_checks(found, results))
+    return found
 
 
 def _predictions_checks(found: Predictions, results: Mapping[str, Any]) -> Checks:

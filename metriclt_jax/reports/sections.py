@@ -100,11 +100,7 @@ class Section:
 
 
 def make_sections(runs: Sequence[Run]) -> tuple[list[Section], list[Problem]]:
-    """Sorts runs into sections, by data set and backbone, and rows.
-
-    A run that repeats another one (the same settings, method and seed) is left out, so that no seed
-    counts twice, and becomes a problem.
-    """
+    """Sorts runs into sections, by data set and backbone; a run that repeats one is a problem."""
     problems, groups = [], {}
     for run in runs:
         shared, own = _settings(run)

