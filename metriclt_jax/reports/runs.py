@@ -154,6 +154,7 @@ def _results_checks(results: Mapping[str, Any], config: Mapping[str, Any] | None
         in_config = results[name] if config is None else config.get(field)
         yield f'{name} {results[name]!r}, config.json {in_config!r}', results[name] == in_config
     classes = len(results['class_names'])
+    yield 'fewer than two classes or a name twice', len(set(results['class_names'])) == classes > 1
     yield 'a length of train_counts unlike class_names', len(results['train_counts']) == classes
     yield 'no final result: no classifier was trained', results['final'] is not None
     last = results['stages'][-1]['last']['test']

@@ -122,16 +122,10 @@ def stages_table(section: Section, table: pd.DataFrame) -> Table | None:
         for metric in section.mcr_classes:
             values = found.reindex([(*key, stage, metric) for key in keys])
             columns.append(_numbers(metric, values, group))
-    recalls = 100 * table[table.metric == 'mcr_all'].set_index([*by, 'seed']).value.sort_index()
+    recalls = table[table.metric == 'mcr_all'].set_index([*by[:-1], 'seed']).value.sort_index()
     gains, spans = [], []
     for key in keys:
-        ends = (
-            recalls[key]
-            .droplevel('metric')
-            .unstack('stage')
-            .reindex(columns=['last', '1'])
-            .dropna()
-        )
+        ends = 100 * recalls[key].unstack('stage').reindex(columns=['last', '1']).dropna()
         gains.append(signed((ends['last'] - ends['1']).mean()))
         spans.append(_span(*seeds_interval(ends['last'], ends['1'])))
     group = 'stage 2 − stage 1'

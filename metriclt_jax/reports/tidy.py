@@ -35,10 +35,9 @@ def tidy(section: Section) -> pd.DataFrame:
             if stage == 'last' and run.predictions:
                 _, labels, probabilities = run.predictions
                 error = statistics.calibrate(probabilities, labels).error
-            values = [*(test[metric] for metric in metrics)]
-            values += [*(confusion.diagonal() / confusion.sum(axis=1)), error]
-            title = titles.get((path, stage))
-            lines.append([method, variant, path, seed, stage, title, *values])
+            of_classes = confusion.diagonal() / confusion.sum(axis=1)
+            line = [method, variant, path, seed, stage, titles.get((path, stage))]
+            lines.append([*line, *map(test.get, metrics), *of_classes, error])
     table = pd.DataFrame(lines, columns=[*names, *metrics, *recalls, 'ece'])
     table = table.melt(names, var_name='metric').dropna(subset='value')
     table['row'] = pd.Categorical(table['row'], [row.title for row in section.rows])

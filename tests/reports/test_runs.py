@@ -78,6 +78,7 @@ BROKEN = {
     'method None': lambda r: r.update(method=None),
     'seed': lambda r: r.update(seed='0'),
     'train_counts': lambda r: r['train_counts'].pop(),
+    'name twice': lambda r: r.update(class_names=['a'] * 7),
     'no classifier': lambda r: r.update(final=None),
     'mcr_all 0.99': lambda r: set_both(r, mcr_all=0.99),
     'last stage': lambda r: r['final'].update(accuracy=0.1),
