@@ -8,11 +8,12 @@ the paper's order and units (mean class recalls in per cent).
 import tomllib
 from functools import cache
 from importlib import resources
-from typing import NamedTuple
-
-import pandas as pd
+from typing import TYPE_CHECKING, NamedTuple
 
 from metriclt_jax.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd  # slow to import
 
 CAPTIONS = {
     2: 'Comparison with various baselines on three medical image data sets.',
@@ -34,7 +35,7 @@ _TITLES = tomllib.loads((_FILES / 'titles.toml').read_text(encoding='utf-8'))
 METHOD_TITLES, DATASET_TITLES = _TITLES['methods'], _TITLES['datasets']
 MODEL_TITLES, METRIC_TITLES = _TITLES['models'], _TITLES['metrics']
 METRIC_LOSS_TITLES = _TITLES['metric_losses']
-_CELL = ['dataset', 'model', 'method', 'metric']
+CELL = ['dataset', 'model', 'method', 'metric']
 
 
 class PublishedValue(NamedTuple):
@@ -45,33 +46,31 @@ class PublishedValue(NamedTuple):
 
 
 @cache
-def published_values() -> pd.DataFrame:
+def published_values() -> 'pd.DataFrame':
     """All values of tables 1 to 5, a row each, in the paper's order.
 
-    Columns: `table`, `dataset`, `model`, `method` (a row of `metriclt_jax.methods.METHODS`),
-    `metric` (as in `results.json`; in table 1 a property of the data set), `mean`, `deviation`,
-    `mark` ('underline' where the paper underlines; its bold type is not recorded) and `text` (the
-    words of table 1).
+    `mark` is 'underline' where the paper underlines; its bold type is not recorded.
     """
+    import pandas as pd
+
     with (_FILES / 'paper_results.csv').open(encoding='utf-8') as file:
         words = dict.fromkeys(['model', 'method', 'mark', 'text'], '')
         return pd.read_csv(file).fillna(words)
 
 
-def table_values(table: int) -> pd.DataFrame:
+def table_values(table: int) -> 'pd.DataFrame':
     """The values of one table; raises `InputError` if the paper has no such table of results."""
     if table not in TABLES:
         raise InputError(f'table is {table}, which must be one of {", ".join(map(str, TABLES))}')
-    values = published_values()
-    return values[values.table == table]
+    return published_values().query(f'table == {table}')
 
 
-def distinct(values: pd.DataFrame, *columns: str) -> list:
+def distinct(values: 'pd.DataFrame', *columns: str) -> list:
     """The values of a column, or tuples of several columns, each once and in order."""
     rows = values[list(columns)].drop_duplicates()
-    if len(columns) == 1:
-        return rows[columns[0]].tolist()
-    return list(rows.itertuples(index=False, name=None))
+    return (
+        list(rows.itertuples(index=False, name=None)) if columns[1:] else rows.squeeze(1).tolist()
+    )
 
 
 def methods_of(table: int) -> list[str]:
@@ -80,10 +79,10 @@ def methods_of(table: int) -> list[str]:
 
 
 @cache
-def published_cells() -> pd.DataFrame:
+def published_cells() -> 'pd.DataFrame':
     """Mean and deviation by data set, backbone, method and metric; the first of two tables wins."""
-    results = published_values().query('table > 1').drop_duplicates(_CELL)
-    return results.set_index(_CELL)[['mean', 'deviation']]
+    results = published_values().query('table > 1').drop_duplicates(CELL)
+    return results.set_index(CELL)[['mean', 'deviation']]
 
 
 def find_published(dataset: str, model: str, method: str, metric: str) -> PublishedValue | None:
@@ -96,18 +95,14 @@ def find_published(dataset: str, model: str, method: str, metric: str) -> Publis
     if cell not in published_cells().index:
         return None
     mean, deviation = published_cells().loc[cell].tolist()
-    return PublishedValue(mean, None if pd.isna(deviation) else deviation)
+    return PublishedValue(mean, deviation if deviation == deviation else None)
 
 
 def method_title(name: str) -> str:
-    """The paper's name of a method; a method that it does not have keeps its own name.
-
-    >>> method_title('ce_sc_crw'), method_title('poly1_crw')
-    ('CE+SC → cRW', 'poly1_crw')
-    """
+    """The paper's name of a method; a method that it does not have keeps its own name."""
     return METHOD_TITLES.get(name, name)
 
 
 def setting_title(dataset: str, model: str) -> str:
-    """A data set and a backbone in print; those that the paper does not have keep their names."""
+    """A data set and a backbone in print."""
     return f'{DATASET_TITLES.get(dataset, dataset)}, {MODEL_TITLES.get(model, model)}'

@@ -6,10 +6,10 @@
 
 import base64
 import re
+from itertools import groupby, zip_longest
 from pathlib import Path
 
 import jinja2
-import pandas as pd
 
 from metriclt_jax.files import write_atomically
 from metriclt_jax.reports.tables import Table
@@ -31,12 +31,9 @@ _LATEX = {
 
 
 def render(template: str, folder: Path, **values) -> None:
-    """Writes report.html, report.md and report.tex to a folder.
+    """Writes report.html, report.md and report.tex to the folder that holds the figures.
 
-    Args:
-        template: 'report.j2' or 'paper.j2'.
-        folder: where the report and its figures are.
-        values: of the template.
+    `values` are those of the template, 'report.j2' or 'paper.j2'.
     """
     for name, library in (('md', 'markdown.j2'), ('tex', 'latex.j2'), ('html', 'html.j2')):
         environment = jinja2.Environment(
@@ -51,10 +48,15 @@ def render(template: str, folder: Path, **values) -> None:
             'headings': headings,
             'data_uri': _data_uri,
             'width': _width,
-            'latex_table': latex_table,
             'link': lambda path: path.relative_to(folder).as_posix(),
         }
-        environment.filters |= {'flow': _flow, 'markdown': escape_markdown, 'latex': escape_latex}
+        environment.filters |= {
+            'flow': lambda text: ' '.join(text.split()),
+            'markdown': lambda text: re.sub(r'([\\`*_{}\[\]<>|#~&$])', r'\\\1', text),
+            'latex': escape_latex,
+            'rows': _rows,
+            'groups': _groups,
+        }
         text = environment.get_template(template).render(library=library, **values)
         if name == 'html':
             page = environment.get_template('page.html.j2')
@@ -63,42 +65,21 @@ def render(template: str, folder: Path, **values) -> None:
         write_atomically(folder / f'report.{name}', text)
 
 
-def escape_markdown(text: str) -> str:
-    """A text whose characters have no meaning in GitHub's Markdown."""
-    return re.sub(r'([\\`*_{}\[\]<>|#~&$])', r'\\\1', text)
-
-
 def escape_latex(text: str) -> str:
     """A text whose characters have no meaning in LaTeX, with symbols as commands."""
     return re.sub('"([^"]*)"', r"``\1''", text.translate(str.maketrans(_LATEX)))
 
 
-def latex_table(caption: str, table: Table, label: str = '') -> str:
-    """A `table` environment with the rules of booktabs."""
-    columns = dict(enumerate(table.columns))
-    names = [
-        (escape_latex(column.group), escape_latex(column.heading), place)
-        for place, column in columns.items()  # the last makes them unique
-    ]
-    frame = pd.DataFrame({place: column.cells for place, column in columns.items()}, dtype=str)
-    frame = frame.set_axis(pd.MultiIndex.from_tuples(names), axis='columns')
-    styler = frame.style.format(escape_latex).hide(axis='index')
-    styler = styler.hide(axis='columns', level=[2] if table.groups else [0, 2])
-    commands = {'bold': 'textbf:--rwrap', 'underline': 'underline:--rwrap', '': ''}
-    marks = [[commands[mark] for _, mark in row] for row in table.rows]
-    styler = styler.apply(lambda _: pd.DataFrame(marks, frame.index, frame.columns), axis=None)
-    return styler.to_latex(
-        column_format=''.join('l' if column.words else 'r' for column in table.columns),
-        position_float='centering',
-        hrules=True,
-        multicol_align='c',
-        caption=escape_latex(caption),
-        label=f'tab:{label}' if label else None,
-    )
+def _rows(table: Table) -> list[tuple[tuple[str, str], ...]]:
+    """(text, mark) of each cell, row by row."""
+    columns = [zip_longest(column.cells, column.marks, fillvalue='') for column in table]
+    return list(zip(*columns, strict=True))
 
 
-def _flow(text: str) -> str:
-    return ' '.join(text.split())
+def _groups(table: Table) -> list[tuple[str, int]]:
+    """(text, number of columns) of each group; empty without groups."""
+    spans = [(name, len(list(some))) for name, some in groupby(table, lambda c: c.group)]
+    return spans if any(name for name, _ in spans) else []
 
 
 def _data_uri(path: Path) -> str:

@@ -3,10 +3,10 @@
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,46 +15,29 @@ from metriclt_jax.errors import InputError
 from metriclt_jax.evaluation.metrics import mean_class_recall
 
 _NOT_RUNS = ('checkpoints', 'figures')  # folders inside a work directory
-_TOLERANCE = 1e-6  # of a recall that is computed again
 
 
-@dataclass(frozen=True, eq=False)
-class Predictions:
+class Predictions(NamedTuple):
     """`ids` `[N]`, `labels` `[N]` and final `probabilities` `[N, C]` of the test images."""
 
     ids: np.ndarray
     labels: np.ndarray
     probabilities: np.ndarray
 
-    @property
-    def correct(self) -> np.ndarray:
-        """Whether each image is predicted correctly, bool `[N]`."""
-        return self.probabilities.argmax(axis=1) == self.labels
-
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A finished run.
+    """A finished run."""
 
-    Attributes:
-        path: its work directory, relative to the folder that was read.
-        directory: its work directory.
-        results: the contents of `results.json`, checked.
-        config: every field of the config by its dotted name; None without `config.json`.
-        epochs: the lines of `metrics.jsonl`; empty without the file.
-        predictions: None without `predictions.npz`.
-    """
-
-    path: str
+    path: str  # of its work directory, relative to the folder that was read
     directory: Path
-    results: Mapping[str, Any]
-    config: Mapping[str, Any] | None
-    epochs: tuple[Mapping[str, Any], ...]
+    results: Mapping[str, Any]  # the contents of results.json
+    config: Mapping[str, Any] | None  # fields by dotted name; None without config.json
+    epochs: list[dict[str, Any]]  # the lines of metrics.jsonl
     predictions: Predictions | None
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """Why the report leaves out a work directory, or a part of it."""
 
     path: str
@@ -64,13 +47,8 @@ class Problem:
 def read_runs(root: str | os.PathLike) -> tuple[list[Run], list[Problem]]:
     """Reads all runs below a folder, at any depth, in the order of their paths.
 
-    Returns:
-        The finished runs, and a problem for each directory with an unfinished run or with files
-        that cannot be read or contradict each other. A finished run with a bad `predictions.npz` or
-        `metrics.jsonl` is in both lists: its results still count.
-
-    Raises:
-        InputError: `root` is not a folder.
+    A run that is unfinished, cannot be read or contradicts itself becomes a problem. One with a bad
+    `predictions.npz` or `metrics.jsonl` is in both lists: its results still count.
     """
     root = Path(root)
     if not root.is_dir():
@@ -86,8 +64,27 @@ def read_runs(root: str | os.PathLike) -> tuple[list[Run], list[Problem]]:
                 runs.append(run)
             except InputError as error:
                 remarks = [str(error)]
-            problems += [Problem(path, remark) for remark in remarks]
+            problems += [Problem(path, remark) for remark in remarks if remark]
     return runs, problems
+
+
+def _read_run(directory: Path, path: str) -> tuple[Run, list[str | None]]:
+    """Reads a run; also returns what is wrong with `metrics.jsonl` and `predictions.npz`."""
+    epochs, remark = read_epochs(directory)
+    if not (directory / 'results.json').exists():
+        raise InputError(f'not finished: no results.json ({len(epochs)} epochs in metrics.jsonl)')
+    results, config = _read_json(directory / 'results.json'), None
+    if (directory / 'config.json').exists():
+        config = flatten(_read_json(directory / 'config.json'))
+    _require('results.json', _results_checks(results, config))
+    if config:  # of another version it may lack fields
+        config = flatten(paper_config().to_dict()) | config
+    predictions, remarks = None, [remark]
+    try:
+        predictions = _read_predictions(directory / 'predictions.npz', results)
+    except InputError as error:
+        remarks.append(f'{error}; calibration, bootstrap and t-SNE leave out this run')
+    return Run(path, directory, results, config, epochs, predictions), remarks
 
 
 def read_epochs(directory: Path) -> tuple[list[dict[str, Any]], str | None]:
@@ -98,9 +95,7 @@ def read_epochs(directory: Path) -> tuple[list[dict[str, Any]], str | None]:
     try:
         for text in path.read_text(encoding='utf-8').splitlines():
             line = json.loads(text)
-            line['stage'], line['train'], line['validation']
-            if not isinstance(line['epoch'], int):
-                raise ValueError('epoch is not an integer')
+            line['stage'], line['train'], line['validation'], line['epoch'] + 1
             lines.append(line)
     except (KeyError, OSError, TypeError, ValueError):
         return lines, f'metrics.jsonl cannot be used from line {len(lines) + 1} on'
@@ -108,121 +103,75 @@ def read_epochs(directory: Path) -> tuple[list[dict[str, Any]], str | None]:
 
 
 def read_features(run: Run) -> np.ndarray | None:
-    """The features `[N, D]` of a run with predictions, in their order; None if it kept none."""
+    """The features `[N, D]` of a run with predictions; None if it kept none that fit."""
     with np.load(run.directory / 'predictions.npz', allow_pickle=False) as arrays:
-        if 'features' not in arrays:
-            return None
-        features = arrays['features'].astype(np.float32)
-    usable = features.ndim == 2 and len(features) == len(run.predictions.labels)
-    return features if usable and np.isfinite(features).all() else None
+        features = arrays['features'].astype(np.float32) if 'features' in arrays else np.empty(0)
+    fits = features.ndim == 2 and len(features) == len(run.predictions.labels)
+    return features if fits and np.isfinite(features).all() else None
 
 
 def flatten(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-    """Nested mappings as one with dotted names; lists become tuples, as in a config.
+    """Nested mappings as one with dotted names.
 
-    >>> flatten({'seed': 0, 'data': {'fractions': [0.8, 0.2]}})
-    {'seed': 0, 'data.fractions': (0.8, 0.2)}
+    >>> flatten({'seed': 0, 'data': {'split': 'paper'}})
+    {'seed': 0, 'data.split': 'paper'}
     """
     flat = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
             flat |= flatten(value, f'{prefix}{name}.')
         else:
-            flat[prefix + name] = _tuples(value)
+            flat[prefix + name] = tuple(value) if isinstance(value, list) else value
     return flat
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
-
-
-def _read_run(directory: Path, path: str) -> tuple[Run, list[str]]:
-    """Reads a finished run and what is wrong with the files beside its `results.json`.
-
-    Raises:
-        InputError: it is not finished, or `results.json` or `config.json` cannot be used.
-    """
-    epochs, remark = read_epochs(directory)
-    if not (directory / 'results.json').exists():
-        raise InputError(
-            f'not finished: no results.json yet ({len(epochs)} epochs in metrics.jsonl)'
-        )
-    results = _read_json(directory / 'results.json')
-    _check_results(results)
-    config = None
-    if (directory / 'config.json').exists():
-        config = _read_config(directory / 'config.json')
-        for field, name in (('method', 'method'), ('data.name', 'dataset'), ('seed', 'seed')):
-            if config[field] != results[name]:
-                raise InputError(
-                    f'{name} is {results[name]!r} in results.json and {config[field]!r} in '
-                    'config.json'
-                )
-    remarks = [remark] if remark else []
-    predictions = None
+def _read_json(path: Path) -> Mapping[str, Any]:
     try:
-        predictions = _read_predictions(directory / 'predictions.npz', results)
-    except InputError as error:
-        remarks.append(f'{error}; calibration, bootstrap and t-SNE leave out this run')
-    return Run(path, directory, results, config, tuple(epochs), predictions), remarks
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding='utf-8'))
+        content = json.loads(path.read_text(encoding='utf-8'))
     except (OSError, ValueError) as error:
         raise InputError(f'{path.name} cannot be read: {error}') from None
+    if not isinstance(content, Mapping):
+        raise InputError(f'{path.name} must hold a JSON object')
+    return content
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    """All fields of the run's config, including those that only the version that trained it has."""
-    saved = _read_json(path)
-    saved = flatten(saved) if isinstance(saved, Mapping) else {}
-    missing = [field for field in ('method', 'data.name', 'seed') if field not in saved]
-    if missing:
-        raise InputError(f'config.json is not a config: it lacks {", ".join(missing)}')
-    return flatten(paper_config().to_dict()) | saved
+Checks = Iterator[tuple[str, bool]]  # what may be wrong, and whether it is right
 
 
-def _check_results(results: Any) -> None:
-    """Checks `results.json`; the recalls must follow from the confusion matrices."""
+def _require(file: str, checks: Checks) -> None:
     try:
-        names, groups = results['class_names'], results['groups']
-        for field, kind in {'dataset': str, 'method': str, 'model': str, 'seed': int}.items():
-            if not isinstance(results[field], kind):
-                raise InputError(
-                    f'results.json has {field} {results[field]!r}, not {kind.__name__}'
-                )
-        if len(names) < 2 or len(results['train_counts']) != len(names):
-            raise InputError('results.json needs one entry of train_counts for each class')
-        for stage in results['stages']:
-            if not isinstance(stage['name'], str):
-                raise InputError('results.json has a stage without a name')
-            if stage['last']['test'] is not None:
-                _check_metrics(stage['last']['test'], len(names), groups)
-        if results['final'] is None:
-            raise InputError('results.json has no final result: no classifier was trained')
-        if results['final'] != results['stages'][-1]['last']['test']:
-            raise InputError('results.json has a final result unlike that of its last stage')
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f'results.json is not as runs write it: {error!r}') from None
+        wrong = next((what for what, is_right in checks if not is_right), None)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        wrong = f'a part missing or of another kind: {error!r}'
+    if wrong:
+        raise InputError(f'{file} has {wrong}')
 
 
-def _check_metrics(test: Mapping[str, Any], classes: int, groups: Mapping[str, list[int]]) -> None:
-    if np.shape(test['confusion']) != (classes, classes):
-        raise InputError(f'results.json has a confusion matrix that is not {classes} x {classes}')
-    for name, members in {'all': range(classes), **groups}.items():
-        stated = test[f'mcr_{name}']
-        computed = mean_class_recall(test['confusion'], list(members))
-        if not math.isclose(stated, computed, abs_tol=_TOLERANCE):
-            raise InputError(
-                f'results.json has mcr_{name} {stated}, but its confusion matrix gives {computed}'
-            )
-    for name in ('accuracy', 'macro_f1', 'macro_auroc'):
-        if not 0 <= test[name] <= 1:
-            raise InputError(f'results.json has {name} {test[name]}, which must be 0 to 1')
+def _results_checks(results: Mapping[str, Any], config: Mapping[str, Any] | None) -> Checks:
+    for field, kind in {'dataset': str, 'method': str, 'model': str, 'seed': int}.items():
+        yield f'{field} {results[field]!r}, not {kind.__name__}', isinstance(results[field], kind)
+    for name, field in {'method': 'method', 'dataset': 'data.name', 'seed': 'seed'}.items():
+        in_config = results[name] if config is None else config.get(field)
+        yield f'{name} {results[name]!r}, config.json {in_config!r}', results[name] == in_config
+    classes = len(results['class_names'])
+    yield 'fewer than two classes or a name twice', len(set(results['class_names'])) == classes > 1
+    yield 'a length of train_counts unlike class_names', len(results['train_counts']) == classes
+    yield 'no final result: no classifier was trained', results['final'] is not None
+    last = results['stages'][-1]['last']['test']
+    yield 'a final result unlike that of its last stage', results['final'] == last
+    for stage in results['stages']:
+        yield 'a stage without a name', isinstance(stage['name'], str)
+        test = stage['last']['test']
+        if test is None:
+            continue
+        shape = np.shape(test['confusion'])
+        yield f'a confusion matrix that is not {classes} x {classes}', shape == (classes, classes)
+        for group, members in {'all': range(classes), **results['groups']}.items():
+            stated, computed = test[f'mcr_{group}'], mean_class_recall(test['confusion'], members)
+            what = f'mcr_{group} {stated}, but its confusion matrix gives {computed}'
+            yield what, math.isclose(stated, computed, abs_tol=1e-6)
+        for name in ('accuracy', 'macro_f1', 'macro_auroc'):
+            yield f'{name} {test[name]}, which must be 0 to 1', 0 <= test[name] <= 1
 
 
 def _read_predictions(path: Path, results: Mapping[str, Any]) -> Predictions:
@@ -231,17 +180,21 @@ def _read_predictions(path: Path, results: Mapping[str, Any]) -> Predictions:
     try:
         # np.load leaves a damaged file open that it opened itself.
         with path.open('rb') as file, np.load(file, allow_pickle=False) as arrays:
-            found = Predictions(*(arrays[name] for name in ('ids', 'labels', 'probabilities')))
+            found = Predictions(*(arrays[name] for name in Predictions._fields))
     except Exception as error:  # a damaged archive raises whatever its parts raise
         raise InputError(f'predictions.npz cannot be read ({type(error).__name__})') from None
-    count, classes = len(found.ids), len(results['class_names'])
-    shapes = (found.ids.shape, found.labels.shape, found.probabilities.shape)
-    if shapes != ((count,), (count,), (count, classes)):
-        raise InputError('predictions.npz has arrays of shapes that do not fit')
-    if not (np.isfinite(found.probabilities).all() and np.isin(found.labels, range(classes)).all()):
-        raise InputError('predictions.npz has labels or probabilities out of range')
-    confusion = np.zeros((classes, classes), int)
-    np.add.at(confusion, (found.labels, found.probabilities.argmax(axis=1)), 1)
-    if confusion.tolist() != results['final']['confusion']:
-        raise InputError('predictions.npz does not give the confusion matrix of results.json')
+    _require('predictions.npz', _predictions_checks(found, results))
     return found
+
+
+def _predictions_checks(found: Predictions, results: Mapping[str, Any]) -> Checks:
+    ids, labels, probabilities = found
+    count, classes = len(ids), len(results['class_names'])
+    fit = (ids.shape, labels.shape, probabilities.shape) == ((count,), (count,), (count, classes))
+    yield 'arrays of shapes that do not fit', fit
+    in_range = np.isfinite(probabilities).all() and np.isin(labels, range(classes)).all()
+    yield 'labels or probabilities out of range', in_range
+    confusion = np.zeros((classes, classes), int)
+    np.add.at(confusion, (labels, probabilities.argmax(axis=1)), 1)
+    same = confusion.tolist() == results['final']['confusion']
+    yield 'another confusion matrix than results.json', same

@@ -97,8 +97,6 @@ def write_run(
         'stages': stages,
         'final': stages[-1]['last']['test'],
         'pretrained': None,
-        'seconds': 1.5,
-        'versions': {'jax': '0'},
     }
     (directory / 'results.json').write_text(json.dumps(results))
     if predictions:

@@ -22,23 +22,15 @@ from metriclt_jax.reports.published import (
 COPIED = [
     (1, 'skin7', '', '', 'min_count', 86, None),
     (1, 'pathmnist_lt', '', '', 'imbalance_ratio', 99.6, None),
-    (1, 'xray9', '', '', 'image_height', 1024, None),
     (2, 'skin7', 'resnet50', 'ce', 'mcr_all', 83.12, 0.89),
-    (2, 'skin7', 'resnet50', 'ce_sc_crw', 'mcr_minor', 91.75, None),
-    (2, 'skin7', 'resnet50', 'ce_tp_crw', 'mcr_all', 86.50, 0.34),
     (2, 'xray9', 'resnet50', 'cutmix_crw', 'mcr_all', 52.87, 0.27),
-    (2, 'xray9', 'resnet50', 'ce_sc_crw', 'mcr_all', 52.77, 0.33),
     (2, 'xray9', 'resnet50', 'bbn', 'mcr_minor', 61.53, None),
-    (2, 'pathmnist_lt', 'resnet50', 'rw', 'mcr_major', 77.76, None),
     (2, 'pathmnist_lt', 'resnet50', 'ce_sc_crw', 'mcr_all', 87.45, 0.25),
     (3, 'skin7', 'resnet50', 'sc_crw', 'mcr_all', 84.36, None),
-    (3, 'xray9', 'resnet50', 'ce_sc', 'mcr_major', 60.49, None),
     (4, 'skin7', 'densenet121', 'ce_tp_crw', 'mcr_minor', 90.21, None),
-    (4, 'skin7', 'mobilenet_v2', 'ce_crw', 'mcr_all', 83.66, None),
     (4, 'skin7', 'mobilenet_v2', 'ce_sc_crw', 'mcr_minor', 86.69, None),
     (5, 'flower_lt', 'resnet50', 'ce', 'mcr_all', 88.68, None),
     (5, 'flower_lt', 'resnet50', 'ldam_drw', 'mcr_medium', 90.27, None),
-    (5, 'dogs_lt', 'resnet50', 'ce_ct_crw', 'mcr_all', 34.71, None),
     (5, 'dogs_lt', 'resnet50', 'ce_sc_crw', 'mcr_minor', 20.32, None),
 ]
 
@@ -115,9 +107,8 @@ def numbers_after(paper: list[str], caption: str, rows: int, skip: int) -> list[
 )
 def test_tables_have_the_numbers_of_the_text_in_its_order(paper, table, caption, rows, skip):
     """Row by row as printed; the text's rows are methods, but backbones in table 4."""
-    values = table_values(table)
-    names = distinct(values, 'model' if table == 4 else 'method')
-    field = 'model' if table == 4 else 'method'
+    values, field = table_values(table), 'model' if table == 4 else 'method'
+    names = distinct(values, field)
     ours = [mean for name in names for mean in values['mean'][values[field] == name]]
     assert ours == numbers_after(paper, caption, rows, skip)
 

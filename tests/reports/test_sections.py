@@ -2,113 +2,102 @@
 
 import json
 
+import pytest
+
 from metriclt_jax.reports.sections import first_stage_method, unlike_default
 
+SC, TP = 'metric__supervised_contrastive__coefficient', 'metric__triplet__coefficient'
+SKIN7 = 'Skin7, ResNet50'
+# The runs (method, seed, fields) -> the rows of each section, with their seeds.
+CASES = {
+    'rows are methods over seeds, in the order of the paper': (
+        [('ce_sc_crw', 2, {}), ('ce_sc_crw', 0, {}), ('ce_crw', 5, {})],
+        {SKIN7: {'CE → cRW': (5,), 'CE+SC → cRW': (0, 2)}},
+    ),
+    'data sets and backbones are apart': (
+        [('ce', 0, {}), ('ce', 0, {'model': 'densenet121'}), ('ce', 0, {'dataset': 'xray9'})],
+        {
+            'Skin7, DenseNet121': {'CE': (0,)},
+            SKIN7: {'CE': (0,)},
+            'X-ray9, ResNet50': {'CE': (0,)},
+        },
+    ),
+    'other settings are never averaged': (
+        [
+            ('ce', 0, {}),
+            ('ce', 1, {'stage1__epochs': 10}),
+            ('ce', 2, {'stage1__epochs': 10, 'data__split': 'grouped'}),
+        ],
+        {
+            f'{SKIN7} (data.split=grouped, stage1.epochs=10)': {'CE': (2,)},
+            f'{SKIN7} (data.split=paper, stage1.epochs=10)': {'CE': (1,)},
+            f'{SKIN7} (data.split=paper, stage1.epochs=100)': {'CE': (0,)},
+        },
+    ),
+    'fields without influence do not part runs': (
+        [('ce', 0, {}), ('ce', 1, {'data__data_dir': '/elsewhere', 'num_devices': 4})],
+        {SKIN7: {'CE': (0, 1)}},
+    ),
+    'settings of other methods do not part runs': (
+        [('ce_crw', 0, {}), ('ce_crw', 1, {SC: 0.1}), ('ce_sc_crw', 0, {}), ('rs', 0, {SC: 2.0})],
+        {SKIN7: {'CE → cRW': (0, 1), 'RS': (0,), 'CE+SC → cRW': (0,)}},
+    ),
+    'other data under the same name is apart': (
+        [('ce', 0, {}), ('ce', 1, {'groups': {'major': [0]}})],
+        {
+            f"{SKIN7} (groups={{'major': [0, 1, 2], 'minor': [5, 6]}})": {'CE': (0,)},
+            f"{SKIN7} (groups={{'major': [0]}})": {'CE': (1,)},
+        },
+    ),
+    'studies of a coefficient are not in the tables': (
+        [('ce_tp_crw', 0, {TP: value}) for value in (0.01, 0.001, 0.0001)],
+        {SKIN7: {'CE+TP → cRW': (0,)}},
+    ),
+    'without the default every coefficient is a row': (
+        [('ce_tp_crw', 0, {TP: value}) for value in (0.01, 0.0001)],
+        {SKIN7: {f'CE+TP → cRW (coefficient={value})': (0,) for value in (0.0001, 0.01)}},
+    ),
+    'all settings may matter to an unknown method': (
+        [('poly1_crw', 0, {}), ('poly1_crw', 1, {'mixing__mixup__alpha': 0.5})],
+        {SKIN7: {'poly1_crw (alpha=0.5)': (1,), 'poly1_crw (alpha=1.0)': (0,)}},
+    ),
+}
 
-def titles(rows):
-    """Title and seeds of the rows that were run on their own."""
-    rows = [row for row in rows if row.stage == 'last']
-    return [(row.title, [run.results['seed'] for run in row.runs]) for row in rows]
 
-
-def test_rows_are_methods_over_seeds(sections, make_run):
-    for seed in (2, 0, 1):
-        make_run(f'a{seed}', 'ce_sc_crw', seed)
-    make_run('b', 'ce_crw', 5)
-    (section,), problems = sections()
-    assert problems == []
-    assert (section.dataset, section.model, section.title) == (
-        'skin7',
-        'resnet50',
-        'Skin7, ResNet50',
-    )
-    # In the paper's order, not that of the folders.
-    assert titles(section.main_rows) == [('CE → cRW', [5]), ('CE+SC → cRW', [0, 1, 2])]
-
-
-def test_data_sets_and_backbones_are_apart(sections, make_run):
-    make_run('a', 'ce')
-    make_run('b', 'ce', model='densenet121')
-    make_run('c', 'ce', dataset='xray9')
-    found, _ = sections()
-    assert [section.title for section in found] == [
-        'Skin7, DenseNet121',
-        'Skin7, ResNet50',
-        'X-ray9, ResNet50',
-    ]
-
-
-def test_other_settings_are_never_averaged(sections, make_run):
-    make_run('a', 'ce', 0)
-    make_run('b', 'ce', 1, stage1__epochs=10)
-    make_run('c', 'ce', 2, stage1__epochs=10, data__split='grouped')
+@pytest.mark.parametrize('case', CASES)
+def test_what_is_averaged_and_compared(sections, make_run, case):
+    runs, expected = CASES[case]
+    for place, (method, seed, fields) in enumerate(runs):
+        make_run(str(place), method, seed, **fields)
     found, problems = sections()
     assert problems == []
-    assert sorted(section.title for section in found) == [
-        'Skin7, ResNet50 (data.split=grouped, stage1.epochs=10)',
-        'Skin7, ResNet50 (data.split=paper, stage1.epochs=10)',
-        'Skin7, ResNet50 (data.split=paper, stage1.epochs=100)',
-    ]
-    assert [len(section.rows[0].runs) for section in found] == [1, 1, 1]
-
-
-def test_fields_without_influence_do_not_part_runs(sections, make_run):
-    make_run('a', 'ce', 0)
-    make_run('b', 'ce', 1, data__data_dir='/elsewhere', figures=False, num_devices=4)
-    (section,), _ = sections()
-    assert titles(section.main_rows) == [('CE', [0, 1])]
-
-
-def test_settings_of_other_methods_do_not_part_runs(sections, make_run):
-    """`ce_crw` has no contrastive loss, so its coefficient is nothing to it."""
-    make_run('a', 'ce_crw', 0)
-    make_run('b', 'ce_crw', 1, metric__supervised_contrastive__coefficient=0.1)
-    make_run('c', 'ce_sc_crw', 0)
-    make_run('d', 'ce_sc_crw', 0, metric__supervised_contrastive__coefficient=0.1)
-    (section,), problems = sections()
-    assert problems == []
-    assert titles(section.rows) == [
-        ('CE → cRW', [0, 1]),
-        ('CE+SC → cRW', [0]),
-        ('CE+SC → cRW (coefficient=0.1)', [0]),
+    rows = {
+        section.title: {row.title: row.seeds for row in section.main_rows if row.stage == 'last'}
+        for section in found
+    }
+    assert rows == expected
+    assert [list(of_section) for of_section in rows.values()] == [
+        list(expected[title]) for title in rows
     ]
 
 
-def test_studies_of_a_coefficient_are_not_in_the_tables(section, make_run):
-    field = 'metric__triplet__coefficient'
+def test_studies(section, make_run):
     for value in (0.01, 0.001, 0.0001):
-        make_run(f'{value}', 'ce_tp_crw', **{field: value})
+        make_run(f'{value}', 'ce_tp_crw', **{TP: value})
     make_run('margin', 'ce_tp_crw', metric__triplet__margin=20.0)
     (study,) = section().studies
     assert [row.coefficient for row in study] == [0.0001, 0.001, 0.01]
-    assert [row.title for row in section().main_rows] == [
-        'CE+TP → cRW (margin=20.0)',
-        'CE+TP → cRW (margin=50.0)',
-    ]
-    assert len(section().rows) == 4
-
-
-def test_without_the_default_every_coefficient_is_a_row(section, make_run):
-    for value in (0.01, 0.0001):
-        make_run(f'{value}', 'ce_tp_crw', metric__triplet__coefficient=value)
-    assert len(section().main_rows) == 2
-
-
-def test_the_default_alone_needs_no_words(section, make_run):
-    for value in (0.001, 0.0001):
-        make_run(f'{value}', 'ce_tp_crw', metric__triplet__coefficient=value)
-    assert titles(section().main_rows) == [('CE+TP → cRW', [0])]
-    extra = [row.title for row in section().rows if not row.in_tables]
-    assert extra == ['CE+TP → cRW (coefficient=0.0001)']
+    assert [row.in_tables for row in study] == [False, True, False]
+    titles = [row.title for row in section().main_rows]
+    assert titles == ['CE+TP → cRW (margin=20.0)', 'CE+TP → cRW (margin=50.0)']
 
 
 def test_a_run_does_not_count_twice(sections, make_run):
-    make_run('a', 'ce', 0)
-    make_run('b', 'ce', 0)
-    make_run('c', 'ce', 0, right=0.9)
+    for path, right in (('a', 0.7), ('b', 0.7), ('c', 0.9)):
+        make_run(path, 'ce', 0, right=right)
     (section,), problems = sections()
-    assert titles(section.main_rows) == [('CE', [0])]
-    assert [problem.path for problem in problems] == ['b', 'c']
+    assert [run.path for run in section.rows[0].runs] == ['a']
+    assert [path for path, _ in problems] == ['b', 'c']
     assert 'same numbers' in problems[0].what
     assert 'other numbers' in problems[1].what
 
@@ -119,52 +108,30 @@ def test_weights_are_told_by_their_content(sections, make_run, tmp_path):
         path = tmp_path / f'runs/{name}/results.json'
         start = {'file': 'weights.pth', 'sha256': digest}
         path.write_text(json.dumps(json.loads(path.read_text()) | {'pretrained': start}))
-    found, _ = sections()
-    assert sorted(section.title for section in found) == [
-        'Skin7, ResNet50 (model.pretrained=weights.pth (eeeeeeee))',
-        'Skin7, ResNet50 (model.pretrained=weights.pth (ffffffff))',
-    ]
-    assert sorted(len(section.rows[0].runs) for section in found) == [1, 2]
-
-
-def test_other_data_under_the_same_name_is_apart(sections, make_run):
-    make_run('a', 'ce', 0)
-    make_run('b', 'ce', 1, counts=[5000, 835, 824, 386, 245, 107, 86])
-    found, _ = sections()
-    assert [section.differing for section in found] == [('train_counts',)] * 2
-    make_run('c', 'ce', 0, stage1__epochs=1)
-    titles = {section.title for section in sections()[0]}
-    assert len(titles) == 3
+    found = {section.title: section.rows[0].seeds for section in sections()[0]}
+    assert found == {
+        f'{SKIN7} (model.pretrained=weights.pth (eeeeeeee))': (2,),
+        f'{SKIN7} (model.pretrained=weights.pth (ffffffff))': (0, 1),
+    }
 
 
 def test_runs_without_a_config_are_apart(sections, make_run, tmp_path):
     make_run('a', 'ce', 0)
     make_run('b', 'ce', 1)
     (tmp_path / 'runs/b/config.json').unlink()
-    found, _ = sections()
-    assert sorted(section.title for section in found) == [
-        'Skin7, ResNet50',
-        'Skin7, ResNet50 (settings unknown: no config.json)',
-    ]
+    titles = {section.title for section in sections()[0]}
+    assert titles == {SKIN7, f'{SKIN7} (settings unknown: no config.json)'}
 
 
 def test_first_stages_are_rows(section, make_run):
-    for method in ('ce_crw', 'ce_sc_crw', 'ce_sc', 'sc_crw'):
+    for method in ('ce_crw', 'ce_sc_crw', 'sc_crw', 'rs'):
         make_run(method, method, 0)
-    assert [(row.method, row.stage) for row in section().main_rows] == [
-        ('ce', '1'),
-        ('ce_crw', 'last'),
-        ('ce_sc_crw', 'last'),
-        ('ce_sc', 'last'),
-        ('sc_crw', 'last'),
-    ]
-
-
-def test_rows_of_some_methods(section, make_run):
-    for method in ('ce_crw', 'ce_sc_crw', 'rs'):
-        make_run(method, method, 0)
+    titles = [row.title for row in section().main_rows]
+    assert titles == ['CE *', 'CE → cRW', 'RS', 'CE+SC → cRW', 'CE+SC *', 'SC → cRW']
     some = section().with_methods(['ce_sc', 'rs', 'ce'])
     assert [row.title for row in some.main_rows] == ['CE+SC *', 'RS', 'CE *']
+    make_run('ce', 'ce', 0)
+    assert section().main_rows[0].title == 'CE'
 
 
 def test_names_of_first_stages():
@@ -174,17 +141,6 @@ def test_names_of_first_stages():
     assert first_stage_method('unheard_of') is None
 
 
-def test_what_is_unlike_the_paper(sections, make_run):
+def test_what_is_unlike_the_paper(section, make_run):
     make_run('a', 'ce', stage1__epochs=3, data__minor=2)
-    (section,), _ = sections()
-    assert unlike_default(section.settings) == ['stage1.epochs']
-
-
-def test_rows_from_elsewhere_keep_their_name(sections, make_run):
-    make_run('a', 'poly1_crw', 0)
-    make_run('b', 'poly1_crw', 1, mixing__mixup__alpha=0.5)  # all settings may matter to it
-    (section,), _ = sections()
-    assert titles(section.main_rows) == [
-        ('poly1_crw (alpha=0.5)', [1]),
-        ('poly1_crw (alpha=1.0)', [0]),
-    ]
+    assert unlike_default(section().settings) == ['stage1.epochs']
