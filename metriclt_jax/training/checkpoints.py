@@ -80,12 +80,7 @@ class StageCheckpoints:
 
 
 def restore_variables(directory: Path, which: str, devices: Sequence[jax.Device]) -> dict[str, Any]:
-    """The variables of a stage's checkpoint on each of `devices`; changes nothing on disk.
-
-    Args:
-        directory: the stage's, as of `StageCheckpoints`.
-        which: 'last', or 'best' for the step that validated best.
-        devices: where the variables are placed.
+    """The variables of a stage's 'last' or 'best' checkpoint on `devices`; changes no file.
 
     Raises:
         InputError: the stage has no such checkpoint.

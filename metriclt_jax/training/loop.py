@@ -37,7 +37,7 @@ def train_stage(
     timing: EpochLog,
     terminated: list[bool],
 ) -> Any:
-    """Trains a stage from its latest checkpoint, or from `previous`, to its end.
+    """Trains a stage from its latest checkpoint, or from `previous`, and returns its variables.
 
     Args:
         run: what the stages share.
@@ -46,9 +46,6 @@ def train_stage(
         metrics: gets a line of losses and metrics each epoch.
         timing: gets a line of times each epoch.
         terminated: becomes non-empty, in any process, when the run is to stop.
-
-    Returns:
-        The model's variables at the end of the stage.
 
     Raises:
         Interrupted: the run was to stop, and the state is saved.

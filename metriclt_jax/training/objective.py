@@ -66,22 +66,17 @@ CLASSIFICATION_LOSSES: dict[str, Callable[[ConfigDict], ClassificationLoss]] = {
 
 @dataclass(frozen=True)
 class MetricLoss:
-    """A metric loss as an objective uses it.
+    """A metric loss as an objective uses it: `loss(params, outputs, labels, axis_name) -> scalar`.
 
-    Attributes:
-        loss: `(params, outputs, labels, axis_name) -> scalar`; what the model minimises.
-        coefficient: its factor in the objective.
-        init: `(key, num_classes, feature_dim) -> params` of the loss itself, such as centers; they
-            are not parameters of the model and have neither weight decay nor coefficient.
-        optimizer: updates `params` by the gradient of `loss`.
-        projection: widths of the projection head that the loss needs, or None.
+    `init(key, num_classes, feature_dim)` makes the `params` of the loss itself, such as centers;
+    they are not parameters of the model and have neither weight decay nor coefficient.
     """
 
     loss: Callable[[Any, Outputs, jax.Array, str | None], jax.Array]
-    coefficient: float
+    coefficient: float  # its factor in the objective
     init: Callable[[jax.Array, int, int], Any] = lambda key, num_classes, feature_dim: {}
-    optimizer: optax.GradientTransformation = optax.identity()  # noqa: RUF009
-    projection: tuple[int, ...] | None = None
+    optimizer: optax.GradientTransformation = optax.identity()  # noqa: RUF009 (of `params`)
+    projection: tuple[int, ...] | None = None  # widths of the projection head that it needs
 
 
 def _center(config: ConfigDict) -> MetricLoss:

@@ -29,19 +29,14 @@ class Features(NamedTuple):
 class PosthocHead:
     """How a head is computed.
 
-    Attributes:
-        compute: `(head, counts, features) -> head`, with stage 1's head (`kernel` `[D, C]`, `bias`
-            `[C]`), the training images of each class `[C]`, and a function that returns the
-            `Features`.
-        head: the kind of the new head, a key of `models.heads.HEADS`.
-        scale: of the logits of a cosine head.
-        needs_classifier: whether it starts from a linear classifier that stage 1 trained.
+    `compute(head, counts, features)` gets stage 1's head (`kernel` `[D, C]`, `bias` `[C]`), the
+    training images of each class `[C]`, and a function that returns the `Features`.
     """
 
     compute: Callable[[Head, np.ndarray, Callable[[], Features]], Head]
-    head: str = 'linear'
-    scale: float = 1.0
-    needs_classifier: bool = True
+    head: str = 'linear'  # the kind of the new head, a key of `models.heads.HEADS`
+    scale: float = 1.0  # of the logits of a cosine head
+    needs_classifier: bool = True  # starts from a linear classifier that stage 1 trained
 
 
 def tau_normalized(head: Head, tau: float) -> Head:

@@ -207,7 +207,7 @@ def _check_method(name: str, method: Method) -> None:
     alone = Method(method.classification, bilateral=True, second_stage=second)
     contradictions = {
         'has neither a classification nor a metric loss': (
-            method.classification is None and method.metric is None
+            (method.classification, method.metric) == (None, None)
         ),
         'mixes images, so only a classification loss fits: a mixed image has no single class': (
             method.mixing and (method.metric is not None or method.classification is None)

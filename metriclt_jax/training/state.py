@@ -15,28 +15,18 @@ _METRIC_KEY = 2**32 - 1  # folded into the stage's key; larger than any step
 
 @flax.struct.dataclass
 class TrainState:
-    """The state between two steps; what a checkpoint holds.
+    """The state between two steps; what a checkpoint holds."""
 
-    Attributes:
-        step: completed updates of this stage, int32.
-        key: data of the stage's random key; step k draws from `fold_in(key, k)`. (A typed key
-            would travel to the host in every step of a multi-host pmap.)
-        params: the model's parameters, one entry each for backbone, head and projection.
-        batch_stats: BatchNorm statistics.
-        opt_state: the optimizer's state; none for frozen parameters.
-        metric: parameters of the metric loss (centers), or {}.
-        metric_opt_state: state of their optimizer.
-        metric_sums: sums since the epoch began of the scalars that the objective logs.
-    """
-
-    step: jax.Array
+    step: jax.Array  # completed updates of this stage, int32
+    # Data of the stage's random key; step k draws from `fold_in(key, k)`. A typed key would travel
+    # to the host in every step of a multi-host pmap.
     key: jax.Array
-    params: Any
-    batch_stats: Any
-    opt_state: Any
-    metric: Any
+    params: Any  # the model's parameters, one entry each for backbone, head and projection
+    batch_stats: Any  # BatchNorm statistics
+    opt_state: Any  # none for frozen parameters
+    metric: Any  # parameters of the metric loss (centers), or {}
     metric_opt_state: Any
-    metric_sums: dict[str, jax.Array]
+    metric_sums: dict[str, jax.Array]  # since the epoch began, of what the objective logs
 
     @property
     def variables(self) -> dict[str, Any]:

@@ -27,17 +27,11 @@ def make_train_step(
     steps_per_epoch: int,
     devices: Sequence[jax.Device] | None = None,
 ) -> Step:
-    """The update of a stage, data-parallel over `devices`.
+    """The update of a stage, data-parallel over `devices` (None: all local ones).
 
-    Args:
-        model: from `create_model` with `axis_name=AXIS`.
-        stage: what to minimise and what to train.
-        steps_per_epoch: the unit of the learning rate's schedule.
-        devices: where to run; None takes all local devices.
-
-    Returns:
-        `step(state, batch, inputs) -> (state, logs)`, pmap-ed. `state` is not replicated and is
-        donated; `batch` has a leading axis of devices; `logs` are scalars of the global batch.
+    It is `step(state, batch, inputs) -> (state, logs)`, pmap-ed. `state` is not replicated and is
+    donated; `batch` has a leading axis of devices; `logs` are scalars of the global batch. `model`
+    comes from `create_model` with `axis_name=AXIS`.
     """
 
     def step(state, batch, inputs):

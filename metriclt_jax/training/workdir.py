@@ -10,7 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from metriclt_jax.config import FIELDS_WITHOUT_INFLUENCE, paper_config
+from metriclt_jax.config import FIELDS_WITHOUT_INFLUENCE, flatten, paper_config
 from metriclt_jax.errors import InputError
 from metriclt_jax.files import locked, read_json, write_atomically
 
@@ -24,11 +24,7 @@ def config_as_json(config: ConfigDict) -> dict[str, Any]:
 
 
 def read_config(workdir: Path) -> ConfigDict:
-    """The config that made `workdir`; fields that are newer than it have their defaults.
-
-    Raises:
-        InputError: `workdir` is not a work directory, or its config.json is not a config.
-    """
+    """The config that made `workdir`; fields that are newer than it have their defaults."""
     path = workdir / 'config.json'
     if not path.is_file():
         raise InputError(f'{workdir} is not a work directory: it has no config.json')
@@ -57,10 +53,8 @@ def is_made_by(workdir: Path, config: ConfigDict) -> bool:
             f'work directory {workdir} is remote; train in a local directory and copy it afterwards'
         )
     if (workdir / 'config.json').exists():
-        found, wanted = (
-            flatten(config_as_json(read_config(workdir))),
-            flatten(config_as_json(config)),
-        )
+        configs = read_config(workdir), config
+        found, wanted = (flatten(config_as_json(one)) for one in configs)
         texts = [
             f'{field} was {found.get(field)!r} and is now {wanted.get(field)!r}'
             for field in sorted(found.keys() | wanted.keys())
@@ -90,11 +84,7 @@ def finished_results(workdir: Path, config: ConfigDict) -> dict[str, Any] | None
 
 @contextmanager
 def claim(workdir: Path, config: ConfigDict) -> Iterator[None]:
-    """Makes `workdir` the work directory of `config` and keeps other runs out of it.
-
-    Raises:
-        InputError: as `is_made_by` and `lock_folder`.
-    """
+    """Makes `workdir` the work directory of `config` and keeps other runs out of it."""
     with lock_folder(workdir, 'training in'):
         is_made_by(workdir, config)
         text = json.dumps(config_as_json(config), indent=2) + '\n'
@@ -164,12 +154,3 @@ def lists_to_tuples(value: Any) -> Any:
     if isinstance(value, list):
         return tuple(lists_to_tuples(inner) for inner in value)
     return value
-
-
-def flatten(values: dict[str, Any], prefix: str = '') -> dict[str, Any]:
-    """Nested dicts as one, with dotted names."""
-    flat = {}
-    for name, value in values.items():
-        inner = isinstance(value, dict) and value
-        flat |= flatten(value, f'{prefix}{name}.') if inner else {prefix + name: value}
-    return flat
