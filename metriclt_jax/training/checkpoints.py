@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import orbax.checkpoint as ocp
 
+from metriclt_jax import hosts
 from metriclt_jax.devices import replicated_globally, to_global, to_local
 from metriclt_jax.errors import InputError
 from metriclt_jax.training.state import TrainState
@@ -27,7 +28,8 @@ class Best(NamedTuple):
 
 def latest_step(directory: Path) -> int | None:
     """The newest complete step below `directory`, or None; unlike a manager, it creates nothing."""
-    return max(_steps(directory), default=None)
+    names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
+    return max((int(name) for name in names if name.isdecimal()), default=None)
 
 
 @dataclass
@@ -87,7 +89,7 @@ def restore_variables(directory: Path, which: str, devices: Sequence[jax.Device]
     """
     if which not in ('last', 'best'):
         raise InputError(f"checkpoint is {which!r}; it must be 'last' or 'best'")
-    step = latest_step(directory)
+    step = hosts.from_first(lambda: latest_step(directory))
     if step is None:
         raise InputError(f'{directory} has no checkpoint; run the train command to its end')
     if which == 'best':
@@ -104,12 +106,6 @@ def restore_variables(directory: Path, which: str, devices: Sequence[jax.Device]
         reader.metadata(path).tree,
     )
     return to_local(reader.restore(path, args=ocp.args.StandardRestore(like)))
-
-
-def _steps(directory: Path) -> list[int]:
-    if not directory.is_dir():
-        return []
-    return [int(path.name) for path in directory.iterdir() if path.name.isdecimal()]
 
 
 def _items(state: TrainState) -> tuple[dict[str, Any], dict[str, Any]]:

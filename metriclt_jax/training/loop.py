@@ -10,13 +10,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from metriclt_jax import hosts
 from metriclt_jax.data.pipeline import prefetch_to_devices, train_batches
 from metriclt_jax.devices import local_rows, place
 from metriclt_jax.errors import Interrupted, TrainingDiverged
-from metriclt_jax.hosts import StopConsensus
 from metriclt_jax.progress import StageProgress
 from metriclt_jax.training.checkpoints import Best, StageCheckpoints, latest_step
-from metriclt_jax.training.posthoc_heads import Features
 from metriclt_jax.training.schedule import LossInputs, cumulative_alpha, make_class_weights
 from metriclt_jax.training.setup import Run
 from metriclt_jax.training.stages import Stage
@@ -62,7 +61,7 @@ def train_stage(
     train_step = make_train_step(run.models[stage.name], stage, steps_per_epoch, run.devices)
     inputs = make_loss_inputs(run, stage)
     batches = make_batches(run, stage, first_step, last_step - first_step)
-    stop = StopConsensus(run.devices)
+    stop = hosts.StopConsensus(run.devices)
     in_flight = collections.deque()
     watch = _Stopwatch(stage.batch_size)
     progress = StageProgress(run.console, stage.name, last_step, first_step, stage.batch_size)
@@ -139,7 +138,7 @@ def _start(
     run: Run, stage: Stage, previous: Any, checkpoints: StageCheckpoints
 ) -> tuple[TrainState, Best | None]:
     """The latest checkpoint, or the stage's state at step 0."""
-    if latest_step(run.checkpoints(stage)) is not None:
+    if hosts.from_first(lambda: latest_step(run.checkpoints(stage))) is not None:
         return checkpoints.restore(like=run.initial_state(stage))
     if stage.posthoc_head is not None:
         previous = with_posthoc_head(run, stage, previous)
@@ -152,11 +151,11 @@ def _start(
 def with_posthoc_head(run: Run, stage: Stage, previous: Any) -> Any:
     """The variables that the stage before left, with the head that this stage computes."""
 
-    def features() -> Features:
+    def features() -> tuple[np.ndarray, np.ndarray]:
         first = run.stages[0]  # whose model knows the head in `previous`
         variables = place(previous, run.devices)
         evaluation = run.evaluate(first, variables, 'train', features=True)
-        return Features(evaluation.features, evaluation.labels)
+        return evaluation.features, evaluation.labels
 
     params = previous['params']
     head = stage.posthoc_head.compute(params['head'], run.dataset.train_counts, features)

@@ -6,7 +6,6 @@ has no epochs.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,22 +17,16 @@ from metriclt_jax import losses
 Head = dict[str, jax.Array]
 
 
-class Features(NamedTuple):
-    """Features `[N, D]` and labels `[N]` of the training part, without augmentation."""
-
-    features: np.ndarray
-    labels: np.ndarray
-
-
 @dataclass(frozen=True)
 class PosthocHead:
     """How a head is computed.
 
     `compute(head, counts, features)` gets stage 1's head (`kernel` `[D, C]`, `bias` `[C]`), the
-    training images of each class `[C]`, and a function that returns the `Features`.
+    training images of each class `[C]`, and a function that returns features `[N, D]` and labels
+    `[N]` of the training part, without augmentation.
     """
 
-    compute: Callable[[Head, np.ndarray, Callable[[], Features]], Head]
+    compute: Callable[[Head, np.ndarray, Callable[[], tuple[np.ndarray, np.ndarray]]], Head]
     head: str = 'linear'  # the kind of the new head, a key of `models.heads.HEADS`
     scale: float = 1.0  # of the logits of a cosine head
     needs_classifier: bool = True  # starts from a linear classifier that stage 1 trained

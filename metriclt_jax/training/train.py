@@ -61,7 +61,10 @@ def train(
     # What can be wrong is found here: nothing is compiled or written yet.
     with hosts.together():
         run = make_run(config, workdir, console)
-        steps = {stage.name: latest_step(run.checkpoints(stage)) or 0 for stage in run.stages}
+    steps = hosts.from_first(
+        lambda: {stage.name: latest_step(run.checkpoints(stage)) or 0 for stage in run.stages}
+    )
+    with hosts.together():
         resumes = steps['stage1'] > 0  # then the file of the weights may be gone
         pretrained = None if resumes else load_pretrained(run)
     hosts.require_same(
