@@ -154,7 +154,7 @@ def test_an_imported_directory_gives_the_same_run(config, arrays, tmp_path):
         ({'name': 'resnet50'}, ' missing'),
         ({'options': {'width': 4}}, '15 mis-shaped'),
         ({'options': {'stem': 'small'}}, r'1 mis-shaped \(conv1.weight \(8, 3, 7, 7\) instead'),
-        ({'pretrained': '/'}, 'does not hold weights'),
+        ({'pretrained': '/'}, 'holds no weights'),
     ],
 )
 def test_weights_that_do_not_fit_are_refused_before_anything_is_written(
