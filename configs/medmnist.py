@@ -32,7 +32,7 @@ def get_config(argument: str | None = None):
     chosen = [word for word in words if word.startswith('set=')]
     sets = [f'set={name}' for name in DEFAULTS if name.endswith('mnist')]
     if len(chosen) > 1 or not set(chosen) <= set(sets):
-        raise InputError(f'config argument {argument!r}; allowed: one of {", ".join(sets)}')
+        raise InputError(f'config argument {argument!r} must have one of {", ".join(sets)}')
     argument = ','.join(word for word in words if word not in chosen)
 
     config = paper_config()

@@ -124,7 +124,7 @@ def paper_config() -> ml_collections.ConfigDict:
     evaluation.every = 1  # epochs between two evaluations on the validation part
 
     config.checkpoint_every = 1  # epochs between two checkpoints
-    config.figures = True  # draw figures at the end
+    config.figures = True  # let train.py draw figures at the end
     return config
 
 

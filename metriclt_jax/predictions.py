@@ -35,13 +35,14 @@ def list_files(folder: Path) -> list[str]:
     def fail(error: OSError) -> None:
         raise InputError(f'folder {error.filename} cannot be read: {error.strerror}') from None
 
-    files = []
+    files, seen = [], {folder.resolve()}
     for parent, folders, names in os.walk(folder, onerror=fail, followlinks=True):
         here = Path(parent)
         folders[:] = [name for name in folders if not name.startswith('.')]
-        for name in folders:
-            if here.resolve().is_relative_to((here / name).resolve()):
-                raise InputError(f'{here / name} is a link to a folder that contains it; remove it')
+        for path in (here / name for name in folders):
+            if path.resolve() in seen:
+                raise InputError(f'{path} leads to a folder that is searched already; remove it')
+            seen.add(path.resolve())
         shown = [here / name for name in names if not name.startswith('.')]
         files += [path.relative_to(folder).as_posix() for path in shown]
     if not files:
@@ -89,7 +90,7 @@ def predict_folder(
         say(f'{output} is complete already{without}', console)
         return
     header = ['image', 'predicted', *classifier.class_names]
-    done = {row[0] for row in _read_rows(partial, len(header))}
+    done = {row[0] for row in _read_rows(partial, len(header))[1:]}
     left = [name for name in names if name not in done]
     checked = _in_threads(lambda name: _problem(folder, name, side), left, 'Checking images')
     bad = [found for found in checked if found]
@@ -108,7 +109,7 @@ def predict_folder(
             if len(rows) > 1:
                 say(f'resuming after {len(rows) - 1} of {total} images', console)
             _append(file, [] if rows else [header])
-            finished = {row[0] for row in (*rows, *bad)}
+            finished = {row[0] for row in (*rows[1:], *bad)}
             left = [name for name in names if name not in finished]
             images = _in_threads(lambda name: read_image(folder / name, side), left, 'Predicting')
             for some, probabilities in classifier.predict_stream(zip(left, images, strict=True)):
@@ -140,10 +141,10 @@ def _require_same(output: Path, partial: Path, made_by: dict) -> None:
         return
     record = output.with_suffix('.made_by.json')
     earlier = read_json(record) if record.exists() else {}
-    for field, what in (('model_sha256', 'this model'), ('files_sha256', 'these images')):
+    for field, what in (('model_sha256', 'a different model'), ('files_sha256', 'different images')):
         if earlier.get(field) != made_by[field]:
             raise InputError(
-                f'{output} was not begun with {what} (see {record.name}); use another --output, or '
+                f'{output} was started with {what} (see {record.name}); use another --output, or '
                 f'delete {output.stem}.*'
             )
 

@@ -17,9 +17,9 @@ from metriclt_jax.config import validate
 from metriclt_jax.errors import InputError, Interrupted
 from metriclt_jax.grids import PlannedRun
 from metriclt_jax.progress import say
-from metriclt_jax.training import train
+from metriclt_jax.training.train import train
 from metriclt_jax.training.stages import make_models, make_stages
-from metriclt_jax.training.workdir import config_as_json, is_made_by, lock_folder
+from metriclt_jax.training.workdir import config_as_json, is_made_by, lock_folder, refuse_remote
 
 _SECOND_STAGE_COST = 0.5  # of an epoch of stage 1: its backward pass stops at the head
 _LOGS = ('metrics.jsonl', 'timing.jsonl')
@@ -27,6 +27,7 @@ _LOGS = ('metrics.jsonl', 'timing.jsonl')
 
 def check(planned: Sequence[PlannedRun], root: Path) -> None:
     """Checks all configs as far as possible without data, and what is below `root` already."""
+    refuse_remote(root)
     reasons = {}
     for run in planned:
         try:
@@ -38,8 +39,8 @@ def check(planned: Sequence[PlannedRun], root: Path) -> None:
         rest = dict.fromkeys(run.config.method for run in planned)
         rest = ','.join(method for method in rest if method not in reasons)
         raise InputError(
-            f'{", ".join(reasons)} cannot be trained with {next(iter(reasons.values()))}'
-            + (f'; without them: --methods={rest}' if rest else '')
+            f'{", ".join(reasons)} cannot be trained on {next(iter(reasons.values()))}'
+            + (f'; to leave them out, pass --methods={rest}' if rest else '')
         )
     for run in planned:
         workdir = root / run.name

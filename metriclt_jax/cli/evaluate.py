@@ -55,21 +55,21 @@ def main() -> None:
     cli.keep_compiled_programs()
     cli.run_config_file(_CONFIG.value)
     workdir = Path(_WORKDIR.value).expanduser()
-    output = _file_to_write('output', _OUTPUT.value)
-    predictions = _file_to_write('predictions', _PREDICTIONS.value)
     with hosts.together():
+        output = _file_to_write('output', _OUTPUT.value)
+        predictions = _file_to_write('predictions', _PREDICTIONS.value)
         config, results = finished_run(workdir)
     stage = _STAGE.value or results['stages'][-1]['name']
     other = _DATASET.value not in (None, config.data.name)
     part = _PART.value or ('all' if other else 'test')
     if _SPLIT.value and (not other or part == 'all'):
         raise InputError(
-            f'--split is {_SPLIT.value}; use it with --dataset=NAME of another data set and a '
-            "--part of it: the run's own data set is divided as in training"
+            '--split applies only to another data set; pass --dataset=NAME and --part=PART (the '
+            "run's own data keep the split of the training)"
         )
     devices = choose_devices()
-    classifier = load(workdir, stage=stage, checkpoint=_CHECKPOINT.value, devices=devices)
     with hosts.together():
+        classifier = load(workdir, stage=stage, checkpoint=_CHECKPOINT.value, devices=devices)
         dataset = _load(config.data, part, results['class_names'], workdir)
         if not len(dataset.parts[part]):
             raise InputError(f'{dataset.name} has no {part} part to evaluate')
@@ -85,7 +85,7 @@ def main() -> None:
             part,
             batch_size=config.evaluation.batch_size,
             devices=devices,
-            features=predictions is not None,
+            features=hosts.any_of(predictions is not None),
         )
     summary = evaluation.summary(results['groups'], dataset.class_names)
     with hosts.together():

@@ -73,7 +73,7 @@ def check(
     if len(missing) == len(meeting):
         return distributed
     if distributed:
-        raise InputError('--distributed detects what --coordinator says; use one of them')
+        raise InputError('use either --distributed, which detects addresses, or --coordinator')
     if missing:
         raise InputError(f'a multi-host run needs {" and ".join(missing)} too')
     host, _, port = coordinator.rpartition(':')

@@ -98,7 +98,7 @@ def keep_freed_memory() -> None:
     """Makes glibc keep the memory that XLA frees after each step, for the next step.
 
     On a CPU, XLA takes its buffers from malloc, and glibc returns large blocks to the system, which
-    then clears every page again (see docs/speed.md). Without glibc this does nothing.
+    then clears every page again. Without glibc this does nothing.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

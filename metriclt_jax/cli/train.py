@@ -23,17 +23,19 @@ def main() -> None:
     """Runs what the flags say and prints the table of results."""
     config = _config()
     hosts_flags.connect()
-    from metriclt_jax import hosts, training
+    from metriclt_jax import hosts
     from metriclt_jax.reports.figures import draw_run
     from metriclt_jax.reports.terminal import stage_table
+    from metriclt_jax.training.train import train
 
     cli.keep_freed_memory()
     cli.keep_compiled_programs()
     console = hosts.console()
     with hosts_flags.leaving():
-        results = training.train(config, _WORKDIR.value, console)
-    if hosts.is_first() and config.figures:
-        draw_run(Path(_WORKDIR.value).expanduser())
+        results = train(config, _WORKDIR.value, console)
+        with hosts.together():
+            if hosts.is_first() and config.figures:
+                draw_run(Path(_WORKDIR.value).expanduser())
     console.print(stage_table(results))
     console.print(f'written to {_WORKDIR.value}', highlight=False)
 

@@ -11,7 +11,6 @@ import json
 import logging
 import math
 import shutil
-import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,6 +27,7 @@ from metriclt_jax.progress import say, track
 
 FORMAT = 4  # of the files, and of what `decoding` makes of an image
 _ALIGNMENT = 64  # bytes
+_COLUMNS = {'ids', 'labels', 'group_ids', 'parts', 'aspects', 'crc32'}
 _log = logging.getLogger(__name__)
 
 
@@ -101,7 +101,7 @@ def _build(source: Records, path: Path, shape: tuple[int, ...]) -> None:
     count, size, *_ = shape
     if path.exists():
         _log.warning('The decoded images in %s are outdated or damaged.', path)
-        shutil.rmtree(path)
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     what = f'the cache of the decoded images of {source.name}'
     storage.require_space(path.parent, math.prod(shape), what)
     say(
@@ -149,9 +149,12 @@ def _read(source: Records, path: Path, shape: tuple[int, ...]) -> Cache | None:
         num_bytes = images.stat().st_size
         with (path / 'index.npz').open('rb') as file:
             index = dict(np.load(file, allow_pickle=False))  # zipfile compares its checksums
-    except (FileNotFoundError, NotADirectoryError, EOFError, ValueError, zipfile.BadZipFile):
+    except PermissionError:
+        raise
+    except Exception:  # a damaged archive fails in many ways, and is built again
         return None
-    if num_bytes != math.prod(shape) or str(index.pop('header', '')) != _header(source, shape):
+    fits = num_bytes == math.prod(shape) and str(index.pop('header', '')) == _header(source, shape)
+    if not fits or set(index) != _COLUMNS:
         return None
     # Read-only, not copy-on-write, which would reserve memory for the whole file.
     pixels = np.asarray(np.memmap(images, np.uint8, mode='r', shape=shape))

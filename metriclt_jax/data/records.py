@@ -152,7 +152,8 @@ def read_metadata(path: os.PathLike | str) -> dict[str, Any]:
     with _damage_explained(path):
         with storage.reached(path):
             text = (epath.Path(path) / 'metadata.json').read_text()
-        return {'origin': {}, **json.loads(text)}
+        found = {'origin': {}, **json.loads(text)}
+        return {key: found[key] for key in ('dataset', 'class_names', 'fingerprint', 'origin')}
 
 
 def _local_copy(name: str, path: epath.Path, local_root: Path) -> Path:

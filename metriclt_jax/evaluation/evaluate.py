@@ -53,7 +53,8 @@ class Evaluation(NamedTuple):
             'probabilities': self.probabilities,
         }
         if self.features is not None:
-            arrays['features'] = self.features.astype(np.float16)
+            largest = np.finfo(np.float16).max
+            arrays['features'] = self.features.clip(-largest, largest).astype(np.float16)
         content = io.BytesIO()
         np.savez_compressed(content, **arrays)
         return content.getvalue()

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
 from metriclt_jax.class_groups import class_groups, class_thirds
-from metriclt_jax.errors import InputError
+from metriclt_jax.errors import InputError, TrainingDiverged
 
 __all__ = [
     'accuracy',
@@ -81,14 +81,13 @@ def macro_auroc(probabilities: ArrayLike, labels: ArrayLike) -> float:
     Takes scores `[N, C]` and true classes `[N]`. Ties count one half (the Mann-Whitney statistic).
 
     Raises:
-        InputError: a class has no example or no counterexample, or a score is not finite.
+        InputError: a class has no example or no counterexample.
+        TrainingDiverged: a score is not finite.
     """
     probabilities, labels = np.asarray(probabilities), np.asarray(labels)
     if not np.isfinite(probabilities).all():
         example = np.flatnonzero(~np.isfinite(probabilities).all(axis=1))[0]
-        raise InputError(
-            f'probabilities of example {example} are not finite; the model has diverged'
-        )
+        raise TrainingDiverged(f'probabilities of example {example} are not finite')
     positives = np.bincount(labels, minlength=probabilities.shape[1])
     _require_examples(positives)
     _require_examples(len(labels) - positives, kind='counterexamples')

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import jax
 import orbax.checkpoint as ocp
 
-from metriclt_jax import hosts
 from metriclt_jax.devices import replicated_globally, to_global, to_local
 from metriclt_jax.errors import InputError
 from metriclt_jax.training.state import TrainState
@@ -27,7 +26,16 @@ class Best(NamedTuple):
 
 
 def latest_step(directory: Path) -> int | None:
-    """The newest complete step below `directory`, or None; unlike a manager, it creates nothing."""
+    """The newest complete step below `directory`, or None; unlike a manager, it creates nothing.
+
+    Raises:
+        InputError: version 0.1.0 wrote the checkpoints.
+    """
+    if (directory / 'latest').is_dir():
+        raise InputError(
+            f'{directory} was written by version 0.1.0, whose checkpoints this version cannot '
+            'read; use that version, or train again with another --workdir'
+        )
     names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
     return max((int(name) for name in names if name.isdecimal()), default=None)
 
@@ -89,7 +97,7 @@ def restore_variables(directory: Path, which: str, devices: Sequence[jax.Device]
     """
     if which not in ('last', 'best'):
         raise InputError(f"checkpoint is {which!r}; it must be 'last' or 'best'")
-    step = hosts.from_first(lambda: latest_step(directory))
+    step = latest_step(directory)
     if step is None:
         raise InputError(f'{directory} has no checkpoint; run the train command to its end')
     if which == 'best':

@@ -106,7 +106,12 @@ def make_run(config: ConfigDict, workdir: Path, console: Console) -> Run:
     models = make_models(config, stages, len(dataset.class_names))
     run = Run(config, workdir, devices, stages, dataset, class_groups, models, console)
     for stage in stages:
-        run.steps_per_epoch(stage)  # raises without a whole batch
+        images = len(dataset.parts['train'])
+        if stage.batch_size > images:
+            raise InputError(
+                f'config field {stage.name}.batch_size is {stage.batch_size}, but '
+                f'{dataset.name} has {images} training images'
+            )
         if stage.batch_size % len(devices):
             raise InputError(
                 f'config field {stage.name}.batch_size is {stage.batch_size}; it must be a '

@@ -45,7 +45,7 @@ def train(
         The contents of `results.json`.
 
     Raises:
-        InputError: something in the config or the data cannot be used; nothing was compiled.
+        InputError: something in the config or the data cannot be used.
         TrainingDiverged: the loss is not finite.
         Interrupted: SIGTERM or Ctrl-C arrived, here or on another host, and the state is saved.
         HostFailed: another process of a multi-host run failed.
@@ -61,16 +61,13 @@ def train(
     # What can be wrong is found here: nothing is compiled or written yet.
     with hosts.together():
         run = make_run(config, workdir, console)
-    steps = hosts.from_first(
-        lambda: {stage.name: latest_step(run.checkpoints(stage)) or 0 for stage in run.stages}
-    )
+    resumes = _steps(run)['stage1'] > 0  # then the file of the weights may be gone
     with hosts.together():
-        resumes = steps['stage1'] > 0  # then the file of the weights may be gone
         pretrained = None if resumes else load_pretrained(run)
     hosts.require_same(
         run.dataset.fingerprint,
-        f'the images or parts of {run.dataset.name} in {config.data.data_dir} are not those of the '
-        'first process; use the same prepared data on all hosts',
+        f"the images or splits of {run.dataset.name} in {config.data.data_dir} differ from process "
+        "0's; use the same prepared data on every host",
     )
 
     with ExitStack() as held:
@@ -78,7 +75,7 @@ def train(
             if hosts.is_first():
                 held.enter_context(claim(workdir, config))
                 _record_start(run, pretrained)
-        metrics, timing = _open_logs(run, steps)
+        metrics, timing = _open_logs(run)
         earlier = sum(line['seconds'] for line in timing.lines)
         start = hosts.from_first(lambda: _read_start(run))
         console.print(_describe_start(start), highlight=False, soft_wrap=True)
@@ -152,7 +149,7 @@ def _finished(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
     values['data'].pop('data_dir')  # which may lie elsewhere on each host
     hosts.require_same(
         json.dumps(values, sort_keys=True),
-        'the config is not that of the first process; start all processes with the same flags',
+        "this process's config differs from process 0's; start all processes with the same flags",
     )
     return hosts.from_first(lambda: finished_results(workdir, config))
 
@@ -171,14 +168,22 @@ def _record_start(run: Run, pretrained: Pretrained | None) -> None:
         write_atomically(run.workdir / 'pretrained.json', json.dumps(start) + '\n')
 
 
-def _open_logs(run: Run, steps: dict[str, int]) -> tuple[EpochLog, EpochLog]:
-    """`metrics.jsonl` and `timing.jsonl` up to the step that each stage resumes from."""
+def _steps(run: Run) -> dict[str, int]:
+    """The step that each stage resumes from."""
+    return hosts.from_first(
+        lambda: {stage.name: latest_step(run.checkpoints(stage)) or 0 for stage in run.stages}
+    )
+
+
+def _open_logs(run: Run) -> tuple[EpochLog, EpochLog]:
+    """`metrics.jsonl` and `timing.jsonl` up to the steps that the stages resume from."""
+    steps = _steps(run)  # read under the lock: another process may have trained meanwhile
     logs = [EpochLog(run.workdir / f'{n}.jsonl', hosts.is_first()) for n in ('metrics', 'timing')]
     with hosts.together():
         if not (run.workdir / 'config.json').exists():
             raise InputError(
-                f'work directory {run.workdir} is not the one that the first process made; use a '
-                '--workdir on a file system that all hosts share'
+                f'{run.workdir}, as process 0 created it, is not visible on this host; put --workdir '
+                'on a file system that all hosts share'
             )
         for log in logs:
             log.resume(steps)
@@ -210,7 +215,7 @@ def _stop_signals() -> Iterator[list[bool]]:
         terminated.append(True)
         # Not through the console, which may be in the middle of printing.
         name = signal.Signals(signum).name
-        os.write(2, f'\n{name}: stopping after the current step\n'.encode())
+        os.write(2, f'\n{name}: stopping after the current step or evaluation\n'.encode())
 
     previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -48,10 +48,7 @@ def is_made_by(workdir: Path, config: ConfigDict) -> bool:
     Raises:
         InputError: it belongs to another config, or is something else.
     """
-    if re.match(r'\w+:/', str(workdir)):  # Path turns gs:// into gs:/
-        raise InputError(
-            f'work directory {workdir} is remote; train in a local directory and copy it afterwards'
-        )
+    refuse_remote(workdir)
     if (workdir / 'config.json').exists():
         configs = read_config(workdir), config
         found, wanted = (flatten(config_as_json(one)) for one in configs)
@@ -74,6 +71,14 @@ def is_made_by(workdir: Path, config: ConfigDict) -> bool:
             f'work directory {workdir} exists and has no config.json; use a new or empty directory'
         )
     return False
+
+
+def refuse_remote(workdir: Path) -> None:
+    """Raises `InputError` for an address such as gs://bucket, of which Path makes gs:/bucket."""
+    if re.match(r'\w+:/', str(workdir)):
+        raise InputError(
+            f'work directory {workdir} is remote; train in a local directory and copy it afterwards'
+        )
 
 
 def finished_results(workdir: Path, config: ConfigDict) -> dict[str, Any] | None:

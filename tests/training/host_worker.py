@@ -94,7 +94,7 @@ def run_on(data_dir, workdir):
     from rich.console import Console
 
     from metriclt_jax.errors import HostFailed, InputError
-    from metriclt_jax.training import train
+    from metriclt_jax.training.train import train
 
     config = runpy.run_path(CONFIG)['get_config']('ce')
     config.update_from_flattened_dict(SMALL | {'data.data_dir': str(data_dir)})

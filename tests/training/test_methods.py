@@ -11,7 +11,8 @@ from rich.console import Console
 from metriclt_jax.config import paper_config
 from metriclt_jax.errors import InputError
 from metriclt_jax.methods import METHODS
-from metriclt_jax.training import loop, train
+from metriclt_jax.training import loop
+from metriclt_jax.training.train import train
 
 EPOCHS = 5
 

@@ -13,7 +13,7 @@ from test_methods import data_dir, make_config  # noqa: F401
 from metriclt_jax import load
 from metriclt_jax.data import load_dataset
 from metriclt_jax.models import create_model, initialize
-from metriclt_jax.training import train
+from metriclt_jax.training.train import train
 from metriclt_jax.training.posthoc_heads import (
     adjusted_post_hoc,
     nearest_class_mean,

@@ -111,7 +111,9 @@ def hidden(name: str) -> bool:
 
 def require_inside(path: Path, root: Path) -> Path:
     """Returns `path`; refuses one that leaves `root` by '..', a link or its start."""
-    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
+    with explained(f'{str(path)!r} is not a path'):  # it may contain a NUL
+        inside = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
+    if not inside:
         raise InputError(f'{path} leaves the source folder; it must be inside {root}')
     return path
 
