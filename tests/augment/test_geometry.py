@@ -37,11 +37,6 @@ def natural_image(width: int, height: int) -> np.ndarray:
     return np.uint8(np.clip(127.5 + 45 * noise / noise.std(), 0, 255))
 
 
-def cached(original: np.ndarray, resize: int) -> np.ndarray:
-    image = Image.fromarray(original).resize((resize, resize), PILLOW['bilinear'])
-    return np.asarray(image)
-
-
 def step_by_step(original, angle, left, top, flipped, geometry) -> np.ndarray:
     """The paper's pipeline on the original image."""
     resample = PILLOW[geometry.interpolation]
@@ -60,12 +55,8 @@ def at_once(cache, angle, left, top, flipped, aspect, geometry) -> jax.Array:
 augmented = jax.jit(augment, static_argnames='config')
 
 
-def denormalized(images, geometry) -> np.ndarray:
-    return (np.asarray(images) * geometry.std + np.array(geometry.mean)) * 255
-
-
-def keys(count: int, seed: int = 0) -> jax.Array:
-    return jax.random.split(jax.random.key(seed), count)
+def keys(count: int) -> jax.Array:
+    return jax.random.split(jax.random.key(0), count)
 
 
 def random_images(count: int, geometry: AugmentConfig) -> np.ndarray:
@@ -86,7 +77,7 @@ def random_images(count: int, geometry: AugmentConfig) -> np.ndarray:
 )
 def test_one_sampling_agrees_with_rotate_resize_crop_flip(make_image, tolerance, size):
     original = make_image(*size)
-    cache = cached(original, 64)
+    cache = np.asarray(Image.fromarray(original).resize((64, 64), PILLOW['bilinear']))
     right_aspect = size[0] / size[1]
     geometry = dataclasses.replace(SMALL, fill=FILL)
     in_black = dataclasses.replace(SMALL, fill=(0, 0, 0))
@@ -181,7 +172,8 @@ def test_evaluation_sees_the_cached_pixels_of_the_centre(resize, size, offset):
 def test_fill_is_seen_outside_the_image_and_is_normalised():
     geometry = AugmentConfig(resize=64, crop=64, rotation=180, fill=FILL)
     images = np.full((32, 64, 64, 3), 255, np.uint8)
-    seen = denormalized(augmented(keys(32), images, np.full(32, 1.5), geometry), geometry)
+    seen = np.asarray(augmented(keys(32), images, np.full(32, 1.5), geometry))
+    seen = (seen * geometry.std + geometry.mean) * 255
     outside = np.all(np.abs(seen - FILL) < 1e-3, axis=-1)
     inside = np.all(np.abs(seen - 255) < 1e-3, axis=-1)
     assert np.all(outside | inside)

@@ -28,9 +28,6 @@ CLASS_WEIGHTS = np.asarray(class_weights.inverse_frequency(np.bincount(LABELS)))
 
 # (outputs [B, 5], batch, centers [5, 5], axis_name) -> scalar
 OBJECTIVES = {
-    'center': lambda x, batch, centers, axis: weighted_mean(
-        center(x, batch['label'], centers), jnp.ones(len(x)), axis
-    ),
     'center masked': lambda x, batch, centers, axis: weighted_mean(
         center(x, batch['label'], centers), batch['mask'], axis
     ),
@@ -129,6 +126,7 @@ def test_values_and_gradients_are_those_of_one_device(how, expected):
 def test_nothing_to_average_on_any_device_is_zero(how):
     for change, names in (
         ({'label': np.arange(16)}, ('batch_hard', 'batch_all', 'contrastive')),
+        ({'label': np.zeros(16, int)}, ('batch_hard', 'batch_all')),
         ({'mask': np.zeros(16, bool)}, ('cross_entropy masked', 'center masked')),
     ):
         values, gradients = mapped(how)(PARAMETERS, BATCH | change)

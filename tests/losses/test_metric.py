@@ -11,7 +11,6 @@ from hypothesis.extra import numpy as hnp
 from metriclt_jax.losses import balanced_contrastive, center, supervised_contrastive, triplet
 
 MININGS = ['batch_hard', 'batch_all']
-LINE = np.array([[0.0], [1.0], [3.0], [7.0]], np.float32)
 
 # Coordinates on a coarse grid, so that equal vectors, zero vectors and ties come up; labels with
 # every mixture of singletons and larger classes.
@@ -121,14 +120,6 @@ def test_triplet_of_equal_features_is_exactly_the_margin(rng, mining, squared):
     np.testing.assert_array_equal(gradient, 0)
 
 
-@pytest.mark.parametrize('mining', MININGS)
-@pytest.mark.parametrize('labels', [[0, 0, 0, 0], [0, 1, 2, 3]], ids=['one class', 'singletons'])
-def test_triplet_without_any_triplet_is_zero(mining, labels):
-    loss, gradient = jit_triplet_and_gradient(LINE, np.array(labels), 5.0, mining=mining)
-    assert loss == 0
-    np.testing.assert_array_equal(gradient, 0)
-
-
 @pytest.mark.parametrize('distance', [0.01, 1.0, 50.0])
 def test_triplet_is_accurate_for_raw_features_far_from_the_origin(rng, distance):
     base = rng.random(2048)
@@ -227,18 +218,13 @@ LOSSES = {
 
 
 @pytest.mark.parametrize('loss', LOSSES.values(), ids=LOSSES)
-def test_low_precision_input_is_cast_first(rng, loss):
-    loss = jax.jit(loss)
-    vectors, labels = jnp.asarray(rng.normal(size=(8, 3)), jnp.bfloat16), rng.integers(0, 4, 8)
-    value = loss(vectors, labels)
+def test_low_precision_is_cast_first_and_overflow_does_not_look_healthy(rng, loss):
+    loss, labels = jax.jit(loss), np.repeat([0, 1, 2, 3], 2)
+    vectors = jnp.asarray(rng.normal(size=(8, 3)), jnp.bfloat16)
+    value, same = loss(vectors, labels), vectors.astype(jnp.float32)
     assert value.dtype == jnp.float32
-    np.testing.assert_array_equal(value, loss(vectors.astype(jnp.float32), labels))
-
-
-@pytest.mark.parametrize('loss', LOSSES.values(), ids=LOSSES)
-def test_vectors_too_long_for_float32_do_not_look_healthy(rng, loss):
-    huge = np.float32(1e20) * rng.normal(size=(8, 3)).astype(np.float32)
-    assert not np.isfinite(jax.jit(loss)(huge, np.repeat([0, 1, 2, 3], 2)))
+    np.testing.assert_array_equal(value, loss(same, labels))
+    assert not np.isfinite(loss(1e20 * same, labels))
 
 
 @pytest.mark.parametrize('loss', LOSSES.values(), ids=LOSSES)
@@ -253,13 +239,11 @@ def test_wrong_shapes_and_types_are_refused(loss):
             loss(vectors, labels)
 
 
-@pytest.mark.parametrize('loss', [center, balanced_contrastive])
-def test_class_vectors_of_wrong_shape_are_refused(loss):
-    for shape in ((3,), (5, 2), (2, 5, 3)):
-        with pytest.raises(ValueError, match='must be'):
-            loss(np.zeros([4, 3]), np.zeros(4, int), np.zeros(shape))
-
-
-def test_unknown_mining_is_refused():
+def test_class_vectors_of_wrong_shape_and_unknown_mining_are_refused():
+    vectors, labels = np.zeros([4, 3]), np.zeros(4, int)
+    for loss in (center, balanced_contrastive):
+        for shape in ((3,), (5, 2), (2, 5, 3)):
+            with pytest.raises(ValueError, match='must be'):
+                loss(vectors, labels, np.zeros(shape))
     with pytest.raises(ValueError, match='semi_hard'):
-        triplet(LINE, np.array([0, 0, 1, 1]), 5.0, mining='semi_hard')
+        triplet(vectors, labels, 5.0, mining='semi_hard')

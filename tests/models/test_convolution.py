@@ -7,7 +7,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from metriclt_jax.models import convolution
 from metriclt_jax.models.convolution import convolve
 from metriclt_jax.models.layers import Conv
 
@@ -81,26 +80,18 @@ def test_conv_convolves_in_its_dtype():
     assert conv.clone(dtype=jnp.bfloat16).apply(variables, x).dtype == jnp.bfloat16
 
 
-def test_each_arrangement_is_chosen_where_it_is_meant(monkeypatch):
-    chosen = []
-    for name in ('_taps_in_output', '_depthwise', '_convolve_xla'):
-        function = getattr(convolution, name)
-        monkeypatch.setattr(
-            convolution,
-            name,
-            lambda *args, name=name, function=function: chosen.append(name) or function(*args),
-        )
-    for inputs, outputs, groups, stride in (
-        (128, 32, 1, 1),
-        (32, 32, 32, 2),
-        (32, 64, 32, 1),
-        (32, 32, 1, 1),
-        (128, 32, 1, 2),
+def test_each_arrangement_is_chosen_where_it_is_meant():
+    names = '_taps_in_output', '_depthwise', 'conv_general_dilated'
+    for inputs, outputs, groups, stride, expected in (
+        (128, 32, 1, 1, '_taps_in_output'),
+        (32, 32, 32, 2, '_depthwise'),
+        (32, 64, 32, 1, 'conv_general_dilated'),
+        (32, 32, 1, 1, ''),
+        (128, 32, 1, 2, ''),
     ):
-        kernel = draw(1, 3, 3, inputs // groups, outputs)
-        x = draw(0, 1, 4, 4, inputs)
-        convolve(x, kernel, stride=stride, groups=groups)
-    assert chosen == ['_taps_in_output', '_depthwise', '_convolve_xla']
+        arrays = draw(0, 1, 4, 4, inputs), draw(1, 3, 3, inputs // groups, outputs)
+        program = str(jax.make_jaxpr(partial(convolve, stride=stride, groups=groups))(*arrays))
+        assert [name for name in names if name in program] == [expected] * bool(expected)
 
 
 def test_depthwise_adds_in_float32():
