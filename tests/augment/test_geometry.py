@@ -69,40 +69,44 @@ def random_images(count: int, geometry: AugmentConfig) -> np.ndarray:
 
 @pytest.mark.parametrize('size', [(200, 150), (180, 180), (100, 300)])
 @pytest.mark.parametrize(
+    ('angle', 'left', 'top', 'flipped'),
+    [(25.0, 3, 8, False), (-14.0, 8, 0, True), (30.0, 4, 4, True)],
+)
+@pytest.mark.parametrize(
     ('make_image', 'tolerance'),
     # Mean grey levels. The two ways differ in how often and at which scale they interpolate: by
     # half a level for waves of 30 pixels, by 4 to 5 levels for the sharp edges of a photograph. An
     # error of half a pixel in any step is 3 levels or more in the first, 8 in the second.
     [(smooth_image, 1.0), (natural_image, 6.0)],
 )
-def test_one_sampling_agrees_with_rotate_resize_crop_flip(make_image, tolerance, size):
-    original = make_image(*size)
+def test_one_sampling_agrees_with_rotate_resize_crop_flip(
+    make_image, tolerance, angle, left, top, flipped, size
+):
+    original, aspect = make_image(*size), size[0] / size[1]
     cache = np.asarray(Image.fromarray(original).resize((64, 64), PILLOW['bilinear']))
-    right_aspect = size[0] / size[1]
     geometry = dataclasses.replace(SMALL, fill=FILL)
     in_black = dataclasses.replace(SMALL, fill=(0, 0, 0))
-    for angle, left, top, flipped in [(25.0, 3, 8, False), (-14.0, 8, 0, True), (30.0, 4, 4, True)]:
-        expected = step_by_step(original, angle, left, top, flipped, geometry)
-        white = np.full_like(original, 255)
-        cover = step_by_step(white, angle, left, top, flipped, in_black)[..., 0]
+    expected = step_by_step(original, angle, left, top, flipped, geometry)
+    white = np.full_like(original, 255)
+    cover = step_by_step(white, angle, left, top, flipped, in_black)[..., 0]
 
-        def pixels(angle=angle, left=left, top=top, flipped=flipped, aspect=right_aspect):
-            return np.asarray(at_once(cache, angle, left, top, flipped, aspect, geometry))
+    def pixels(angle=angle, left=left, top=top, flipped=flipped, aspect=aspect):
+        return np.asarray(at_once(cache, angle, left, top, flipped, aspect, geometry))
 
-        def error(pixels, expected=expected, inside=cover == 255):
-            return np.mean(np.abs(pixels - expected)[inside])
+    def error(**wrong):
+        return np.mean(np.abs(pixels(**wrong) - expected)[cover == 255])
 
-        assert error(pixels()) < tolerance
-        np.testing.assert_array_equal(pixels()[cover == 0], np.tile(FILL, ((cover == 0).sum(), 1)))
-        assert np.mean((cover > 0) & (cover < 255)) < 0.1  # what neither of the two looks at
+    assert error() < tolerance
+    np.testing.assert_array_equal(pixels()[cover == 0], np.tile(FILL, ((cover == 0).sum(), 1)))
+    assert np.mean((cover > 0) & (cover < 255)) < 0.1  # what neither of the two looks at
 
-        assert error(pixels(left=left + 0.5)) > tolerance
-        assert error(pixels(top=top - 0.5)) > tolerance
-        assert error(pixels(angle=-angle)) > 5 * tolerance
-        assert error(pixels(flipped=not flipped)) > 5 * tolerance
-        if size[0] != size[1]:
-            assert error(pixels(aspect=1.0)) > 2 * tolerance
-            assert error(pixels(aspect=1 / right_aspect)) > 4 * tolerance
+    assert error(left=left + 0.5) > tolerance
+    assert error(top=top - 0.5) > tolerance
+    assert error(angle=-angle) > 5 * tolerance
+    assert error(flipped=not flipped) > 5 * tolerance
+    if aspect != 1:
+        assert error(aspect=1.0) > 2 * tolerance
+        assert error(aspect=1 / aspect) > 4 * tolerance
 
 
 @settings(deadline=None, max_examples=25)

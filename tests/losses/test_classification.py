@@ -240,19 +240,15 @@ def test_ldam_margins_agree_with_the_formula_in_float64(counts):
 
 @few
 @given(cosines=cosines_of_6, labels=labels_of_6, counts=counts_of_3)
-def test_ldam_agrees_with_loops(cosines, labels, counts):
+def test_ldam_and_cosface_agree_with_loops(cosines, labels, counts):
     margins = counts.astype(float) ** -0.25
     margins *= 0.3 / margins.max()
-    expected = numpy_margin_loss(cosines, labels, lambda c, cosine: cosine - margins[c], scale=8)
-    actual = jit_ldam(cosines, labels, counts, max_margin=0.3, scale=8)
-    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=2e-6)
-
-
-@few
-@given(cosines=cosines_of_6, labels=labels_of_6)
-def test_cosface_agrees_with_loops(cosines, labels):
-    expected = numpy_margin_loss(cosines, labels, lambda _, cosine: cosine - 0.35, scale=30)
-    np.testing.assert_allclose(jit_cosface(cosines, labels), expected, rtol=1e-5, atol=5e-6)
+    for actual, margin, scale in (
+        (jit_ldam(cosines, labels, counts, max_margin=0.3, scale=8), margins, 8),
+        (jit_cosface(cosines, labels), [0.35] * 3, 30),
+    ):
+        expected = numpy_margin_loss(cosines, labels, lambda c, x, m=margin: x - m[c], scale)
+        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=5e-6)
 
 
 @pytest.mark.parametrize('margin', [0.0, 0.5, 1.2, 2.0])

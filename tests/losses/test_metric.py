@@ -81,15 +81,10 @@ def numpy_balanced_contrastive(embeddings, labels, prototypes, temperature):
 # Center loss
 
 
-def test_center_takes_the_center_of_the_label():
-    losses = center([[1.0], [1.0], [5.0]], [0, 2, 1], [[1.0], [2.0], [4.0]])
-    np.testing.assert_array_equal(losses, [0, 4.5, 4.5])
-
-
-@pytest.mark.parametrize('label', [-1, 3])
-def test_center_of_a_label_that_is_not_a_class_is_nan(label):
-    losses = jax.jit(center)(np.eye(2, 3), np.array([label, 0]), np.eye(3))
-    np.testing.assert_array_equal(np.isnan(losses), [True, False])
+def test_center_takes_the_center_of_the_label_and_is_nan_where_it_is_not_a_class():
+    features, labels = np.array([[1.0], [1.0], [5.0], [0.0], [0.0]]), np.array([0, 2, 1, -1, 3])
+    losses = jax.jit(center)(features, labels, np.array([[1.0], [2.0], [4.0]]))
+    np.testing.assert_array_equal(losses, [0, 4.5, 4.5, np.nan, np.nan])
 
 
 def test_center_gradients_pull_features_and_centers_together(rng):
@@ -157,53 +152,33 @@ def test_triplet_keeps_no_differences_of_all_pairs():
     assert compiled.memory_analysis().temp_size_in_bytes < bytes_of_all_differences / 4
 
 
-# Supervised contrastive loss
+# Contrastive losses
 
 
 @pytest.mark.parametrize('temperature', [0.05, 1.0])
 @few
-@given(embeddings=vectors_of_8, labels=labels_of_8)
-def test_supervised_contrastive_agrees_with_loops(temperature, embeddings, labels):
-    np.testing.assert_allclose(
+@given(embeddings=vectors_of_8, labels=labels_of_8, prototypes=prototypes_of_5)
+def test_contrastive_losses_agree_with_loops(temperature, embeddings, labels, prototypes):
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=2e-6 / temperature)
+    close(
         jit_supervised_contrastive(embeddings, labels, temperature),
         numpy_supervised_contrastive(embeddings, labels, temperature),
-        rtol=1e-5,
-        atol=2e-6 / temperature,
     )
-
-
-# Balanced contrastive loss
-
-
-@pytest.mark.parametrize('temperature', [0.1, 1.0])
-@few
-@given(embeddings=vectors_of_8, labels=labels_of_8, prototypes=prototypes_of_5)
-def test_balanced_contrastive_agrees_with_loops(temperature, embeddings, labels, prototypes):
-    np.testing.assert_allclose(
+    close(
         jit_balanced_contrastive(embeddings, labels, prototypes, temperature),
         numpy_balanced_contrastive(embeddings, labels, prototypes, temperature),
-        rtol=1e-5,
-        atol=2e-6 / temperature,
     )
-
-
-# Several of them
 
 
 def test_the_contrastive_losses_have_the_temperatures_of_their_papers(rng):
-    embeddings, prototypes = rng.normal(size=(8, 3)), rng.normal(size=(5, 3))
-    labels = np.array([0, 0, 0, 1, 1, 2, 2, 3])
-    for actual, expected in (
-        (
-            supervised_contrastive(embeddings, labels),
-            numpy_supervised_contrastive(embeddings, labels, 0.05),
-        ),
-        (
-            balanced_contrastive(embeddings, labels, prototypes),
-            numpy_balanced_contrastive(embeddings, labels, prototypes, 0.1),
-        ),
-    ):
-        np.testing.assert_allclose(actual, expected, rtol=1e-5)
+    supervised = rng.normal(size=(8, 3)), np.array([0, 0, 0, 1, 1, 2, 2, 3])
+    balanced = *supervised, rng.normal(size=(5, 3))
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5)
+    close(supervised_contrastive(*supervised), numpy_supervised_contrastive(*supervised, 0.05))
+    close(balanced_contrastive(*balanced), numpy_balanced_contrastive(*balanced, 0.1))
+
+
+# All of them
 
 
 LOSSES = {

@@ -63,11 +63,6 @@ def arrays():
 
 
 @pytest.fixture
-def path(tmp_path):
-    return tmp_path / 'weights.safetensors'
-
-
-@pytest.fixture
 def pth(tmp_path):
     return tmp_path / 'weights.pth'
 
@@ -87,10 +82,7 @@ def test_every_array_finds_its_place(name):
         assert isinstance(leaf, np.ndarray)
         assert leaf.dtype == np.float32
         assert leaf.flags.c_contiguous
-    back = to_torchvision(variables, name)
-    assert back.keys() == arrays.keys()
-    for key, array in arrays.items():
-        np.testing.assert_array_equal(back[key], array)
+    assert_same(to_torchvision(variables, name), arrays)
 
 
 def test_the_rule_of_the_layouts(arrays):
@@ -148,18 +140,19 @@ def test_the_head_is_kept_unless_classes_are_given(arrays):
 @pytest.mark.parametrize(
     ('keywords', 'words'),
     [
-        ({'num_classes': 7}, ['key']),
-        ({'head': 'fresh'}, ['key']),
-        ({'head': 'new'}, ["'new'"]),
-        ({'num_classes': 7, 'head': 'keep'}, ['2 mis-shaped', 'fc.weight (5, 16) instead of (7']),
-        ({'name': 'vgg16'}, ["'vgg16'"]),
-        ({'options': {'depth': 3}}, ["'depth'"]),
+        ({'num_classes': 7}, 'key'),
+        ({'head': 'fresh'}, 'key'),
+        ({'head': 'new'}, "'new'"),
+        (
+            {'num_classes': 7, 'head': 'keep'},
+            '2 mis-shaped (fc.bias (5,) instead of (7,), fc.weight',
+        ),
+        ({'name': 'vgg16'}, "'vgg16'"),
+        ({'options': {'depth': 3}}, "'depth'"),
     ],
 )
 def test_bad_arguments(arrays, keywords, words):
-    message = message_of(arrays, **{**RESNET, **keywords})
-    for word in words:
-        assert word in message
+    assert words in message_of(arrays, **{**RESNET, **keywords})
 
 
 def test_one_error_lists_all_that_is_wrong(arrays):
@@ -204,7 +197,8 @@ def bfloat16_file(arrays):
     return len(text).to_bytes(8, 'little') + text + b''.join(blobs)
 
 
-def test_safetensors_files_of_each_type(arrays, path):
+def test_safetensors_files_of_each_type(arrays, tmp_path):
+    path = tmp_path / 'weights.safetensors'
     save_file({**arrays, 'bn1.num_batches_tracked': np.array(3)}, path)
     assert_same(load_torchvision(path, **RESNET), load_torchvision(arrays, **RESNET))
     half = {key: array.astype(np.float16) for key, array in arrays.items()}
@@ -227,8 +221,9 @@ class Executed:
         return os.mkdir, (str(self.directory),)
 
 
-def test_spoilt_safetensors_files(arrays, path):
-    trace, data = path.with_name('trace'), safetensors_bytes(arrays)
+def test_spoilt_safetensors_files(arrays, tmp_path):
+    path, trace = tmp_path / 'weights.safetensors', tmp_path / 'trace'
+    data = safetensors_bytes(arrays)
     length = int.from_bytes(data[:8], 'little')
     for spoilt in (
         b'',
