@@ -48,8 +48,7 @@ jit_cosface = jax.jit(cosface)
 jit_arcface = jax.jit(arcface, static_argnames='margin')
 
 
-def each_loss(losses):
-    return pytest.mark.parametrize('loss', losses.values(), ids=losses)
+each_loss = pytest.mark.parametrize('loss', LOSSES.values(), ids=LOSSES)
 
 
 def numpy_cross_entropy(logits, label):
@@ -94,7 +93,7 @@ def test_values_at_extreme_logits_are_exact(target):
         np.testing.assert_allclose(gradient[0], (target < 0) * np.array([-1, 0.5, 0.5]), atol=1e-6)
 
 
-@each_loss(LOSSES)
+@each_loss
 def test_probabilities_mix_the_losses_of_integers(rng, loss):
     loss = jax.jit(loss)
     scores, (first, second) = np.tanh(rng.normal(size=(16, 3))), rng.integers(0, 3, (2, 16))
@@ -107,7 +106,7 @@ def test_probabilities_mix_the_losses_of_integers(rng, loss):
     np.testing.assert_allclose(loss(scores, mixed), expected, rtol=1e-5, atol=1e-5)
 
 
-@each_loss(LOSSES)
+@each_loss
 def test_the_loss_of_a_label_that_is_not_a_class_is_nan(loss):
     losses = jax.jit(loss)(np.zeros([3, 3]), np.array([-1, 3, 2]))
     np.testing.assert_array_equal(np.isnan(losses), [True, True, False])
@@ -123,7 +122,7 @@ def test_a_masked_class_does_not_matter_where_its_probability_is_zero(loss):
         np.testing.assert_allclose(actual[1], expected[1], rtol=1e-6)
 
 
-@each_loss(LOSSES)
+@each_loss
 def test_low_precision_scores_are_cast_first(rng, loss):
     loss = jax.jit(loss)
     scores = jnp.asarray(np.tanh(rng.normal(size=(8, 3))), jnp.bfloat16)
@@ -133,7 +132,7 @@ def test_low_precision_scores_are_cast_first(rng, loss):
         np.testing.assert_array_equal(losses, loss(scores.astype(jnp.float32), labels))
 
 
-@each_loss(LOSSES)
+@each_loss
 def test_scores_and_labels_of_no_known_form_are_refused(loss):
     for scores, labels in (
         (np.zeros(3), np.zeros(3, int)),

@@ -1,14 +1,18 @@
+"""Convolution and pooling against XLA's own."""
+
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jax import lax
 
 from metriclt_jax.models.convolution import convolve
-from metriclt_jax.models.layers import Conv
+from metriclt_jax.models.layers import Conv, max_pool
 
 
 def reference(x, kernel, stride, padding, groups):
@@ -25,6 +29,21 @@ def reference(x, kernel, stride, padding, groups):
 
 def draw(seed, *shape):
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
+
+
+def assert_same_values_and_gradients(function, reference, *arguments, atol):
+    @jax.jit
+    def both(*arguments):
+        results = []
+        for f in (function, reference):
+            value, vjp = jax.vjp(f, *arguments)
+            cotangent = jnp.cos(jnp.arange(value.size, dtype=jnp.float32)).reshape(value.shape)
+            results.append((value, *vjp(cotangent)))
+        return results
+
+    for actual, expected in zip(*both(*arguments), strict=True):
+        assert actual.shape == expected.shape
+        np.testing.assert_allclose(actual, expected, atol=atol)
 
 
 @settings(deadline=None, max_examples=5)
@@ -54,20 +73,27 @@ def test_patches_agree_with_xla_in_value_and_gradient(
     x = draw(0, 2, *size, inputs)
     kernel = draw(1, *window, inputs // groups, outputs)
 
-    @jax.jit
-    def both(x, kernel):
-        results = []
-        for function in (convolve, reference):
-            value, vjp = jax.vjp(
-                partial(function, stride=stride, padding=padding, groups=groups), x, kernel
-            )
-            cotangent = jnp.cos(jnp.arange(value.size, dtype=jnp.float32)).reshape(value.shape)
-            results.append((value, *vjp(cotangent)))
-        return results
+    options = {'stride': stride, 'padding': padding, 'groups': groups}
+    both = partial(convolve, **options), partial(reference, **options)
+    assert_same_values_and_gradients(*both, x, kernel, atol=3e-4)
 
-    for actual, expected in zip(*both(x, kernel), strict=True):
-        assert actual.shape == expected.shape
-        np.testing.assert_allclose(actual, expected, atol=3e-4)
+
+@pytest.mark.parametrize(
+    ('size', 'window', 'stride', 'padding'),
+    [((8, 8), 3, 2, 1), ((9, 6), 3, 2, 1), ((7, 5), 2, 2, 0), ((2, 1), 3, 1, 1)],
+)
+def test_max_pool_agrees_with_xla_in_value_and_gradient_even_with_ties(
+    size, window, stride, padding
+):
+    # Few distinct values, half of them one: most windows have ties, as after a ReLU. All below 0,
+    # the padding must never win.
+    values = np.random.default_rng(0).integers(-2, 3, (3, *size, 4)).clip(0) - 3
+
+    def xla(x):
+        return nn.max_pool(x, (window,) * 2, (stride,) * 2, ((padding, padding),) * 2)
+
+    ours = partial(max_pool, window=window, stride=stride, padding=padding)
+    assert_same_values_and_gradients(ours, xla, jnp.asarray(values, jnp.float32), atol=1e-6)
 
 
 def test_conv_convolves_in_its_dtype():
