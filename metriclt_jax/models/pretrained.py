@@ -66,10 +66,10 @@ def load_torchvision(
     source: str | os.PathLike | Mapping[str, Any],
     name: str,
     num_classes: int | None = None,
-    **options: Any,
+    **keywords: Any,
 ) -> dict[str, Any]:
     """The variables that `load` returns for the same arguments."""
-    return load(source, name, num_classes, **options).variables
+    return load(source, name, num_classes, **keywords).variables
 
 
 def load(
