@@ -3,18 +3,16 @@
     python tests/make_torchvision_goldens.py tests/models/goldens/torchvision.npz
 
 Needs torch and torchvision (the file was made with 2.13.0+cpu and 0.28.0); the test needs neither.
-Both take from here the rule by which NumPy draws every tensor and every image, so that the file
-holds no weights. References are computed in float64: they are the truth and not torch's rounding.
-How far torch's own float32 is from them is printed.
+Both draw every tensor and image by the rules below, so that the file holds no weights. References
+are computed in float64: they are the truth and not torch's rounding. How far torch's own float32 is
+from them is printed.
 
-The file holds for each network NAME of `NETWORKS`
-- `NAME/tensors`: names and shapes, in torch's order;
-and for its image size, e.g. 64x64,
-- `NAME/64x64/eval/logits` `[B, C]` and `NAME/64x64/eval/features` `[B, D / 16]` (every sixteenth;
-  the logits depend on all);
-- the same for `train`, with the statistics of the batch and without dropout, and
-  `NAME/64x64/train/statistics` `[S, 4]`: the sketches of all running statistics after that pass;
-- `NAME/64x64/train/gradients` `[P, 4]`, only for the small networks: the sketches of the gradients
+The file holds for each network NAME of `networks` its `NAME/tensors`, names and shapes in torch's
+order, and for its image size, e.g. 75x67, and each mode (`train` is with the statistics of the
+batch and without dropout)
+- `NAME/75x67/MODE/logits` `[B, C]` and `NAME/75x67/MODE/features` `[B, D / 16]`, every sixteenth;
+- `NAME/75x67/train/statistics` `[S, 4]`: the sketches of all running statistics after that pass;
+- `NAME/75x67/train/gradients` `[P, 4]`, only for the small networks: the sketches of the gradients
   of `sum(logits * draw_cotangent())` with respect to all parameters. In a large one some ReLU is
   always so close to its kink that rounding decides whether it passes the gradient; in these none is
   within 1e-5 of it (the margin is printed).
@@ -35,7 +33,7 @@ class Network(NamedTuple):
     """How to make a network from the keyword `num_classes`, and what is asked of it."""
 
     make: Callable[..., Any]
-    size: tuple[int, int] = (64, 64)
+    size: tuple[int, int] = (75, 67)
     gradients: bool = False
 
 

@@ -66,11 +66,21 @@ def load_torchvision(
     source: str | os.PathLike | Mapping[str, Any],
     name: str,
     num_classes: int | None = None,
+    **keywords: Any,
+) -> dict[str, Any]:
+    """The variables that `load` returns for the same arguments."""
+    return load(source, name, num_classes, **keywords).variables
+
+
+def load(
+    source: str | os.PathLike | Mapping[str, Any],
+    name: str,
+    num_classes: int | None = None,
     *,
     head: str = 'auto',
     key: jax.Array | None = None,
     options: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+) -> Pretrained:
     """The variables of `create_model(name, num_classes)` with torchvision's weights.
 
     Args:
@@ -84,25 +94,13 @@ def load_torchvision(
         options: of the backbone, as `create_model` takes them.
 
     Returns:
-        `{'params': {'backbone', 'head'}, 'batch_stats': {'backbone'}}`, float32 NumPy arrays.
+        Variables `{'params': {'backbone', 'head'}, 'batch_stats': {'backbone'}}` as float32 NumPy
+        arrays, and the file that they came from.
 
     Raises:
         InputError: the source cannot be read, or does not have exactly the model's arrays with
             finite values; or an argument is not allowed.
     """
-    return load(source, name, num_classes, head=head, key=key, options=options).variables
-
-
-def load(
-    source: str | os.PathLike | Mapping[str, Any],
-    name: str,
-    num_classes: int | None = None,
-    *,
-    head: str = 'auto',
-    key: jax.Array | None = None,
-    options: Mapping[str, Any] | None = None,
-) -> Pretrained:
-    """What `load_torchvision` gives with the same arguments, and the file that it came from."""
     if name not in TORCHVISION:
         raise InputError(f'unknown model {name!r}; use one of {", ".join(TORCHVISION)}')
     if head not in ('auto', 'keep', 'fresh'):

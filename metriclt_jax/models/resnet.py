@@ -61,12 +61,9 @@ class _Stage(nn.Module):
 
     @nn.compact
     def __call__(self, inputs, train):
-
         def block(i, branch=0):
-            stride = self.stride if i == 0 else 1
-            return self.block(
-                self.planes, stride, self.conv, self.norm, name=branch_name(i, branch)
-            )
+            stride, name = self.stride if i == 0 else 1, branch_name(i, branch)
+            return self.block(self.planes, stride, self.conv, self.norm, name=name)
 
         for i in range(self.size - 1):
             shared = block(i)
@@ -147,9 +144,8 @@ class ResNet(nn.Module):
         for i, stage_size in enumerate(self.stage_sizes):
             planes, stride = self.width * 2**i, 1 if i == 0 else 2
             branches = self.branches if i == len(self.stage_sizes) - 1 else 1
-            maps = _Stage(
-                block, planes, stage_size, stride, conv, norm, branches, name=f'layer{i + 1}'
-            )(maps, train)
+            stage = partial(_Stage, block, planes, stage_size, stride, conv, norm, branches)
+            maps = stage(name=f'layer{i + 1}')(maps, train)
         features = [jnp.mean(x.astype(jnp.float32), axis=(1, 2)) for x in maps]
         return jnp.concatenate(features, axis=-1)
 

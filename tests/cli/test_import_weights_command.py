@@ -37,12 +37,15 @@ def variables():
     return initialize(create_model(NAME, 1000), 3)
 
 
-@pytest.fixture(scope='module')
-def source(tmp_path_factory, variables):
-    path = tmp_path_factory.mktemp('source') / 'weights.safetensors'
+def write(path, variables):
     arrays = to_torchvision(variables, NAME)
     save_file({key: np.ascontiguousarray(array) for key, array in arrays.items()}, path)
     return path
+
+
+@pytest.fixture(scope='module')
+def source(tmp_path_factory, variables):
+    return write(tmp_path_factory.mktemp('source') / 'weights.safetensors', variables)
 
 
 @pytest.fixture
@@ -84,10 +87,9 @@ def test_a_file_becomes_a_directory_that_loads(source, variables, tmp_path):
     sha256 = hashlib.sha256(source.read_bytes()).hexdigest()
     assert sha256[:8] in result.stdout
     assert f'--config.model.pretrained={output}' in result.stdout
-    record = {'model': NAME, 'file': 'weights.safetensors', 'sha256': sha256}
-    found = json.loads((output / 'weights.json').read_text())
-    assert len(found.pop('checkpoint_sha256')) == 64
-    assert found == record
+    record = json.loads((output / 'weights.json').read_text())
+    assert len(record.pop('checkpoint_sha256')) == 64
+    assert record == {'model': NAME, 'file': 'weights.safetensors', 'sha256': sha256}
     loaded = load(output, NAME)
     assert loaded[1:] == ('weights.safetensors', sha256)
     jax.tree.map(np.testing.assert_array_equal, loaded.variables, variables)  # all classes
@@ -120,25 +122,19 @@ def test_what_is_there_stays(call, source, variables, tmp_path):
     output = tmp_path / 'weights'
     call(output, source)
     record = (output / 'weights.json').read_bytes()
-    arrays = to_torchvision(variables, NAME)
-    arrays['classifier.1.bias'] = arrays['classifier.1.bias'] + 1
-    other = tmp_path / 'other.safetensors'
-    save_file({key: np.ascontiguousarray(array) for key, array in arrays.items()}, other)
+    other = write(tmp_path / 'other.safetensors', jax.tree.map(lambda x: x + 1, variables))
     with pytest.raises(InputError, match='--output'):
         call(output, other)
     assert (output / 'weights.json').read_bytes() == record
-    with pytest.raises(InputError, match='exists'):
-        call(tmp_path, source)
-    with pytest.raises(InputError, match='exists'):
-        call(other, source)
+    for taken in (tmp_path, other):
+        with pytest.raises(InputError, match='exists'):
+            call(taken, source)
     (tmp_path / 'empty').mkdir()
     call(tmp_path / 'empty', source)
     assert load(tmp_path / 'empty', NAME).file == 'weights.safetensors'
 
 
-def test_without_a_source_the_official_file_is_fetched_once(
-    call, server, variables, tmp_path, capsys
-):
+def test_by_default_the_official_file_is_fetched_once(call, server, variables, tmp_path, capsys):
     output = tmp_path / 'weights'
     call(output)
     loaded = load(output, NAME)
@@ -150,20 +146,16 @@ def test_without_a_source_the_official_file_is_fetched_once(
 
 
 def test_a_download_that_fails(call, server, tmp_path, monkeypatch):
+    def refuse(words, **options):
+        with pytest.raises(InputError, match=words):
+            call(tmp_path / 'weights', **options)
+
     server.write_bytes(server.read_bytes()[:-1] + b'x')
-    with pytest.raises(InputError, match='SHA-256'):
-        call(tmp_path / 'weights')
+    refuse('SHA-256')
     server.unlink()
-    with pytest.raises(InputError, match='--source'):
-        call(tmp_path / 'weights')
+    refuse('--source')
     monkeypatch.setattr(import_weights, '_URL', 'https://localhost:9/')  # nothing listens there
-    with pytest.raises(InputError, match='localhost:9'):
-        call(tmp_path / 'weights')
+    refuse('localhost:9')
+    monkeypatch.setitem(sys.modules, 'torch', None)  # asked for before the download
+    refuse('resnet18-f37072fd.pth needs torch', model='resnet18')
     assert not (tmp_path / 'weights').exists()
-
-
-def test_torch_is_asked_for_before_the_download(call, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, 'torch', None)
-    monkeypatch.setattr(import_weights, '_URL', 'unknown://')
-    with pytest.raises(InputError, match=r'resnet18-f37072fd.pth needs torch'):
-        call(tmp_path / 'weights', model='resnet18')

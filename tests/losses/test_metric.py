@@ -11,7 +11,6 @@ from hypothesis.extra import numpy as hnp
 from metriclt_jax.losses import balanced_contrastive, center, supervised_contrastive, triplet
 
 MININGS = ['batch_hard', 'batch_all']
-LINE = np.array([[0.0], [1.0], [3.0], [7.0]], np.float32)
 
 # Coordinates on a coarse grid, so that equal vectors, zero vectors and ties come up; labels with
 # every mixture of singletons and larger classes.
@@ -82,15 +81,10 @@ def numpy_balanced_contrastive(embeddings, labels, prototypes, temperature):
 # Center loss
 
 
-def test_center_takes_the_center_of_the_label():
-    losses = center([[1.0], [1.0], [5.0]], [0, 2, 1], [[1.0], [2.0], [4.0]])
-    np.testing.assert_array_equal(losses, [0, 4.5, 4.5])
-
-
-@pytest.mark.parametrize('label', [-1, 3])
-def test_center_of_a_label_that_is_not_a_class_is_nan(label):
-    losses = jax.jit(center)(np.eye(2, 3), np.array([label, 0]), np.eye(3))
-    np.testing.assert_array_equal(np.isnan(losses), [True, False])
+def test_center_takes_the_center_of_the_label_and_is_nan_where_it_is_not_a_class():
+    features, labels = np.array([[1.0], [1.0], [5.0], [0.0], [0.0]]), np.array([0, 2, 1, -1, 3])
+    losses = jax.jit(center)(features, labels, np.array([[1.0], [2.0], [4.0]]))
+    np.testing.assert_array_equal(losses, [0, 4.5, 4.5, np.nan, np.nan])
 
 
 def test_center_gradients_pull_features_and_centers_together(rng):
@@ -118,14 +112,6 @@ def test_triplet_of_equal_features_is_exactly_the_margin(rng, mining, squared):
         features, np.array([0, 0, 1, 1, 2, 2]), 50.0, mining=mining, squared=squared
     )
     assert loss == 50
-    np.testing.assert_array_equal(gradient, 0)
-
-
-@pytest.mark.parametrize('mining', MININGS)
-@pytest.mark.parametrize('labels', [[0, 0, 0, 0], [0, 1, 2, 3]], ids=['one class', 'singletons'])
-def test_triplet_without_any_triplet_is_zero(mining, labels):
-    loss, gradient = jit_triplet_and_gradient(LINE, np.array(labels), 5.0, mining=mining)
-    assert loss == 0
     np.testing.assert_array_equal(gradient, 0)
 
 
@@ -166,53 +152,33 @@ def test_triplet_keeps_no_differences_of_all_pairs():
     assert compiled.memory_analysis().temp_size_in_bytes < bytes_of_all_differences / 4
 
 
-# Supervised contrastive loss
+# Contrastive losses
 
 
 @pytest.mark.parametrize('temperature', [0.05, 1.0])
 @few
-@given(embeddings=vectors_of_8, labels=labels_of_8)
-def test_supervised_contrastive_agrees_with_loops(temperature, embeddings, labels):
-    np.testing.assert_allclose(
+@given(embeddings=vectors_of_8, labels=labels_of_8, prototypes=prototypes_of_5)
+def test_contrastive_losses_agree_with_loops(temperature, embeddings, labels, prototypes):
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=2e-6 / temperature)
+    close(
         jit_supervised_contrastive(embeddings, labels, temperature),
         numpy_supervised_contrastive(embeddings, labels, temperature),
-        rtol=1e-5,
-        atol=2e-6 / temperature,
     )
-
-
-# Balanced contrastive loss
-
-
-@pytest.mark.parametrize('temperature', [0.1, 1.0])
-@few
-@given(embeddings=vectors_of_8, labels=labels_of_8, prototypes=prototypes_of_5)
-def test_balanced_contrastive_agrees_with_loops(temperature, embeddings, labels, prototypes):
-    np.testing.assert_allclose(
+    close(
         jit_balanced_contrastive(embeddings, labels, prototypes, temperature),
         numpy_balanced_contrastive(embeddings, labels, prototypes, temperature),
-        rtol=1e-5,
-        atol=2e-6 / temperature,
     )
-
-
-# Several of them
 
 
 def test_the_contrastive_losses_have_the_temperatures_of_their_papers(rng):
-    embeddings, prototypes = rng.normal(size=(8, 3)), rng.normal(size=(5, 3))
-    labels = np.array([0, 0, 0, 1, 1, 2, 2, 3])
-    for actual, expected in (
-        (
-            supervised_contrastive(embeddings, labels),
-            numpy_supervised_contrastive(embeddings, labels, 0.05),
-        ),
-        (
-            balanced_contrastive(embeddings, labels, prototypes),
-            numpy_balanced_contrastive(embeddings, labels, prototypes, 0.1),
-        ),
-    ):
-        np.testing.assert_allclose(actual, expected, rtol=1e-5)
+    supervised = rng.normal(size=(8, 3)), np.array([0, 0, 0, 1, 1, 2, 2, 3])
+    balanced = *supervised, rng.normal(size=(5, 3))
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5)
+    close(supervised_contrastive(*supervised), numpy_supervised_contrastive(*supervised, 0.05))
+    close(balanced_contrastive(*balanced), numpy_balanced_contrastive(*balanced, 0.1))
+
+
+# All of them
 
 
 LOSSES = {
@@ -227,18 +193,13 @@ LOSSES = {
 
 
 @pytest.mark.parametrize('loss', LOSSES.values(), ids=LOSSES)
-def test_low_precision_input_is_cast_first(rng, loss):
-    loss = jax.jit(loss)
-    vectors, labels = jnp.asarray(rng.normal(size=(8, 3)), jnp.bfloat16), rng.integers(0, 4, 8)
-    value = loss(vectors, labels)
+def test_low_precision_is_cast_first_and_overflow_does_not_look_healthy(rng, loss):
+    loss, labels = jax.jit(loss), np.repeat([0, 1, 2, 3], 2)
+    vectors = jnp.asarray(rng.normal(size=(8, 3)), jnp.bfloat16)
+    value, same = loss(vectors, labels), vectors.astype(jnp.float32)
     assert value.dtype == jnp.float32
-    np.testing.assert_array_equal(value, loss(vectors.astype(jnp.float32), labels))
-
-
-@pytest.mark.parametrize('loss', LOSSES.values(), ids=LOSSES)
-def test_vectors_too_long_for_float32_do_not_look_healthy(rng, loss):
-    huge = np.float32(1e20) * rng.normal(size=(8, 3)).astype(np.float32)
-    assert not np.isfinite(jax.jit(loss)(huge, np.repeat([0, 1, 2, 3], 2)))
+    np.testing.assert_array_equal(value, loss(same, labels))
+    assert not np.isfinite(loss(1e20 * same, labels))
 
 
 @pytest.mark.parametrize('loss', LOSSES.values(), ids=LOSSES)
@@ -253,13 +214,11 @@ def test_wrong_shapes_and_types_are_refused(loss):
             loss(vectors, labels)
 
 
-@pytest.mark.parametrize('loss', [center, balanced_contrastive])
-def test_class_vectors_of_wrong_shape_are_refused(loss):
-    for shape in ((3,), (5, 2), (2, 5, 3)):
-        with pytest.raises(ValueError, match='must be'):
-            loss(np.zeros([4, 3]), np.zeros(4, int), np.zeros(shape))
-
-
-def test_unknown_mining_is_refused():
+def test_class_vectors_of_wrong_shape_and_unknown_mining_are_refused():
+    vectors, labels = np.zeros([4, 3]), np.zeros(4, int)
+    for loss in (center, balanced_contrastive):
+        for shape in ((3,), (5, 2), (2, 5, 3)):
+            with pytest.raises(ValueError, match='must be'):
+                loss(vectors, labels, np.zeros(shape))
     with pytest.raises(ValueError, match='semi_hard'):
-        triplet(LINE, np.array([0, 0, 1, 1]), 5.0, mining='semi_hard')
+        triplet(vectors, labels, 5.0, mining='semi_hard')

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metriclt_jax.errors import InputError
 from metriclt_jax.models import create_model, initialize
 from metriclt_jax.models.resnet import split_branches
 
@@ -24,24 +23,22 @@ def make(branches, **options):
     return model, {**variables, 'batch_stats': statistics}
 
 
-def without(variables, swap):
-    """Variables of a ResNet without branches, whose last block is that of branch 0 or 1."""
+def without(variables, branch):
+    """Variables of a backbone without branches, whose last block is that of branch 0 or 1."""
 
     def one(tree):
-        stage = dict(tree['layer2'])
-        other = stage.pop('1_1')
-        return {**tree, 'layer2': {**stage, '1': other} if swap else stage}
+        first, second = tree['layer2']['1'], tree['layer2']['1_1']
+        return {**tree, 'layer2': {'0': tree['layer2']['0'], '1': second if branch else first}}
 
-    return {name: {'backbone': one(tree['backbone'])} for name, tree in variables.items()}
+    return {name: one(tree['backbone']) for name, tree in variables.items()}
 
 
 def test_features_are_those_of_two_networks_without_branches():
     model, variables = make(2)
     single = create_model('resnet18', 3, **OPTIONS)
 
-    def features_of_one(swap, images):
-        backbone = {name: tree['backbone'] for name, tree in without(variables, swap).items()}
-        return jax.jit(single.backbone.apply)(backbone, images)
+    def features_of_one(branch, images):
+        return jax.jit(single.backbone.apply)(without(variables, branch), images)
 
     def features(images):
         return jax.jit(model.apply)(variables, images).features
@@ -55,11 +52,8 @@ def test_features_are_those_of_two_networks_without_branches():
 
 def test_logits_in_training_at_alpha_one_half_are_those_of_evaluation():
     model, variables = make(2)
-    alpha = jnp.asarray(0.5)
-    weights = 2 * jnp.stack([alpha, 1 - alpha])
-    trained = model.apply(
-        variables, (FIRST, FIRST), train=True, backbone_train=False, branch_weights=weights
-    )
+    half = {'branch_weights': 2 * jnp.array([0.5, 0.5])}
+    trained = model.apply(variables, (FIRST, FIRST), train=True, backbone_train=False, **half)
     np.testing.assert_array_equal(trained.logits, model.apply(variables, FIRST).logits)
     head = variables['params']['head']
     other = model.apply(variables, FIRST, branch_weights=jnp.asarray([1.5, 0.5]))
@@ -71,10 +65,7 @@ def test_logits_in_training_at_alpha_one_half_are_those_of_evaluation():
 
 def test_statistics_of_the_trunk_move_once_for_each_batch():
     model, variables = make(2)
-    weights = jnp.ones(2)
-    _, updated = model.apply(
-        variables, (FIRST, SECOND), train=True, branch_weights=weights, mutable=['batch_stats']
-    )
+    _, updated = model.apply(variables, (FIRST, SECOND), train=True, mutable=['batch_stats'])
 
     def moments(images):
         kernel = variables['params']['backbone']['conv1']['kernel']
@@ -94,18 +85,12 @@ def test_a_network_without_branches_becomes_one_with():
     single, variables = make(1)
     model, _ = make(2)
     features = single.apply(variables, FIRST).features
-    split = {
-        name: {'backbone': split_branches(tree['backbone'], 2)} for name, tree in variables.items()
-    }
-    backbone = {name: tree['backbone'] for name, tree in split.items()}
-    np.testing.assert_array_equal(
-        model.backbone.apply(backbone, FIRST), np.concatenate([features, features], axis=1)
-    )
+    split = {name: split_branches(tree['backbone'], 2) for name, tree in variables.items()}
+    both = model.backbone.apply(split, FIRST)
+    np.testing.assert_array_equal(both, np.concatenate([features, features], axis=1))
 
 
 def test_branches_that_do_not_fit_are_refused():
-    with pytest.raises(InputError, match='branches'):
-        create_model('resnet18', 3, branches=0)
     model, variables = make(2)
     with pytest.raises(ValueError, match='batches'):
         model.apply(variables, (FIRST, FIRST, FIRST))

@@ -7,9 +7,8 @@ import pytest
 
 from metriclt_jax.errors import InputError
 from metriclt_jax.models import create_model, initialize
-from metriclt_jax.models.heads import l2_normalize
+from metriclt_jax.models.heads import dropout, l2_normalize
 
-SMALL = {'stage_sizes': (1, 1), 'width': 8, 'stem': 'small'}
 # The smallest of each kind that has all its parts.
 TINY = {
     'resnet18': {'stage_sizes': (1,), 'width': 4, 'stem': 'small'},
@@ -121,14 +120,13 @@ def test_batch_statistics_are_global_or_of_a_device(name, size):
     model = create_model(name, 3, **TINY[name])
     variables = initialize(model, 0)
     train = partial(model.apply, train=True, mutable=['batch_stats'])
-    expected, stats = jax.jit(train)(variables, images(16, size))
+    x = images(16, size)
+    expected, stats = jax.jit(train)(variables, x)
 
     def on_devices(**options):
         parallel = create_model(name, 3, axis_name='batch', **TINY[name], **options)
-        return jax.pmap(
-            lambda x: parallel.apply(variables, x, train=True, mutable=['batch_stats']),
-            axis_name='batch',
-        )(images(16, size).reshape(8, 2, size, size, 3))
+        train = partial(parallel.apply, variables, train=True, mutable=['batch_stats'])
+        return jax.pmap(train, axis_name='batch')(x.reshape(8, 2, size, size, 3))
 
     outputs, all_stats = on_devices()
     np.testing.assert_allclose(outputs.logits.reshape(16, 3), expected.logits, atol=1e-4)
@@ -136,7 +134,7 @@ def test_batch_statistics_are_global_or_of_a_device(name, size):
         lambda a, b: np.testing.assert_allclose(a[7], b, rtol=1e-4, atol=1e-5), all_stats, stats
     )
     outputs, _ = on_devices(cross_device_batch_norm=False)
-    last = jax.jit(train)(variables, images(16, size)[14:])[0].logits
+    last = jax.jit(train)(variables, x[14:])[0].logits
     np.testing.assert_allclose(outputs.logits[7], last, atol=1e-4)
     assert np.abs(last - expected.logits[14:]).max() > 1e-2
 
@@ -145,6 +143,65 @@ def test_l2_normalize_of_zero_is_finite_and_of_huge_vectors_is_not():
     gradient = jax.grad(lambda x: l2_normalize(x).sum())(jnp.zeros((2, 5)))
     assert np.isfinite(gradient).all()
     assert np.isnan(l2_normalize(jnp.full((1, 3), 1e20))).all()
+
+
+def test_features_are_dropped_or_scaled_up():
+    features = np.random.default_rng(0).normal(3, 1, (64, 512)).astype(np.float32)
+    seen = np.asarray(dropout(features, 0.25, jax.random.key(0)))
+    kept = seen != 0
+    np.testing.assert_allclose(seen[kept], (features / 0.75)[kept], rtol=1e-6)
+    # 32768 draws: a standard error of 0.0024
+    assert kept.mean() == pytest.approx(0.75, abs=0.01)
+    assert seen.mean() == pytest.approx(features.mean(), rel=0.02)
+
+
+def test_the_draw_of_dropout_differs_by_key_and_example():
+    ones = jnp.ones((32, 64))
+    first, again, other = (np.array(dropout(ones, 0.5, jax.random.key(i))) for i in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert np.any(first != other, axis=1).all()
+    assert len(np.unique(first, axis=0)) == 32
+    # The draw of an example is the same in a batch of any size.
+    np.testing.assert_array_equal(dropout(ones[:5], 0.5, jax.random.key(0)), first[:5])
+
+
+def test_eight_devices_drop_what_one_drops():
+    ones, drop = jnp.ones((16, 64)), partial(dropout, rate=0.3, key=jax.random.key(3))
+    one = jax.jit(drop)(ones)
+    eight = jax.pmap(partial(drop, axis_name='batch'), 'batch')(ones.reshape(8, 2, 64))
+    np.testing.assert_array_equal(eight.reshape(16, 64), one)
+
+
+def test_only_the_head_sees_dropout_and_only_in_training():
+    model, plain = (create_model('resnet18', 3, dropout=p, **TINY['resnet18']) for p in (0.5, 0))
+    variables, rngs = initialize(plain, 0), {'dropout': jax.random.key(0)}
+
+    @jax.jit
+    def apply(variables, x):
+        train = {'train': True, 'mutable': ['batch_stats']}
+        return (
+            plain.apply(variables, x),
+            model.apply(variables, x),
+            plain.apply(variables, x, **train)[0],
+            model.apply(variables, x, **train, rngs=rngs)[0],
+            # A frozen backbone still has a head that trains.
+            model.apply(variables, x, backbone_train=False, **train, rngs=rngs)[0],
+        )
+
+    plain_eval, evaluated, plain_train, trained, frozen = apply(variables, images(16))
+    np.testing.assert_array_equal(evaluated.logits, plain_eval.logits)
+    np.testing.assert_array_equal(trained.features, plain_train.features)
+    np.testing.assert_array_equal(frozen.features, plain_eval.features)
+    for outputs in (trained, frozen):
+        head = variables['params']['head']
+        undropped = outputs.features @ head['kernel'] + head['bias']
+        assert np.abs(outputs.logits - undropped).max(axis=1).min() > 1e-3
+
+
+def test_the_default_of_dropout_is_torchvisions():
+    rates = {name: create_model(name, 3).dropout for name in TINY}
+    assert rates == dict.fromkeys(TINY, 0) | {'mobilenet_v2': 0.2}
+    assert create_model('mobilenet_v2', 3, dropout=0.0).dropout == 0
 
 
 def test_initialize_draws_what_init_draws():
@@ -171,8 +228,8 @@ def test_initialize_draws_what_init_draws():
 
 
 def test_initialize_depends_on_the_seed_and_the_path_alone():
-    model = create_model('resnet18', 3, **SMALL)
-    with_projection = create_model('resnet18', 3, projection=(4,), **SMALL)
+    model = create_model('resnet18', 3, **TINY['resnet18'])
+    with_projection = create_model('resnet18', 3, projection=(4,), **TINY['resnet18'])
     first, other = initialize(model, 1)['params'], initialize(model, 2)['params']
     again = initialize(with_projection, 1)['params']
     jax.tree.map(np.testing.assert_array_equal, first['backbone'], again['backbone'])
@@ -183,30 +240,28 @@ def test_initialize_depends_on_the_seed_and_the_path_alone():
 
 
 @pytest.mark.parametrize(
-    ('field', 'arguments'),
+    ('name', 'field', 'values'),
     [
-        ('vgg16', {'name': 'vgg16'}),
-        ('depth', {'depth': 3}),
-        ('head', {'head': 'mlp'}),
-        ('dtype', {'dtype': 'float16'}),
-        ('stem', {'stem': 'tiny'}),
-        ('width', {'width': 0}),
-        ('stage_sizes', {'stage_sizes': ()}),
-        ('stage_sizes', {'stage_sizes': (2, 0)}),
-        ('num_classes', {'num_classes': 1}),
-        ('projection', {'projection': (8, 0)}),
-        ('dropout', {'dropout': 1.0}),
-        ('dropout', {'dropout': float('nan')}),
-        ('stem', {'name': 'densenet121', 'stem': 'small'}),
-        ('block_sizes', {'name': 'densenet121', 'block_sizes': (1, 0)}),
-        ('growth_rate', {'name': 'densenet121', 'growth_rate': 0}),
-        ('branches', {'name': 'mobilenet_v2', 'branches': 2}),
-        ('width_multiplier', {'name': 'mobilenet_v2', 'width_multiplier': 0}),
-        ('stages', {'name': 'mobilenet_v2', 'stages': ()}),
-        ('stages', {'name': 'mobilenet_v2', 'stages': ((1, 8, 1),)}),
-        ('stages', {'name': 'mobilenet_v2', 'stages': ((1, 8, 0, 1),)}),
+        ('vgg16', 'vgg16', [0]),
+        ('resnet18', 'depth', [3]),
+        ('resnet18', 'head', ['mlp']),
+        ('resnet18', 'dtype', ['float16']),
+        ('resnet18', 'stem', ['tiny']),
+        ('resnet18', 'width', [0]),
+        ('resnet18', 'stage_sizes', [(), (2, 0)]),
+        ('resnet18', 'num_classes', [1]),
+        ('resnet18', 'projection', [(8, 0)]),
+        ('resnet18', 'dropout', [1.0, float('nan')]),
+        ('resnet18', 'branches', [0]),
+        ('densenet121', 'stem', ['small']),
+        ('densenet121', 'block_sizes', [(1, 0)]),
+        ('densenet121', 'growth_rate', [0]),
+        ('mobilenet_v2', 'branches', [2]),
+        ('mobilenet_v2', 'width_multiplier', [0]),
+        ('mobilenet_v2', 'stages', [(), ((1, 8, 1),), ((1, 8, 0, 1),)]),
     ],
 )
-def test_bad_arguments_are_refused(field, arguments):
-    with pytest.raises(InputError, match=field):
-        create_model(**{'name': 'resnet18', 'num_classes': 3, **arguments})
+def test_bad_arguments_are_refused(name, field, values):
+    for value in values:
+        with pytest.raises(InputError, match=field):
+            create_model(name, **{'num_classes': 3, field: value})

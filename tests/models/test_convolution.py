@@ -1,15 +1,18 @@
+"""Convolution and pooling against XLA's own."""
+
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from metriclt_jax.models import convolution
 from metriclt_jax.models.convolution import convolve
-from metriclt_jax.models.layers import Conv
+from metriclt_jax.models.layers import Conv, max_pool
 
 
 def reference(x, kernel, stride, padding, groups):
@@ -26,6 +29,21 @@ def reference(x, kernel, stride, padding, groups):
 
 def draw(seed, *shape):
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
+
+
+def assert_same_values_and_gradients(function, reference, *arguments, atol):
+    @jax.jit
+    def both(*arguments):
+        results = []
+        for f in (function, reference):
+            value, vjp = jax.vjp(f, *arguments)
+            cotangent = jnp.cos(jnp.arange(value.size, dtype=jnp.float32)).reshape(value.shape)
+            results.append((value, *vjp(cotangent)))
+        return results
+
+    for actual, expected in zip(*both(*arguments), strict=True):
+        assert actual.shape == expected.shape
+        np.testing.assert_allclose(actual, expected, atol=atol)
 
 
 @settings(deadline=None, max_examples=5)
@@ -55,20 +73,27 @@ def test_patches_agree_with_xla_in_value_and_gradient(
     x = draw(0, 2, *size, inputs)
     kernel = draw(1, *window, inputs // groups, outputs)
 
-    @jax.jit
-    def both(x, kernel):
-        results = []
-        for function in (convolve, reference):
-            value, vjp = jax.vjp(
-                partial(function, stride=stride, padding=padding, groups=groups), x, kernel
-            )
-            cotangent = jnp.cos(jnp.arange(value.size, dtype=jnp.float32)).reshape(value.shape)
-            results.append((value, *vjp(cotangent)))
-        return results
+    options = {'stride': stride, 'padding': padding, 'groups': groups}
+    both = partial(convolve, **options), partial(reference, **options)
+    assert_same_values_and_gradients(*both, x, kernel, atol=3e-4)
 
-    for actual, expected in zip(*both(x, kernel), strict=True):
-        assert actual.shape == expected.shape
-        np.testing.assert_allclose(actual, expected, atol=3e-4)
+
+@pytest.mark.parametrize(
+    ('size', 'window', 'stride', 'padding'),
+    [((8, 8), 3, 2, 1), ((9, 6), 3, 2, 1), ((7, 5), 2, 2, 0), ((2, 1), 3, 1, 1)],
+)
+def test_max_pool_agrees_with_xla_in_value_and_gradient_even_with_ties(
+    size, window, stride, padding
+):
+    # Few distinct values, half of them one: most windows have ties, as after a ReLU. All below 0,
+    # the padding must never win.
+    values = np.random.default_rng(0).integers(-2, 3, (3, *size, 4)).clip(0) - 3
+
+    def xla(x):
+        return nn.max_pool(x, (window,) * 2, (stride,) * 2, ((padding, padding),) * 2)
+
+    ours = partial(max_pool, window=window, stride=stride, padding=padding)
+    assert_same_values_and_gradients(ours, xla, jnp.asarray(values, jnp.float32), atol=1e-6)
 
 
 def test_conv_convolves_in_its_dtype():
@@ -81,26 +106,18 @@ def test_conv_convolves_in_its_dtype():
     assert conv.clone(dtype=jnp.bfloat16).apply(variables, x).dtype == jnp.bfloat16
 
 
-def test_each_arrangement_is_chosen_where_it_is_meant(monkeypatch):
-    chosen = []
-    for name in ('_taps_in_output', '_depthwise', '_convolve_xla'):
-        function = getattr(convolution, name)
-        monkeypatch.setattr(
-            convolution,
-            name,
-            lambda *args, name=name, function=function: chosen.append(name) or function(*args),
-        )
-    for inputs, outputs, groups, stride in (
-        (128, 32, 1, 1),
-        (32, 32, 32, 2),
-        (32, 64, 32, 1),
-        (32, 32, 1, 1),
-        (128, 32, 1, 2),
+def test_each_arrangement_is_chosen_where_it_is_meant():
+    names = '_taps_in_output', '_depthwise', 'conv_general_dilated'
+    for inputs, outputs, groups, stride, expected in (
+        (128, 32, 1, 1, '_taps_in_output'),
+        (32, 32, 32, 2, '_depthwise'),
+        (32, 64, 32, 1, 'conv_general_dilated'),
+        (32, 32, 1, 1, ''),
+        (128, 32, 1, 2, ''),
     ):
-        kernel = draw(1, 3, 3, inputs // groups, outputs)
-        x = draw(0, 1, 4, 4, inputs)
-        convolve(x, kernel, stride=stride, groups=groups)
-    assert chosen == ['_taps_in_output', '_depthwise', '_convolve_xla']
+        arrays = draw(0, 1, 4, 4, inputs), draw(1, 3, 3, inputs // groups, outputs)
+        program = str(jax.make_jaxpr(partial(convolve, stride=stride, groups=groups))(*arrays))
+        assert [name for name in names if name in program] == [expected] * bool(expected)
 
 
 def test_depthwise_adds_in_float32():

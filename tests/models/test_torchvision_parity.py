@@ -4,8 +4,7 @@ The references are in `goldens/torchvision.npz`; `make_torchvision_goldens.py` m
 how.
 """
 
-import functools
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import jax
@@ -46,7 +45,7 @@ NETWORKS = {
 }
 
 
-@functools.cache
+@cache
 def read_golden(network):
     """The values by name, and the shapes of torchvision's tensors by theirs."""
     with np.load(GOLDENS) as file:
@@ -90,10 +89,11 @@ def test_the_network_is_torchvisions(network):
         return *evaluated, gradient
 
     size = next(iter(golden)).split('/')[0]
-    with_gradients = f'{size}/train/gradients' in golden
+    golden = {key.removeprefix(f'{size}/'): values for key, values in golden.items()}
+    with_gradients = 'train/gradients' in golden
 
     # Compiling takes most of the time, so without the optimisations of XLA's backend.
-    @functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
+    @partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
     def compute(variables, images):
         trained = (gradients if with_gradients else train)(variables, images)
         return model.apply(variables, images), *trained
@@ -106,16 +106,12 @@ def test_the_network_is_torchvisions(network):
         'train/logits': outputs.logits,
         'train/features': outputs.features[:, ::EVERY],
     }
-    errors = {
-        f'{size}/{key}': relative_error(values, golden[f'{size}/{key}'])
-        for key, values in ours.items()
-    }
-    sketched = dict(
-        zip(['statistics', 'gradients'], [updated['batch_stats'], *gradient], strict=False)
+    errors = {key: relative_error(values, golden[key]) for key, values in ours.items()}
+    collections = zip(
+        ['statistics', 'gradients'], [updated['batch_stats'], *gradient], strict=False
     )
-    for key, collection in sketched.items():
-        errors[f'{size}/train/{key}'] = sketches_error(
-            sketches({'': collection}, name, tensors), golden[f'{size}/train/{key}']
-        )
+    for key, collection in collections:
+        sketched = sketches({'': collection}, name, tensors)
+        errors[f'train/{key}'] = sketches_error(sketched, golden[f'train/{key}'])
     assert set(errors) == set(golden)
     assert all(error <= TOLERANCE for error in errors.values()), errors
