@@ -31,8 +31,8 @@ def choose_devices(number: int = 0) -> tuple[jax.Device, ...]:
     if jax.process_count() == 1:
         if not 0 <= number <= len(devices):
             raise InputError(
-                f'config field num_devices is {number}, but there are {len(devices)} devices; use 0 '
-                'for all'
+                f'config field num_devices is {number}, but there are {len(devices)} devices; '
+                'use 0 for all'
             )
         return tuple(devices[: number or None])
     if number not in (0, len(devices)):

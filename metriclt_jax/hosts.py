@@ -156,8 +156,8 @@ def leave(error: Exception) -> NoReturn:
     if isinstance(error, jax.errors.JaxRuntimeError):
         reason = str(error).strip().splitlines()[0]
         print(
-            f'error: process {jax.process_index()} lost contact with the others. Check their output '
-            f'for the cause, then run the same commands again to resume ({reason})',
+            f'error: process {jax.process_index()} lost contact with the others. Check their '
+            f'output for the cause, then run the same commands again to resume ({reason})',
             file=sys.stderr,
         )
     else:

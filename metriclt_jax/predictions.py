@@ -141,7 +141,10 @@ def _require_same(output: Path, partial: Path, made_by: dict) -> None:
         return
     record = output.with_suffix('.made_by.json')
     earlier = read_json(record) if record.exists() else {}
-    for field, what in (('model_sha256', 'a different model'), ('files_sha256', 'different images')):
+    for field, what in (
+        ('model_sha256', 'a different model'),
+        ('files_sha256', 'different images'),
+    ):
         if earlier.get(field) != made_by[field]:
             raise InputError(
                 f'{output} was started with {what} (see {record.name}); use another --output, or '

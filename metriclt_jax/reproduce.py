@@ -17,8 +17,8 @@ from metriclt_jax.config import validate
 from metriclt_jax.errors import InputError, Interrupted
 from metriclt_jax.grids import PlannedRun
 from metriclt_jax.progress import say
-from metriclt_jax.training.train import train
 from metriclt_jax.training.stages import make_models, make_stages
+from metriclt_jax.training.train import train
 from metriclt_jax.training.workdir import config_as_json, is_made_by, lock_folder, refuse_remote
 
 _SECOND_STAGE_COST = 0.5  # of an epoch of stage 1: its backward pass stops at the head

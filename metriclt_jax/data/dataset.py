@@ -114,7 +114,7 @@ def _choose_classes(
     for name in chosen:
         if name not in class_names or chosen.count(name) > 1:
             raise InputError(
-                f'data.classes has {name!r} {chosen.count(name)} times; use some of '
+                f'data.classes has {name!r}, which is unknown or used twice; use some of '
                 f'{", ".join(class_names)}, each once'
             )
     new = [chosen.index(name) if name in chosen else -1 for name in class_names]

@@ -1,7 +1,7 @@
 """How each data set is divided by default, as data.
 
-The facts of the paper (section 3.1, table 1); where it is silent, the choices that the README's
-fidelity table lists. The files in `configs/` start from here.
+The facts of the paper (section 3.1, table 1); where it is silent, the choices that
+docs/fidelity.md lists. The files in `configs/` start from here.
 """
 
 from typing import Any

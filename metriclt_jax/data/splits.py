@@ -109,7 +109,7 @@ def official(named: np.ndarray, names: Mapping[str, Sequence[str]]) -> dict[str,
         for name in names[part]:
             if name not in known or taken.count(name) > 1:
                 raise InputError(
-                    f'data.{part}_parts has {name!r}, used {taken.count(name)} times; use each of '
+                    f'data.{part}_parts has {name!r}, which is unknown or used twice; use each of '
                     f'{", ".join(known)} once, or () for no validation part'
                 )
     return {part: np.flatnonzero(np.isin(named, list(names[part]))) for part in PARTS}

@@ -169,8 +169,8 @@ def _epoch_line(run: Run, stage: Stage, epoch: int, state: TrainState) -> dict[s
     train = {name: float(value) / steps_per_epoch for name, value in sums.items()}
     if not math.isfinite(train['loss']):
         raise TrainingDiverged(
-            f'training diverged: the loss of {stage.name} is {train["loss"]} in epoch {epoch}; lower '
-            f'{stage.name}.learning_rate (now {stage.optimizer.learning_rate})'
+            f'training diverged: the loss of {stage.name} is {train["loss"]} in epoch {epoch}; '
+            f'lower {stage.name}.learning_rate (now {stage.optimizer.learning_rate})'
         )
     step = epoch * steps_per_epoch
     return {

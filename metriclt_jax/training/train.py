@@ -66,7 +66,7 @@ def train(
         pretrained = None if resumes else load_pretrained(run)
     hosts.require_same(
         run.dataset.fingerprint,
-        f"the images or splits of {run.dataset.name} in {config.data.data_dir} differ from process "
+        f'the images or splits of {run.dataset.name} in {config.data.data_dir} differ from process '
         "0's; use the same prepared data on every host",
     )
 
@@ -182,8 +182,8 @@ def _open_logs(run: Run) -> tuple[EpochLog, EpochLog]:
     with hosts.together():
         if not (run.workdir / 'config.json').exists():
             raise InputError(
-                f'{run.workdir}, as process 0 created it, is not visible on this host; put --workdir '
-                'on a file system that all hosts share'
+                f'{run.workdir}, as process 0 created it, is not visible on this host; put '
+                '--workdir on a file system that all hosts share'
             )
         for log in logs:
             log.resume(steps)

@@ -9,7 +9,7 @@ import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metriclt_jax.errors import InputError
+from metriclt_jax.errors import InputError, TrainingDiverged
 from metriclt_jax.evaluation.metrics import (
     accuracy,
     class_groups,
@@ -109,7 +109,7 @@ def test_auroc_counts_ties_one_half():
 def test_a_diverged_model_is_an_error():
     probabilities = np.full((4, 2), 0.5)
     probabilities[2, 0] = np.nan
-    with pytest.raises(InputError, match='probabilities of example 2 are not finite'):
+    with pytest.raises(TrainingDiverged, match='probabilities of example 2 are not finite'):
         macro_auroc(probabilities, [0, 0, 1, 1])
 
 

@@ -173,7 +173,7 @@ def test_other_images_in_one_process_end_all_before_anything_is_written(pair):
         report['with other data'] for report in pair[-1]
     )
     assert re.fullmatch(
-        r'the images or parts of digits_lt in \S+/other are not those of the first process.*',
+        r'the images or splits of digits_lt in \S+/other differ.*',
         second,
     )
     assert first == f'process 1: {second}'

@@ -13,12 +13,12 @@ from test_methods import data_dir, make_config  # noqa: F401
 from metriclt_jax import load
 from metriclt_jax.data import load_dataset
 from metriclt_jax.models import create_model, initialize
-from metriclt_jax.training.train import train
 from metriclt_jax.training.posthoc_heads import (
     adjusted_post_hoc,
     nearest_class_mean,
     tau_normalized,
 )
+from metriclt_jax.training.train import train
 
 RANDOM = np.random.default_rng(0)
 HEAD = {

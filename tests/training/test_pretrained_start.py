@@ -16,8 +16,8 @@ from metriclt_jax.config import paper_config
 from metriclt_jax.errors import InputError
 from metriclt_jax.models import create_model, initialize
 from metriclt_jax.models.pretrained import Pretrained, load_torchvision, save, to_torchvision
-from metriclt_jax.training.train import train
 from metriclt_jax.training.setup import load_pretrained, make_run
+from metriclt_jax.training.train import train
 
 OPTIONS = {'stage_sizes': (1,), 'width': 8}
 
