@@ -35,14 +35,14 @@ def list_files(folder: Path) -> list[str]:
     def fail(error: OSError) -> None:
         raise InputError(f'folder {error.filename} cannot be read: {error.strerror}') from None
 
-    files, seen = [], {folder.resolve()}
+    files = []
     for parent, folders, names in os.walk(folder, onerror=fail, followlinks=True):
         here = Path(parent)
         folders[:] = [name for name in folders if not name.startswith('.')]
+        above = {up.resolve() for up in (here, *here.parents) if up.is_relative_to(folder)}
         for path in (here / name for name in folders):
-            if path.resolve() in seen:
-                raise InputError(f'{path} leads to a folder that is searched already; remove it')
-            seen.add(path.resolve())
+            if path.resolve() in above:
+                raise InputError(f'{path} is a link to a folder that contains it; remove it')
         shown = [here / name for name in names if not name.startswith('.')]
         files += [path.relative_to(folder).as_posix() for path in shown]
     if not files:

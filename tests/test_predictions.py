@@ -83,6 +83,14 @@ def run_and_kill(folder, output, monkeypatch, after, **options):
     assert not output.exists()
 
 
+def test_a_file_that_is_called_like_a_column(folder, tmp_path, monkeypatch):
+    (folder / 'g.png').rename(folder / 'image')
+    run_and_kill(folder, tmp_path / 'out.csv', monkeypatch, after=1)
+    run(folder, tmp_path / 'out.csv')
+    rows = (tmp_path / 'out.csv').read_text().splitlines()[1:]
+    assert 'image' in [row.split(',')[0] for row in rows]
+
+
 @pytest.mark.parametrize('rest', [b'', b'"line\nbreak', b'j.png,a,0.'])
 def test_going_on_after_a_kill(folder, tmp_path, monkeypatch, rest):
     run(folder, tmp_path / 'undisturbed.csv')
@@ -138,10 +146,10 @@ def test_an_output_of_another_model_or_of_other_images_is_left_alone(folder, tmp
     assert written['images'] == str(folder)
     assert written['class_names'] == ['a', 'b', 'c']
     before = output.read_bytes()
-    with pytest.raises(InputError, match=r'this model'):
+    with pytest.raises(InputError, match=r'another model'):
         run(folder, output, make_classifier(seed=1))
     Image.new('RGB', (9, 9)).save(folder / 'new.png')
-    with pytest.raises(InputError, match=r'these images'):
+    with pytest.raises(InputError, match=r'other images'):
         run(folder, output)
     (folder / 'new.png').unlink()
     made_by.unlink()
@@ -189,6 +197,13 @@ def test_links_are_followed_and_folders_that_cannot_be_used_named(folder, tmp_pa
     with pytest.raises(InputError, match=r'back is a link'):
         list_files(folder)
     (folder / 'c' / 'back').unlink()
+    for here, there in (('c', 'z'), ('z', 'c')):  # a circle of two links
+        (folder / here).mkdir(exist_ok=True)
+        (folder / here / 'over').symlink_to(folder / there)
+    with pytest.raises(InputError, match=r'is a link'):
+        list_files(folder)
+    for name in ('c', 'z'):
+        (folder / name / 'over').unlink()
     (tmp_path / 'links').mkdir()
     (tmp_path / 'links' / 'k').symlink_to(folder / 'c')
     assert list_files(tmp_path / 'links') == ['k/d.JPG', 'k/e/f.png']

@@ -171,7 +171,7 @@ def test_official_puts_the_parts_of_the_source_together():
     ('names', 'message'),
     [
         ({'train': ['tain'], 'validation': [], 'test': ['test']}, "data.train_parts has 'tain'"),
-        ({'train': ['train'], 'validation': ['test'], 'test': ['test']}, "'test', .* 2 times"),
+        ({'train': ['train'], 'validation': ['test'], 'test': ['test']}, "'test', .*twice"),
     ],
 )
 def test_official_refuses_names_that_are_unknown_or_repeated(names, message):
