@@ -4,6 +4,7 @@ Nothing here uses matplotlib's global state: any thread can draw, and without a 
 """
 
 import io
+import math
 import textwrap
 import warnings
 from collections.abc import Collection, Mapping, Sequence
@@ -44,13 +45,12 @@ def new_panels(
 ) -> tuple[Figure, list[Axes]]:
     """A figure with a panel for each title, sized in inches; `labels` are those of x and y."""
     count, columns = len(titles), min(columns, len(titles))
-    rows = -(-count // columns)
+    rows = math.ceil(count / columns)
     figure = new_figure(columns * width + 1.6, rows * (height + 0.35) + 0.9)
     panels = figure.subplots(rows, columns, squeeze=False, **shared).ravel()
     for axes in panels[count:]:
         axes.remove()
-    for place, title in enumerate(titles):
-        axes = panels[place]
+    for place, (title, axes) in enumerate(zip(titles, panels, strict=False)):
         axes.set_title(textwrap.fill(title, int(10.5 * width)), size=11)
         if place % columns == 0:
             axes.set_ylabel(labels[1])
@@ -62,11 +62,8 @@ def new_panels(
 
 def legend_handles(panels: Sequence[Axes]) -> dict[str, Artist]:
     """What the panels draw, each label once."""
-    handles: dict[str, Artist] = {}
-    for axes in panels:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label, handle)
-    return handles
+    found = [axes.get_legend_handles_labels() for axes in panels]
+    return {name: part for parts, names in found for name, part in zip(names, parts, strict=True)}
 
 
 def legend_above(figure: Figure, handles: Mapping[str, Artist], title: str = '') -> Legend:

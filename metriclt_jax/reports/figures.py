@@ -1,8 +1,8 @@
-"""All figures but the training curves; each function writes a PNG."""
+"""All figures; each function writes a PNG."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,14 +10,38 @@ from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.markers import CARETLEFT, CARETRIGHT
+from matplotlib.ticker import MaxNLocator
 
 from metriclt_jax.errors import InputError
 from metriclt_jax.files import read_json
 from metriclt_jax.reports import drawing
-from metriclt_jax.reports.curves import run_curves
-from metriclt_jax.reports.drawing import BLACK, BLUE, GREEN, GREY, ORANGE, RED, SKY
+from metriclt_jax.reports.drawing import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY
 from metriclt_jax.reports.runs import read_epochs
 from metriclt_jax.reports.statistics import Calibration
+
+Run = Sequence[Mapping[str, Any]]  # the lines of its metrics.jsonl
+Curve = tuple[str, str, str]  # label, color and line style, by column of `_values`
+
+RECALLS = {
+    'validation.mcr_all': ('all classes', BLACK, '-'),
+    'validation.mcr_major': ('major classes', BLUE, '--'),
+    'validation.mcr_medium': ('medium classes', GREEN, '-.'),
+    'validation.mcr_minor': ('minor classes', RED, ':'),
+}
+LOSSES = {
+    'sum': ('sum of both', BLACK, '-'),
+    'train.classification': ('classification loss', SKY, '--'),
+    'weighted': ('coefficient × metric loss', PINK, ':'),
+}
+# The panels of a single run.
+_ASPECTS = {
+    'training loss': LOSSES,
+    'metric loss, before its coefficient': {'train.metric': ('metric loss', PINK, ':')},
+    'validation MCR, per cent': RECALLS | {'train.accuracy': ('training accuracy', GREY, '--')},
+    'learning rate': {'learning_rate': ('learning rate', BLACK, '-')},
+}
+_PER_CENT = [*RECALLS, 'train.accuracy']
+_COLUMNS = ['train.loss', 'train.classification', 'train.metric', 'learning_rate', *_PER_CENT]
 
 
 def draw_run(workdir: Path) -> None:
@@ -30,18 +54,20 @@ def draw_run(workdir: Path) -> None:
     if not (workdir / 'results.json').exists():
         raise InputError(f'{workdir} has no results.json: wait until its run has finished')
     results = read_json(workdir / 'results.json')
-    names, counts = results['class_names'], np.asarray(results['train_counts'])
-    folder = workdir / 'figures'
+    names, folder = results['class_names'], workdir / 'figures'
     folder.mkdir(exist_ok=True)
     path = folder / 'training_curves.png'
     if not path.exists():
-        run_curves(read_epochs(workdir)[0], path)
+        epochs, _ = read_epochs(workdir)
+        panels = {title: ([epochs], kinds) for title, kinds in _ASPECTS.items()}
+        panels = {title: panel for title, panel in panels.items() if not _values(*panel).empty}
+        curves(panels, '', path, columns=2)
     path = folder / 'confusion_matrices.png'
     if not path.exists():
-        order = np.argsort(-counts, kind='stable')
+        order = np.argsort(-np.asarray(results['train_counts']), kind='stable')
         matrices = {}
         for stage in results['stages']:
-            title, matrix = f'{stage["name"]}: no trained classifier', np.diag(0 * counts)
+            title, matrix = f'{stage["name"]}: no trained classifier', np.diag(0 * order)
             if test := stage['last']['test']:
                 title = f'{stage["name"]}, test part: MCR {100 * test["mcr_all"]:.2f} %'
                 matrix = np.array(test['confusion'])
@@ -54,6 +80,66 @@ def draw_run(workdir: Path) -> None:
                 values = arrays['features'].astype(np.float32), arrays['labels']
                 title = f't-SNE of the features of {len(values[1])} test images'
                 feature_maps({title: values}, names, path, max_points=2000, seed=results['seed'])
+
+
+def curves(
+    panels: Mapping[str, tuple[Sequence[Run], Mapping[str, Curve]]],
+    ylabel: str,
+    path: Path,
+    *,
+    columns: int = 4,
+    sharey: bool = False,
+) -> Path | None:
+    """Draws values over the epochs; a vertical line separates the stages.
+
+    A curve is the mean over the runs of its panel, its band their range. Returns the path of the
+    PNG, or None if there is nothing to draw.
+    """
+    tables = [_values(*panel) for panel in panels.values()]
+    if all(table.empty for table in tables):
+        return None
+    shared = {'columns': columns, 'sharex': True, 'sharey': sharey}
+    figure, grid = drawing.new_panels(panels, ('epoch', ylabel), 2.5, **shared)
+    for axes, table, (_, kinds) in zip(grid, tables, panels.values(), strict=True):
+        if table.empty:
+            axes.text(0.5, 0.5, 'no curve was kept', transform=axes.transAxes, ha='center')
+        for number, (_, stage) in enumerate(table.groupby('stage', sort=False)):
+            stage = stage.droplevel('stage')
+            if number:
+                axes.axvline(stage.index.min() - 0.5, color=GREY, linewidth=1)
+            for column in stage:
+                label, color, style = kinds[column]
+                over = stage[column].dropna().groupby('epoch').agg(['min', 'mean', 'max'])
+                band = {'color': color, 'alpha': 0.2, 'lw': 0}
+                axes.fill_between(over.index, over['min'], over['max'], **band)
+                marker = 'o' if len(over) == 1 else None  # a point makes no line
+                axes.plot(over['mean'], style, color=color, lw=1.8, marker=marker, label=label)
+        axes.grid(alpha=0.3)
+        axes.xaxis.set_major_locator(MaxNLocator(steps=(1, 2, 5, 10), integer=True, min_n_ticks=1))
+    if ylabel:  # the panels show the same
+        drawing.legend_above(figure, drawing.legend_handles(grid))
+    else:
+        for axes in grid:
+            handles = drawing.legend_handles([axes])
+            axes.legend(handles.values(), handles, fontsize='small')
+    drawing.save(figure, path)
+    return path
+
+
+def _values(runs: Sequence[Run], kinds: Mapping[str, Curve]) -> pd.DataFrame:
+    """The values to draw: rows by stage and epoch from the first stage on, a column if any."""
+    table = pd.json_normalize([line for lines in runs for line in lines])
+    table = table.reindex(columns=['stage', 'epoch', *_COLUMNS])
+    table[_COLUMNS] = table[_COLUMNS].astype(float)
+    table[_PER_CENT] *= 100
+    loss, classification = table['train.loss'], table['train.classification']
+    both = classification.notna() & table['train.metric'].notna()
+    table['sum'] = loss.where(both)  # otherwise it would hide the curve of its only loss
+    table['weighted'] = (loss - classification.fillna(0)).where(table['train.metric'].notna())
+    lengths = table.groupby('stage', sort=False).epoch.max()
+    table['epoch'] += table.stage.map(lengths.cumsum() - lengths)
+    table = table.set_index(['stage', 'epoch'])[list(kinds)]
+    return table.dropna(axis=1, how='all')
 
 
 def confusion_matrices(
@@ -73,8 +159,8 @@ def confusion_matrices(
     side = (0.6 if counted else 0.36) * np.clip(count, 8, 12)
     rank = '' if named else ', by rank in training'
     labels = f'predicted class{rank}', f'true class{rank}'
-    shared = {'sharex': True, 'sharey': True}
-    figure, panels = drawing.new_panels(confusions, labels, side, side, columns=3, **shared)
+    shared = {'columns': 3, 'sharex': True, 'sharey': True}
+    figure, panels = drawing.new_panels(confusions, labels, side, side, **shared)
     for axes, counts in zip(panels, confusions.values(), strict=True):
         per_cent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         image = axes.imshow(per_cent, cmap='Blues', vmin=0, vmax=100)
@@ -147,8 +233,7 @@ def feature_maps(
         axes.set(xticks=[], yticks=[])  # only distances mean something
     if few:
         handles = {points.get_label(): points for points in panels[0].collections}
-        legend = drawing.legend_above(figure, handles, 'class (images)')
-        for handle in legend.legend_handles:
+        for handle in drawing.legend_above(figure, handles, 'class (images)').legend_handles:
             handle.set_sizes([50])
     else:
         ranks = ScalarMappable(Normalize(0, len(head_to_tail) - 1), 'viridis')
@@ -156,16 +241,12 @@ def feature_maps(
     drawing.save(figure, path)
 
 
-class Study(NamedTuple):
-    """Mean class recall by the coefficient of a metric loss."""
+def sensitivity(studies: Mapping[str, tuple], path: Path) -> None:
+    """Draws figure 2 of the paper: mean class recall by the coefficient of each metric loss.
 
-    recalls: pd.DataFrame  # `mean` and `deviation` in per cent, by ascending coefficient
-    default: float | None  # the coefficient that the paper uses
-    stable: tuple[float, float] | None  # where the paper finds the result stable, if it says so
-
-
-def sensitivity(studies: Mapping[str, Study], path: Path) -> None:
-    """Draws figure 2 of the paper: mean class recall by the coefficient of each metric loss."""
+    A study holds `mean` and `deviation` in per cent by coefficient, the paper's coefficient, and
+    the range in which the paper finds the result stable, or None.
+    """
     labels = 'coefficient of the metric loss', 'test MCR, per cent'
     figure, panels = drawing.new_panels(studies, labels, 3.0, 4.0, columns=3, sharey=True)
     for axes, (recalls, default, stable) in zip(panels, studies.values(), strict=True):
@@ -199,10 +280,8 @@ def differences(lines: pd.DataFrame, title: str, path: Path) -> None:
     left, right = min(0.0, ends.min(axis=None)), max(0.0, ends.max(axis=None))
     margin = 0.08 * (right - left) or 1.0
     left, right = left - margin, right + margin
-    for over, label, color, shift in (
-        ('images', 'test images (bootstrap)', BLUE, -0.13),
-        ('seeds', 'seeds (Student)', ORANGE, 0.13),
-    ):
+    images, seeds = ('test images (bootstrap)', BLUE, -0.13), ('seeds (Student)', ORANGE, 0.13)
+    for over, (label, color, shift) in {'images': images, 'seeds': seeds}.items():
         known = lines[lines[f'{over}_low'].notna()]
         if known.empty:
             continue

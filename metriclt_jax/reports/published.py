@@ -8,7 +8,7 @@ the paper's order and units (mean class recalls in per cent).
 import tomllib
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from metriclt_jax.errors import InputError
 
@@ -38,13 +38,6 @@ METRIC_LOSS_TITLES = _TITLES['metric_losses']
 CELL = ['dataset', 'model', 'method', 'metric']
 
 
-class PublishedValue(NamedTuple):
-    """A printed number in per cent; `deviation` (over three runs) is None where none is printed."""
-
-    mean: float
-    deviation: float | None
-
-
 @cache
 def published_values() -> 'pd.DataFrame':
     """All values of tables 1 to 5, a row each, in the paper's order.
@@ -53,8 +46,8 @@ def published_values() -> 'pd.DataFrame':
     """
     import pandas as pd
 
+    words = dict.fromkeys(['model', 'method', 'mark', 'text'], '')
     with (_FILES / 'paper_results.csv').open(encoding='utf-8') as file:
-        words = dict.fromkeys(['model', 'method', 'mark', 'text'], '')
         return pd.read_csv(file).fillna(words)
 
 
@@ -67,10 +60,8 @@ def table_values(table: int) -> 'pd.DataFrame':
 
 def distinct(values: 'pd.DataFrame', *columns: str) -> list:
     """The values of a column, or tuples of several columns, each once and in order."""
-    rows = values[list(columns)].drop_duplicates()
-    return (
-        list(rows.itertuples(index=False, name=None)) if columns[1:] else rows.squeeze(1).tolist()
-    )
+    rows = values[list(columns)].drop_duplicates().itertuples(index=False, name=None)
+    return list(rows) if len(columns) > 1 else [value for (value,) in rows]
 
 
 def methods_of(table: int) -> list[str]:
@@ -81,21 +72,18 @@ def methods_of(table: int) -> list[str]:
 @cache
 def published_cells() -> 'pd.DataFrame':
     """Mean and deviation by data set, backbone, method and metric; the first of two tables wins."""
-    results = published_values().query('table > 1').drop_duplicates(CELL)
-    return results.set_index(CELL)[['mean', 'deviation']]
+    cells = published_values().query('table > 1').drop_duplicates(CELL)
+    return cells.set_index(CELL)[['mean', 'deviation']]
 
 
-def find_published(dataset: str, model: str, method: str, metric: str) -> PublishedValue | None:
-    """What the paper has for a cell, or None.
+def find_published(*cell: str) -> tuple[float, float] | None:
+    """Mean and deviation (NaN if not printed), or None, by data set, backbone, method and metric.
 
     >>> find_published('skin7', 'resnet50', 'ce_sc_crw', 'mcr_all')
-    PublishedValue(mean=86.43, deviation=0.44)
+    (86.43, 0.44)
     """
-    cell = (dataset, model, method, metric)
-    if cell not in published_cells().index:
-        return None
-    mean, deviation = published_cells().loc[cell].tolist()
-    return PublishedValue(mean, deviation if deviation == deviation else None)
+    cells = published_cells()
+    return tuple(cells.loc[cell].tolist()) if cell in cells.index else None
 
 
 def method_title(name: str) -> str:

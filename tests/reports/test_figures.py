@@ -10,7 +10,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from metriclt_jax.errors import InputError
-from metriclt_jax.reports import curves, drawing, figures
+from metriclt_jax.reports import drawing, figures
 from metriclt_jax.reports.published import METHOD_TITLES
 from metriclt_jax.reports.statistics import calibrate
 
@@ -70,8 +70,8 @@ def lines(method: int = 0, *, seed: int = 0) -> list[dict]:
 
 
 def test_recall_curves(tmp_path, drawn):
-    runs = {t: ([lines(i), lines(i, seed=1)], curves.RECALLS) for i, t in enumerate(TITLES[:9])}
-    assert curves.curves(runs, 'MCR', tmp_path / 'a.png', sharey=True) == tmp_path / 'a.png'
+    runs = {t: ([lines(i), lines(i, seed=1)], figures.RECALLS) for i, t in enumerate(TITLES[:9])}
+    assert figures.curves(runs, 'MCR', tmp_path / 'a.png', sharey=True) == tmp_path / 'a.png'
     (figure,) = drawn
     assert [axes.get_title() for axes in figure.axes] == list(runs)
     assert legend_texts(figure) == ['all classes', 'minor classes']
@@ -83,14 +83,14 @@ def test_recall_curves(tmp_path, drawn):
 
 
 def test_curves_of_losses_and_without_values(tmp_path, drawn):
-    runs = {'CE+TP → cRW': ([lines()], curves.LOSSES), 'CE': ([[]], curves.LOSSES)}
-    assert curves.curves(runs, 'loss', tmp_path / 'a.png')
+    runs = {'CE+TP → cRW': ([lines()], figures.LOSSES), 'CE': ([[]], figures.LOSSES)}
+    assert figures.curves(runs, 'loss', tmp_path / 'a.png')
     first, second = drawn[0].axes
     heights = [line.get_ydata()[0] for line in first.lines if len(line.get_ydata()) == 3]
     assert heights == [3.0, 1.0, 2.0, 1.0]  # stage 1: sum, classification, rest; then one loss
     assert texts(second) == ['no curve was kept']
-    without = {'CE': ([[line | {'validation': None} for line in lines()]], curves.RECALLS)}
-    assert not curves.curves(without, 'MCR', tmp_path / 'b.png')
+    without = {'CE': ([[line | {'validation': None} for line in lines()]], figures.RECALLS)}
+    assert not figures.curves(without, 'MCR', tmp_path / 'b.png')
     assert not (tmp_path / 'b.png').exists()
 
 
@@ -205,8 +205,8 @@ def test_collapsed_or_few_features_are_drawn_too(tmp_path, drawn, features):
 
 def test_sensitivity(tmp_path, drawn):
     recalls = pd.DataFrame({'mean': [80, 85, 82], 'deviation': [1.0, np.nan, 0.5]})
-    study = figures.Study(recalls.set_axis([0.0, 0.001, 0.01]), 0.001, (0.00005, 0.01))
-    other = figures.Study(recalls.set_axis([0.1, 10.0, 100.0]), 1.0, None)
+    study = recalls.set_axis([0.0, 0.001, 0.01]), 0.001, (0.00005, 0.01)
+    other = recalls.set_axis([0.1, 10.0, 100.0]), 1.0, None
     figures.sensitivity({'CE+TP → cRW (triplet loss)': study, 'b': other}, tmp_path / 'a.png')
     first, second = drawn[0].axes
     (marked,) = (line for line in first.lines if line.get_marker() == '^')

@@ -62,9 +62,9 @@ def test_unfinished_runs_are_listed(tmp_path, make_run):
     (tmp_path / 'runs/run/results.json').unlink()
     runs, (problem,) = read_runs(tmp_path / 'runs')
     assert runs == []
-    assert problem.path == 'run'
-    assert problem.what.startswith('not finished')
-    assert '2 epochs' in problem.what
+    assert problem[0] == 'run'
+    assert problem[1].startswith('not finished')
+    assert '2 epochs' in problem[1]
 
 
 def set_both(results, **values):
@@ -97,8 +97,8 @@ def test_results_that_contradict_themselves_are_left_out_and_listed(tmp_path, ma
     BROKEN[what](results)
     path.write_text(json.dumps(results))
     (run,), (problem,) = read_runs(tmp_path / 'runs')
-    assert (run.path, problem.path) == ('good', 'broken')
-    assert what in problem.what
+    assert (run.path, problem[0]) == ('good', 'broken')
+    assert what in problem[1]
 
 
 @pytest.mark.parametrize('name', ['results.json', 'config.json'])
@@ -108,7 +108,7 @@ def test_files_of_another_program(tmp_path, make_run, name, text):
     (tmp_path / 'runs/run' / name).write_bytes(text.encode('latin-1'))
     runs, (problem,) = read_runs(tmp_path / 'runs')
     assert runs == []
-    assert name in problem.what
+    assert name in problem[1]
 
 
 def save(path, **arrays):
@@ -132,8 +132,8 @@ def test_bad_predictions_leave_the_results(tmp_path, make_run, what):
     BAD_PREDICTIONS[what](tmp_path / 'runs/run/predictions.npz')
     (run,), (problem,) = read_runs(tmp_path / 'runs')
     assert run.predictions is None
-    assert 'predictions.npz' in problem.what
-    assert what in problem.what
+    assert 'predictions.npz' in problem[1]
+    assert what in problem[1]
 
 
 def test_a_torn_line_of_metrics_is_said(tmp_path, make_run):
@@ -142,7 +142,7 @@ def test_a_torn_line_of_metrics_is_said(tmp_path, make_run):
         file.write('{"stage": "sta')
     (run,), (problem,) = read_runs(tmp_path / 'runs')
     assert len(run.epochs) == 2
-    assert 'line 3' in problem.what
+    assert 'line 3' in problem[1]
 
 
 def test_there_must_be_a_folder(tmp_path):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from metriclt_jax.reports.sections import first_stage_method, unlike_default
+from metriclt_jax.reports.sections import first_stage_method, studies, unlike_default
 
 SC, TP = 'metric__supervised_contrastive__coefficient', 'metric__triplet__coefficient'
 SKIN7 = 'Skin7, ResNet50'
@@ -85,7 +85,7 @@ def test_studies(section, make_run):
     for value in (0.01, 0.001, 0.0001):
         make_run(f'{value}', 'ce_tp_crw', **{TP: value})
     make_run('margin', 'ce_tp_crw', metric__triplet__margin=20.0)
-    (study,) = section().studies
+    (study,) = studies(section().rows)
     assert [row.coefficient for row in study] == [0.0001, 0.001, 0.01]
     assert [row.in_tables for row in study] == [False, True, False]
     titles = [row.title for row in section().main_rows]
@@ -98,8 +98,8 @@ def test_a_run_does_not_count_twice(sections, make_run):
     (section,), problems = sections()
     assert [run.path for run in section.rows[0].runs] == ['a']
     assert [path for path, _ in problems] == ['b', 'c']
-    assert 'same numbers' in problems[0].what
-    assert 'other numbers' in problems[1].what
+    assert 'same numbers' in problems[0][1]
+    assert 'other numbers' in problems[1][1]
 
 
 def test_weights_are_told_by_their_content(sections, make_run, tmp_path):

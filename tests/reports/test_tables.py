@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from metriclt_jax.reports import tables
+from metriclt_jax.reports.sections import studies
 from metriclt_jax.reports.tidy import differences, results, tidy
 
 
@@ -18,6 +19,10 @@ def texts(table):
     return [list(row) for row in zip(*(column.cells for column in table), strict=True)]
 
 
+def results_of(section):
+    return results(section, tidy(section))
+
+
 def per_cent(values) -> str:
     return f'{100 * np.mean(values):.2f} ± {100 * np.std(values, ddof=1):.2f}'
 
@@ -27,7 +32,7 @@ def test_results_stand_beside_the_papers(section, make_run):
     sc = make_run('b', 'ce_sc_crw', 0, right=0.95)
     here = section()
     methods = ['ce_crw', 'bbn', 'ce_sc_crw']
-    table = tables.results_table(here, results(here, tidy(here)), methods)
+    table = tables.results_table(here, results_of(here), methods)
     assert header(table)[:5] == [
         *(('', 'Method'), ('', 'Runs')),
         *(('All', 'here'), ('All', 'paper'), ('All', 'here − paper')),
@@ -45,7 +50,7 @@ def test_results_stand_beside_the_papers(section, make_run):
 def test_without_published_numbers_there_are_no_columns_for_them(section, make_run):
     groups = {'minor': [5, 6], 'medium': [3], 'major': [0]}
     make_run('a', 'ce', dataset='digits_lt', groups=groups)
-    table = tables.results_table(section(), results(section(), tidy(section())))
+    table = tables.results_table(section(), results_of(section()))
     headings = ['Method', 'Runs', 'All', 'Major', 'Medium', 'Minor']
     assert header(table) == [('', heading) for heading in headings]
 
@@ -68,7 +73,7 @@ def test_stages(section, make_run):
 
 def test_recalls_are_averaged(section, make_run):
     made = [make_run(f'a{seed}', 'ce', seed, right=0.5 + 0.2 * seed) for seed in range(2)]
-    table = tables.recall_table(section(), tidy(section()))
+    table = tables.recall_table(section(), results_of(section()))
     names = ['Method', 'NV', 'MEL', 'BKL', 'BCC', 'AKIEC', 'VASC', 'DF']
     assert header(table) == [('', name) for name in names]
     training, test, ce = texts(table)
@@ -80,7 +85,7 @@ def test_recalls_are_averaged(section, make_run):
 def test_many_classes_are_rows(section, make_run):
     names = [f'c{i}' for i in range(20)]
     make_run('a', 'ce', names=names, counts=range(20, 40), groups={'major': [19]}, sizes=[5] * 20)
-    table = tables.recall_table(section(), tidy(section()))
+    table = tables.recall_table(section(), results_of(section()))
     assert [heading for _, heading in header(table)] == ['Class', 'training', 'test', 'CE']
     assert texts(table)[0][:3] == ['c19', '39', '5']  # from head to tail
     assert len(texts(table)) == 20
@@ -89,7 +94,7 @@ def test_many_classes_are_rows(section, make_run):
 def test_further_metrics(section, make_run):
     make_run('a0', 'ce_crw', 0)
     make_run('a1', 'ce_crw', 1, predictions=False)
-    ce, crw = texts(tables.further_table(section(), tidy(section())))
+    ce, crw = texts(tables.further_table(section(), results_of(section())))
     assert (ce[0], ce[4]) == ('CE *', '-')
     assert ' ± ' in crw[1]
     assert re.fullmatch(r'\d+\.\d\d', crw[4])  # one run has predictions
@@ -112,14 +117,14 @@ def test_differences(section, make_run):
 def test_studies(section, make_run):
     for value in (0.01, 0.001):
         make_run(f'{value}', 'ce_tp_crw', right=0.5 + value, metric__triplet__coefficient=value)
-    (study,) = section().studies
-    rows = texts(tables.sensitivity_table(section(), tidy(section()), study))
+    (study,) = studies(section().rows)
+    rows = texts(tables.sensitivity_table(section(), results_of(section()), study))
     assert [row[:2] for row in rows] == [['0.001', '1'], ['0.01', '1']]
 
 
 def test_every_run_has_its_file(section, make_run):
     make_run('x/a', 'ce_crw', 3, predictions=False)
-    (row,) = texts(tables.files_table(section()))  # once, though it is two rows
+    (row,) = texts(tables.files_table(tidy(section())))  # once, though it is two rows
     assert row[:4] == ['x/a/results.json', 'CE → cRW', '-', '3']
     assert row[5] == 'no'
 
