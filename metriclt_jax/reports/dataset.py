@@ -25,10 +25,6 @@ from metriclt_jax.reports.terminal import new_table
 _PART_COLORS = {'train': drawing.SKY, 'validation': drawing.ORANGE, 'test': drawing.GREY}
 _GROUP_COLORS = {'major': drawing.BLUE, 'medium': drawing.GREEN, 'minor': drawing.RED}
 _FEW = 12  # classes that have room for large samples
-_ROWS = 40  # more classes than these go into a further column
-_LOG_FROM = 20  # ratio of the largest and the smallest class
-_PIXELS = 128  # side of a sample
-
 
 Counts = Mapping[str, np.ndarray]  # images of each class `[C]`, by part
 Groups = Mapping[str, Sequence[int]]  # class indices
@@ -39,8 +35,7 @@ def describe(
 ) -> None:
     """Prints table 1 of a prepared data set and draws its picture; decodes only the samples.
 
-    `config` is that of `data.load_dataset`, `columns` what `records.read_columns` gives. Raises
-    `InputError` if the data set is not prepared or cannot be divided.
+    `config` is that of `data.load_dataset`, `columns` what `records.read_columns` gives.
     """
     source = records.open_records(config.name, config.data_dir)
     labels, owners, official = columns or records.read_columns(source)
@@ -55,7 +50,7 @@ def describe(
         members = parts['train'][labels[parts['train']] == label]
         chosen = generator('samples', 0, label).permutation(members)
         examples = source.read(chosen[: 7 if len(class_names) <= _FEW else 5])
-        samples.append([decode(e.image, _PIXELS, e.image_id)[0] for e in examples])
+        samples.append([decode(e.image, 128, e.image_id)[0] for e in examples])
     drawing.save(picture(config.name, class_names, counts, groups, samples), path)
 
 
@@ -74,16 +69,12 @@ def table(name: str, class_names: Sequence[str], counts: Counts, groups: Groups)
 
 
 def picture(
-    name: str,
-    class_names: Sequence[str],
-    counts: Counts,
-    groups: Groups,
-    samples: Sequence[Sequence[np.ndarray]],
+    name: str, class_names: Sequence[str], counts: Counts, groups: Groups, samples: Sequence
 ) -> Figure:
     """Draws from head to tail how many images each class has, beside its `samples` `[S, S, 3]`."""
     order = np.argsort(-counts['train'], kind='stable')
     names = [name if len(name) <= 24 else f'{name[:23]}…' for name in class_names]
-    columns = math.ceil(len(order) / _ROWS)
+    columns = math.ceil(len(order) / 40)
     rows = math.ceil(len(order) / columns)
     few = len(order) <= _FEW
     most, side = max(map(len, samples)), 0.9 if few else 0.45  # of a sample, in inches
@@ -121,7 +112,7 @@ def _draw_bars(axes: Axes, labels: np.ndarray, counts: Counts) -> None:
         bars = axes.barh(places, images[labels], height, color=_PART_COLORS[part])
         axes.bar_label(bars, fmt='{:.0f}', padding=2, size='x-small')
     # A class with a single image in a small part makes no long tail.
-    if counts['train'].max() >= _LOG_FROM * counts['train'].min():
+    if counts['train'].max() >= 20 * counts['train'].min():
         axes.set_xscale('log')
         axes.xaxis.set_major_formatter('{x:g}')
         axes.xaxis.set_minor_formatter('')
@@ -139,10 +130,8 @@ def _remarks(split: str, owners: np.ndarray, official: np.ndarray, parts: Mappin
     remarks = []
     shared = set(owners[parts['train']]) & set(owners[parts['test']]) - {''}
     if shared:
-        remarks.append(
-            f'{len(shared)} groups (patients, lesions) have images in both the training and the '
-            'test part; data.split=grouped keeps each group in one part.'
-        )
+        what = 'groups (patients, lesions) have images in both the training and the test part'
+        remarks.append(f'{len(shared)} {what}; data.split=grouped keeps each in one part.')
     if split != 'official' and np.any(official != ''):
         remarks.append('The source comes with its own parts; use them with data.split=official.')
     return remarks

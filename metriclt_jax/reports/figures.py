@@ -20,7 +20,7 @@ from metriclt_jax.reports.runs import read_epochs
 from metriclt_jax.reports.statistics import Calibration
 
 Run = Sequence[Mapping[str, Any]]  # the lines of its metrics.jsonl
-Curve = tuple[str, str, str]  # label, color and line style, by column of `_values`
+Curves = Mapping[str, tuple[str, str, str]]  # label, color and style by column of `_values`
 
 RECALLS = {
     'validation.mcr_all': ('all classes', BLACK, '-'),
@@ -47,23 +47,19 @@ _COLUMNS = ['train.loss', 'train.classification', 'train.metric', 'learning_rate
 def draw_run(workdir: Path) -> None:
     """Draws the figures of a finished run that its folder `figures` does not have yet.
 
-    `training_curves.png` is made of `metrics.jsonl`, `confusion_matrices.png` of `results.json` and
-    `features.png` of the features in `predictions.npz`; a figure without its file is left out.
-    Raises `InputError` if the run is not finished.
+    These are `training_curves.png`, `confusion_matrices.png` and, if the run kept features,
+    `features.png`. Raises `InputError` if the run is not finished.
     """
     if not (workdir / 'results.json').exists():
         raise InputError(f'{workdir} has no results.json: wait until its run has finished')
     results = read_json(workdir / 'results.json')
     names, folder = results['class_names'], workdir / 'figures'
     folder.mkdir(exist_ok=True)
-    path = folder / 'training_curves.png'
-    if not path.exists():
-        epochs, _ = read_epochs(workdir)
-        panels = {title: ([epochs], kinds) for title, kinds in _ASPECTS.items()}
+    if not (path := folder / 'training_curves.png').exists():
+        panels = {title: ([read_epochs(workdir)[0]], kinds) for title, kinds in _ASPECTS.items()}
         panels = {title: panel for title, panel in panels.items() if not _values(*panel).empty}
         curves(panels, '', path, columns=2)
-    path = folder / 'confusion_matrices.png'
-    if not path.exists():
+    if not (path := folder / 'confusion_matrices.png').exists():
         order = np.argsort(-np.asarray(results['train_counts']), kind='stable')
         matrices = {}
         for stage in results['stages']:
@@ -73,33 +69,27 @@ def draw_run(workdir: Path) -> None:
                 matrix = np.array(test['confusion'])
             matrices[title] = matrix[np.ix_(order, order)]
         confusion_matrices(matrices, [names[c] for c in order], path, counted=True)
-    path = folder / 'features.png'
-    if (workdir / 'predictions.npz').exists() and not path.exists():
-        with np.load(workdir / 'predictions.npz', allow_pickle=False) as arrays:
+    outputs = workdir / 'predictions.npz'
+    if outputs.exists() and not (path := folder / 'features.png').exists():
+        with np.load(outputs, allow_pickle=False) as arrays:
             if 'features' in arrays:
                 values = arrays['features'].astype(np.float32), arrays['labels']
                 title = f't-SNE of the features of {len(values[1])} test images'
-                feature_maps({title: values}, names, path, max_points=2000, seed=results['seed'])
+                feature_maps({title: values}, names, path, max_points=2000)
 
 
 def curves(
-    panels: Mapping[str, tuple[Sequence[Run], Mapping[str, Curve]]],
-    ylabel: str,
-    path: Path,
-    *,
-    columns: int = 4,
-    sharey: bool = False,
+    panels: Mapping[str, tuple[Sequence[Run], Curves]], ylabel: str, path: Path, **layout: Any
 ) -> Path | None:
     """Draws values over the epochs; a vertical line separates the stages.
 
     A curve is the mean over the runs of its panel, its band their range. Returns the path of the
-    PNG, or None if there is nothing to draw.
+    PNG, or None if there is nothing to draw; `layout` is that of `drawing.new_panels`.
     """
     tables = [_values(*panel) for panel in panels.values()]
     if all(table.empty for table in tables):
         return None
-    shared = {'columns': columns, 'sharex': True, 'sharey': sharey}
-    figure, grid = drawing.new_panels(panels, ('epoch', ylabel), 2.5, **shared)
+    figure, grid = drawing.new_panels(panels, ('epoch', ylabel), 2.5, sharex=True, **layout)
     for axes, table, (_, kinds) in zip(grid, tables, panels.values(), strict=True):
         if table.empty:
             axes.text(0.5, 0.5, 'no curve was kept', transform=axes.transAxes, ha='center')
@@ -126,7 +116,7 @@ def curves(
     return path
 
 
-def _values(runs: Sequence[Run], kinds: Mapping[str, Curve]) -> pd.DataFrame:
+def _values(runs: Sequence[Run], kinds: Curves) -> pd.DataFrame:
     """The values to draw: rows by stage and epoch from the first stage on, a column if any."""
     table = pd.json_normalize([line for lines in runs for line in lines])
     table = table.reindex(columns=['stage', 'epoch', *_COLUMNS])
@@ -138,22 +128,14 @@ def _values(runs: Sequence[Run], kinds: Mapping[str, Curve]) -> pd.DataFrame:
     table['weighted'] = (loss - classification.fillna(0)).where(table['train.metric'].notna())
     lengths = table.groupby('stage', sort=False).epoch.max()
     table['epoch'] += table.stage.map(lengths.cumsum() - lengths)
-    table = table.set_index(['stage', 'epoch'])[list(kinds)]
-    return table.dropna(axis=1, how='all')
+    return table.set_index(['stage', 'epoch'])[list(kinds)].dropna(axis=1, how='all')
 
 
 def confusion_matrices(
-    confusions: Mapping[str, np.ndarray],
-    class_names: Sequence[str],
-    path: Path,
-    *,
-    counted: bool = False,
+    confusions: Mapping[str, np.ndarray], names: Sequence[str], path: Path, *, counted: bool = False
 ) -> None:
-    """Draws counts `[C, C]` as matrices whose rows are true classes and sum to 100 per cent.
-
-    Classes stay in their order. If `counted`, cells show the counts, too.
-    """
-    count = len(class_names)
+    """Draws counts `[C, C]` by true and predicted class in per cent; `counted` adds the counts."""
+    count = len(names)
     few = count <= 12  # numbers in more cells could not be read
     named = few or (counted and count <= 30)
     side = (0.6 if counted else 0.36) * np.clip(count, 8, 12)
@@ -171,8 +153,8 @@ def confusion_matrices(
                 color = 'white' if value > 60 else 'black'
                 axes.text(column, row, text, ha='center', va='center', size='small', color=color)
         if named:
-            axes.set_xticks(range(count), class_names, rotation=90, size='small')
-            axes.set_yticks(range(count), class_names, size='small')
+            axes.set_xticks(range(count), names, rotation=90, size='small')
+            axes.set_yticks(range(count), names, size='small')
     figure.colorbar(image, ax=panels, aspect=30, label='per cent of the true class')
     drawing.save(figure, path)
 
@@ -198,12 +180,7 @@ def reliability_diagrams(calibrations: Mapping[str, Calibration], path: Path) ->
 
 
 def feature_maps(
-    features: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    class_names: Sequence[str],
-    path: Path,
-    *,
-    max_points: int = 1000,
-    seed: int = 0,
+    features: Mapping[str, tuple], class_names: Sequence[str], path: Path, max_points: int = 1000
 ) -> None:
     """Draws features `[N, D]` with labels `[N]` in two dimensions by t-SNE.
 
@@ -215,21 +192,16 @@ def feature_maps(
     figure, panels = drawing.new_panels(features, ('', ''), side, side)
     for axes, (values, labels) in zip(panels, features.values(), strict=True):
         totals = np.bincount(labels, minlength=count)
-        kept = drawing.thin_out(labels, max_points, seed)
-        points, labels = drawing.tsne(values[kept], seed), labels[kept]
+        kept = drawing.thin_out(labels, max_points)
+        points, labels = drawing.tsne(values[kept]), labels[kept]
         head_to_tail = [c for c in np.argsort(-totals, kind='stable') if totals[c]]
         for rank, c in enumerate(head_to_tail):
             rarity = rank / max(len(head_to_tail) - 1, 1)
             color, marker = drawing.LOOKS[c] if few else (colormaps['viridis'](rarity), 'o')
-            axes.scatter(
-                *points[labels == c].T,
-                s=scale * (14 + 36 * rarity**2),  # the rarest, drawn last, are not hidden
-                color=color,
-                marker=marker,
-                edgecolor='white',
-                linewidth=scale * (0.3 + 0.4 * rarity),
-                label=f'{class_names[c]} ({totals[c]})',
-            )
+            # The rarest, drawn last, are not hidden.
+            style = {'s': scale * (14 + 36 * rarity**2), 'linewidth': scale * (0.3 + 0.4 * rarity)}
+            style |= {'color': color, 'marker': marker, 'edgecolor': 'white'}
+            axes.scatter(*points[labels == c].T, label=f'{class_names[c]} ({totals[c]})', **style)
         axes.set(xticks=[], yticks=[])  # only distances mean something
     if few:
         handles = {points.get_label(): points for points in panels[0].collections}
@@ -244,16 +216,15 @@ def feature_maps(
 def sensitivity(studies: Mapping[str, tuple], path: Path) -> None:
     """Draws figure 2 of the paper: mean class recall by the coefficient of each metric loss.
 
-    A study holds `mean` and `deviation` in per cent by coefficient, the paper's coefficient, and
-    the range in which the paper finds the result stable, or None.
+    A study has `mean` and `deviation` by coefficient, the default one and the stable range.
     """
     labels = 'coefficient of the metric loss', 'test MCR, per cent'
     figure, panels = drawing.new_panels(studies, labels, 3.0, 4.0, columns=3, sharey=True)
     for axes, (recalls, default, stable) in zip(panels, studies.values(), strict=True):
         if stable:
             axes.axvspan(*stable, color=GREY, alpha=0.2, lw=0, label='stable in the paper')
-        style = {'color': GREEN, 'marker': 'o', 'label': 'mean and deviation over runs'}
         deviations = recalls.deviation.fillna(0)
+        style = {'color': GREEN, 'marker': 'o', 'label': 'mean and deviation over runs'}
         axes.errorbar(recalls.index, recalls['mean'], deviations, capsize=3, **style)
         if default in recalls.index:
             style = {'color': RED, 'marker': '^', 'markersize': 11, 'linestyle': 'none'}
@@ -267,11 +238,10 @@ def sensitivity(studies: Mapping[str, tuple], path: Path) -> None:
 
 
 def differences(lines: pd.DataFrame, title: str, path: Path) -> None:
-    """Draws differences to a reference in points, with their intervals over seeds and images.
+    """Draws the differences of `tidy.differences` in points with their intervals.
 
-    Student's intervals of two or three seeds are too wide to see anything else beside them: the
-    axis holds the differences and the intervals over images, and arrows mark cut ends.
-    `lines` are of `tidy.differences`; `title` says what is subtracted from what.
+    The axis holds the intervals over images; arrows mark the ends of those over seeds, which are
+    often too wide to see anything else beside them.
     """
     figure, (axes,) = drawing.new_panels([''], (title, ''), 0.4 + 0.42 * len(lines), 6.9)
     lines = lines.reset_index(drop=True)
@@ -295,9 +265,8 @@ def differences(lines: pd.DataFrame, title: str, path: Path) -> None:
     style = {'color': BLACK, 'marker': 'o', 'markersize': 4, 'linestyle': 'none'}
     axes.plot(lines.difference, lines.index, label='difference', zorder=3, **style)
     axes.axvline(0, color=BLACK, linewidth=1)
-    axes.set_xlim(left, right)
     axes.set_yticks(range(len(lines)), list(lines['first']))
-    axes.set_ylim(len(lines) - 0.5, -0.5)
+    axes.set(xlim=(left, right), ylim=(len(lines) - 0.5, -0.5))
     axes.grid(axis='x', alpha=0.3)
     drawing.legend_above(figure, drawing.legend_handles([axes]))
     drawing.save(figure, path)

@@ -1,15 +1,15 @@
-"""Puts a report together, from runs or from the paper's own numbers, and writes it.
+"""Writes a report on runs, or on the paper's own numbers, to a folder.
 
-A report is a folder: `report.html` (one page that needs no other file), `report.md` with
-`figures/`, `report.tex` (the tables), `results.csv` and, from runs, `differences.csv`. It depends
-on the results only, not on when or where it was made. Its words are in `templates/report.j2`.
+The folder has `report.html` (one page that needs no other file), `report.md` with `figures/`,
+`report.tex` (the tables), `results.csv` and, from runs, `differences.csv`. All depends on the
+results only, not on when or where it was made.
 """
 
 import os
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +18,12 @@ import pandas as pd
 
 from metriclt_jax.errors import InputError
 from metriclt_jax.files import write_atomically
-from metriclt_jax.reports import figures, published, tables
-from metriclt_jax.reports.published import METRIC_LOSS_TITLES, METRIC_TITLES, method_title
+from metriclt_jax.progress import track
+from metriclt_jax.reports import figures, published, sections, tables
+from metriclt_jax.reports.published import method_title
 from metriclt_jax.reports.render import render
 from metriclt_jax.reports.runs import read_features, read_runs
-from metriclt_jax.reports.sections import (
-    Row,
-    Section,
-    coefficient_field,
-    default_settings,
-    make_sections,
-    studies,
-    unlike_default,
-)
+from metriclt_jax.reports.sections import Row, Section, default_settings
 from metriclt_jax.reports.statistics import best_and_second, calibrate
 from metriclt_jax.reports.tidy import differences, reference_row, results, tidy
 
@@ -43,7 +36,6 @@ def report_paper(output: str | os.PathLike) -> Path:
             'number': number,
             'caption': caption,
             'table': tables.published_table(number),
-            'contradictions': tables.contradictions(number),
             'marked': any(published.table_values(number).mark),
         }
         for number, caption in published.CAPTIONS.items()
@@ -63,49 +55,45 @@ def report_runs(
     *,
     table: int | None = None,
     reference: str | None = None,
-    progress: Callable[[str], object] = print,
 ) -> Path:
-    """Writes a report on all finished runs below a folder.
+    """Writes a report on all finished runs below a folder; returns the path of the HTML page.
 
     Args:
         runs: folder with work directories at any depth.
         output: folder to write to; `runs`/report if None.
         table: take only the methods of this table of the paper (2 to 5), and add it in its layout.
         reference: method that the others are compared with; `ce_crw` or `ce` if None.
-        progress: gets a sentence about each longer step.
-
-    Returns the path of the HTML page. Raises `InputError` before anything is written.
     """
     methods = () if table is None else published.methods_of(table)
     found, problems = read_runs(runs)
-    sections, repeated = make_sections(found)
+    compared, repeated = sections.make_sections(found)
     problems = sorted([*problems, *repeated], key=lambda problem: problem[0])
-    if not sections:
+    if not compared:
         reasons = ''.join(f'; {path}: {what}' for path, what in problems[:3])
         raise InputError(f'{runs} has no finished run, with a results.json{reasons}')
     if methods:
-        sections = [section.with_methods(methods) for section in sections]
-        sections = [section for section in sections if section.main_rows]
-    if not sections:
+        chosen = [section.with_methods(methods) for section in compared]
+        compared = [section for section in chosen if section.main_rows]
+    if not compared:
         raise InputError(f'{runs} has no run of a method of table {table}')
-    names = {row.method for section in sections for row in section.main_rows}
+    names = {row.method for section in compared for row in section.main_rows}
     if reference is not None and reference not in names:
         raise InputError(f'--reference is {reference}, which must be one of {", ".join(names)}')
     folder = _make_folder(Path(runs) / 'report' if output is None else output)
     drawings = _make_folder(folder / 'figures')
-    chapters = []
-    for section, name in zip(sections, _file_names(sections), strict=True):
-        progress(f'{section.title}: {len(section.main_rows)} rows')
-        chapters.append(_chapter(section, methods, reference, drawings / name))
+    chapters = [
+        _chapter(section, methods, reference, drawings / name)
+        for section, name in track(_file_names(compared).items(), 'drawing', len(compared))
+    ]
     lines = pd.concat([chapter['lines'] for chapter in chapters])
     gaps = [chapter['gaps'] for chapter in chapters if len(chapter['gaps'])]
     render(
         'report.j2',
         folder,
         title='Results' if table is None else f'Table {table}: results beside the paper',
-        runs=len({run.path for s in sections for row in s.rows for run in row.runs}),
+        runs=len({run for s in compared for row in s.rows for run in row.runs}),
         problems=problems and tables.from_rows(('Directory', 'Why'), problems, words=2),
-        paper=table and _as_in_paper(table, sections, lines),
+        paper=table and _as_in_paper(table, compared, lines),
         chapters=chapters,
     )
     _write_csv(folder / 'results.csv', lines.drop(columns='row'))
@@ -114,16 +102,16 @@ def report_runs(
     return folder / 'report.html'
 
 
-def _as_in_paper(table: int, sections: Sequence[Section], lines: pd.DataFrame) -> dict[str, Any]:
+def _as_in_paper(table: int, compared: Sequence[Section], lines: pd.DataFrame) -> dict[str, Any]:
     """The table in the paper's layout; methods with several settings are not in it."""
-    rows = [(section.title, row) for section in sections for row in section.main_rows]
+    rows = [(section.title, row) for section in compared for row in section.main_rows]
     counts = Counter((title, row.method) for title, row in rows)
     kept = {(title, row.title): row for title, row in rows if counts[title, row.method] == 1}
     cells = lines[pd.MultiIndex.from_frame(lines[['section', 'row']]).isin(list(kept))]
     cells = cells.rename(columns={'section': 'column'})
     return {
         'number': table,
-        'table': tables.arrange(table, [section.title for section in sections], cells),
+        'table': tables.arrange(table, [section.title for section in compared], cells),
         'first_stages': sorted({method_title(r.method) for r in kept.values() if r.stage == '1'}),
         'several': [f'{title}, {method_title(m)}' for (title, m), n in counts.items() if n > 1],
     }
@@ -145,7 +133,7 @@ def _chapter(section: Section, methods, reference, stem: Path) -> dict[str, Any]
         'section': section,
         'lines': lines,
         'gaps': gaps,
-        'unlike': {f: (settings[f], default_settings().get(f)) for f in unlike_default(settings)},
+        'unlike': sections.unlike_default(settings),
         'results': tables.results_table(section, lines, methods),
         'uneven': len({row.seeds for row in rows}) > 1,
         'published': lines.paper_mean.notna().any(),
@@ -165,7 +153,7 @@ def _chapter(section: Section, methods, reference, stem: Path) -> dict[str, Any]
         ('loss_curves', figures.LOSSES, 'training loss'),
     ):
         drawn = {title: (runs, kinds) for title, runs in epochs.items() if runs}
-        sharey = name == 'recall_curves'
+        sharey = name == 'recall_curves'  # losses differ in scale
         chapter[name] = figures.curves(drawn, ylabel, file(name), sharey=sharey)
     return chapter | _draw_studies(section, lines, file('sensitivity'))
 
@@ -173,7 +161,7 @@ def _chapter(section: Section, methods, reference, stem: Path) -> dict[str, Any]
 def _differences(section: Section, gaps, base: Row | None, file) -> list[dict[str, Any]]:
     parts = []
     for metric, lines in gaps.groupby('metric', sort=False):
-        words = METRIC_TITLES.get(metric, metric).lower()
+        words = published.METRIC_TITLES.get(metric, metric).lower()
         part = {'metric': words, 'table': tables.differences_table(section, lines)}
         to_base = lines[lines.second == (base and base.title)]
         has_interval = to_base[['seeds_low', 'images_low']].notna().any(axis=None)
@@ -225,29 +213,29 @@ def _draw_predictions(ends, class_names: Sequence[str], file) -> dict[str, Any]:
 def _draw_studies(section: Section, lines: pd.DataFrame, path: Path) -> dict[str, Any]:
     drawn, shown = {}, []
     found = lines[lines.metric == 'mcr_all'].set_index('row')[['mean', 'deviation']]
-    for study in studies(section.rows):
-        field, name = coefficient_field(study[0].method), method_title(study[0].method)
+    for study in sections.studies(section.rows):
+        name, field = method_title(study[0].method), sections.coefficient_field(study[0].method)
         loss = field.split('.')[1]
-        title = f'{name} ({METRIC_LOSS_TITLES.get(loss, loss)})'
+        title = f'{name} ({published.METRIC_LOSS_TITLES.get(loss, loss)})'
         while title in drawn:  # studies of one method under several other settings
             title += '*'
         recalls = found.loc[[row.title for row in study]]
         recalls = recalls.set_axis([row.coefficient for row in study])
-        stable = published.STABLE_COEFFICIENTS.get(loss)
-        drawn[title] = (recalls, default_settings().get(field), stable)
+        default = default_settings().get(field)
+        drawn[title] = (recalls, default, published.STABLE_COEFFICIENTS.get(loss))
         shown.append((name, tables.sensitivity_table(section, lines, study)))
     if drawn:
         figures.sensitivity(drawn, path)
     return {'sensitivity': drawn and path, 'studies': shown}
 
 
-def _file_names(sections: Sequence[Section]) -> list[str]:
+def _file_names(compared: Sequence[Section]) -> dict[Section, str]:
     """A name for the figures of each section."""
-    names = []
-    for section in sections:
+    names = {}
+    for section in compared:
         stem = re.sub(r'[^a-zA-Z0-9_-]', '_', f'{section.dataset}_{section.model}')
-        numbered = (f'{stem}_{number}' for number in range(2, len(sections) + 1))
-        names.append(next(name for name in (stem, *numbered) if name not in names))
+        numbered = (f'{stem}_{number}' for number in range(2, len(compared) + 1))
+        names[section] = next(n for n in (stem, *numbered) if n not in names.values())
     return names
 
 

@@ -44,8 +44,8 @@ Problem = tuple[str, str]  # a work directory and why the report leaves out it o
 def read_runs(root: str | os.PathLike) -> tuple[list[Run], list[Problem]]:
     """Reads all runs below a folder, at any depth, in the order of their paths.
 
-    A run that is unfinished, cannot be read or contradicts itself becomes a problem. One with a bad
-    `predictions.npz` or `metrics.jsonl` is in both lists: its results still count.
+    A run that cannot be used becomes a problem. One with a bad `predictions.npz` or
+    `metrics.jsonl` is in both lists: its results still count.
     """
     root = Path(root)
     if not root.is_dir():
@@ -108,11 +108,7 @@ def read_features(run: Run) -> np.ndarray | None:
 
 
 def flatten(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested mappings as one with dotted names, and lists as tuples.
-
-    >>> flatten({'seed': 0, 'data': {'split': 'paper'}})
-    {'seed': 0, 'data.split': 'paper'}
-    """
+    """Nested mappings as one with dotted names, and lists as tuples."""
     flat = flatten_dict(values, sep='.')
     return {name: tuple(v) if isinstance(v, list) else v for name, v in flat.items()}
 

@@ -1,8 +1,7 @@
-"""Sorts runs into what may be compared.
+"""Sorts runs into what may be compared; runs with different settings are never averaged.
 
 A section has the same data set, backbone and shared settings; a row is a method with its own
-settings (the coefficient of its metric loss, say) over several seeds. So runs with different
-settings are never averaged, and the fields in which sections and rows differ name them.
+settings (the coefficient of its metric loss, say) over several seeds.
 """
 
 import json
@@ -18,8 +17,7 @@ from metriclt_jax.reports.runs import Problem, Run, flatten
 
 Settings = Mapping[str, Any]  # by dotted field
 
-# Fields that name the section, row and run, and those that hardly matter: the report averages over
-# the latter, as over seeds.
+# Fields that name the section, row and run, and those that hardly matter.
 _NOT_COMPARED = (
     *FIELDS_WITHOUT_INFLUENCE,
     *('data.name', 'method', 'model.name', 'seed'),
@@ -97,7 +95,7 @@ class Section:
 def make_sections(runs: Sequence[Run]) -> tuple[list[Section], list[Problem]]:
     """Sorts runs into sections, by data set and backbone; a run that repeats one is a problem."""
     problems, groups = [], {}
-    for run in runs:
+    for run in sorted(runs, key=lambda run: run.results['seed']):
         shared, own = _settings(run)
         data = [run.results[name] for name in ('dataset', 'model', *_OF_DATA)]
         _, rows = groups.setdefault((*data[:2], _key([shared, data])), (shared, {}))
@@ -109,10 +107,7 @@ def make_sections(runs: Sequence[Run]) -> tuple[list[Section], list[Problem]]:
             problems.append((run.path, f'left out: {what}'))
     sections = []
     for (dataset, model, _), (shared, rows) in sorted(groups.items(), key=lambda item: item[0]):
-        made = [
-            Row(method, own, tuple(seeds[seed] for seed in sorted(seeds)))
-            for (method, _), (own, seeds) in rows.items()
-        ]
+        made = [Row(name, own, tuple(runs.values())) for (name, _), (own, runs) in rows.items()]
         sections.append(Section(dataset, model, shared, _sort_rows(made)))
     return [_tell_apart(section, sections) for section in sections], problems
 
@@ -129,10 +124,7 @@ def studies(rows: Sequence[Row]) -> list[list[Row]]:
 
 
 def _sort_rows(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """Rows of the tables, then those of studies only.
-
-    To the former come methods that were not run but are the first stage of one: `ce` of `ce_crw`.
-    """
+    """Rows of the tables, with first stages that were not run alone, then those of studies only."""
     extra = []
     for study in studies(_name_variants(rows)):
         default = default_settings().get(coefficient_field(study[0].method))
@@ -203,10 +195,11 @@ def default_settings() -> Settings:
     return flatten(paper_config().to_dict())
 
 
-def unlike_default(settings: Settings) -> list[str]:
-    """The fields whose values are not the defaults, apart from a data set's own class groups."""
-    fields = _differing([settings, default_settings()])
-    return [field for field in fields if field in settings and field not in _OF_DATA_SETS]
+def unlike_default(settings: Settings) -> dict[str, tuple]:
+    """Values that are not the defaults, each with the default; without a data set's own groups."""
+    fields = [f for f in settings if f not in _OF_DATA_SETS]
+    pairs = {field: (settings[field], default_settings().get(field)) for field in fields}
+    return {field: pair for field, pair in pairs.items() if _key(pair[0]) != _key(pair[1])}
 
 
 def _settings(run: Run) -> tuple[Settings | None, Settings]:

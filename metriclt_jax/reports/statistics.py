@@ -30,13 +30,7 @@ class Calibration(NamedTuple):
 
 
 def best_and_second(values: Sequence[float | None]) -> list[str]:
-    """Marks of a column: 'bold' for the highest value, 'underline' for the next lower one.
-
-    Values are compared as given, so round them as printed first. None and NaN get no mark.
-
-    >>> best_and_second([84.1, 86.5, None, 86.5, 85.0])
-    ['', 'bold', '', 'bold', 'underline']
-    """
+    """'bold' for the highest of values rounded as printed, 'underline' for the next, else ''."""
     known = {value for value in values if value is not None and not math.isnan(value)}
     marks = dict(zip(sorted(known, reverse=True), ('bold', 'underline'), strict=False))
     return [marks.get(value, '') for value in values]

@@ -13,8 +13,6 @@ from metriclt_jax.reports.sections import Row, Section, first_stage_method
 from metriclt_jax.reports.statistics import best_and_second, seeds_interval
 from metriclt_jax.reports.tidy import estimates
 
-WIDE = 15  # more classes than these are rows, not columns
-
 
 class Column(NamedTuple):
     """A column of texts; a table is a list of columns of equal length."""
@@ -74,9 +72,9 @@ def _of_rows(lines: pd.DataFrame, titles: Sequence[str], metric: str) -> pd.Data
 
 
 def results_table(section: Section, lines: pd.DataFrame, methods: Sequence[str] = ()) -> Table:
-    """Mean class recalls by method, beside the paper's for the same data set and backbone.
+    """Mean class recalls in `lines` of `tidy.results` beside the paper's.
 
-    `lines` are of `tidy.results`; `methods`, if given, are printed in their order, run or not.
+    `methods`, if given, are printed in their order, run or not.
     """
     rows = [(row.method, row.title, row.variant, str(len(row.runs))) for row in section.main_rows]
     if methods:
@@ -131,10 +129,9 @@ def stages_table(section: Section, table: pd.DataFrame) -> Table | None:
 def further_table(section: Section, lines: pd.DataFrame) -> Table:
     """Accuracy, macro F1, macro AUROC and calibration error (ECE) by method."""
     titles = [row.title for row in section.main_rows]
-    columns = [Column('Method', titles, words=True)]
-    for metric in ('accuracy', 'macro_f1', 'macro_auroc', 'ece'):
-        columns.append(_numbers(metric, _of_rows(lines, titles, metric), marked=metric != 'ece'))
-    return columns
+    found = {m: _of_rows(lines, titles, m) for m in ('accuracy', 'macro_f1', 'macro_auroc', 'ece')}
+    numbers = [_numbers(metric, values, marked=metric != 'ece') for metric, values in found.items()]
+    return [Column('Method', titles, words=True), *numbers]
 
 
 def head_to_tail(section: Section) -> list[int]:
@@ -151,7 +148,7 @@ def recall_table(section: Section, lines: pd.DataFrame) -> Table:
         name = results['class_names'][c]
         recalls = _numbers(name, _of_rows(lines, titles, f'recall {name}')).cells
         by_class.append([name, str(results['train_counts'][c]), str(sizes[c]), *recalls])
-    if len(by_class) > WIDE:
+    if len(by_class) > 15:  # classes are rows, not columns
         return from_rows(['Class', 'training', 'test', *titles], by_class, words=1)
     first = Column('Method', ['images, training', 'images, test', *titles], words=True)
     return [first, *(Column(name, texts) for name, *texts in by_class)]
@@ -224,18 +221,3 @@ def arrange(table: int, columns: Sequence[str], cells: pd.DataFrame) -> Table:
             found = here.set_index('method').reindex(methods)
             made.append(_numbers(metric, found, column, marked=metric == 'mcr_all'))
     return made
-
-
-def contradictions(table: int) -> list[str]:
-    """Where the paper underlines another value than the second best, a sentence each."""
-    sentences = []
-    values = published.table_values(table).query('metric == "mcr_all"')
-    for setting, column in values.groupby(['dataset', 'model'], sort=False):
-        titles = column['mean'].map('{:.2f}'.format) + ' (' + column.method.map(method_title) + ')'
-        marked = column.mark == 'underline'
-        second = np.array(best_and_second(column['mean'])) == 'underline'
-        if marked.any() and (marked != second).any():
-            said, right = ' and '.join(titles[marked]), ' and '.join(titles[second])
-            what = f'the paper underlines {said} as the second best; by value it is {right}.'
-            sentences.append(f'{published.setting_title(*setting)}: {what}')
-    return sentences

@@ -13,10 +13,9 @@ from metriclt_jax.reports.sections import Row, Section, unlike_default
 def tidy(section: Section) -> pd.DataFrame:
     """A line for each run, stage and metric of a section.
 
-    Columns: what names the run (`dataset`, `model`, `section`, `method`, `variant`, `path`,
-    `seed`), `stage` ('1' or 'last'), `row` (the title of the row that prints it, if one does),
-    `metric` ('mcr_all' ..., 'accuracy', 'macro_f1', 'macro_auroc', 'recall NAME' of each class and
-    'ece') and `value` (a fraction). `row` and `metric` are ordered categories.
+    Columns: `method`, `variant`, `path`, `seed`, `stage` ('1' or 'last'), `row` (the title of the
+    row that prints it, if one does), `metric` ('mcr_all' ..., 'accuracy', 'macro_f1',
+    'macro_auroc', 'recall NAME' of each class, 'ece') and `value` (a fraction).
     """
     titles = {(run.path, row.stage): row.title for row in section.rows for run in row.runs}
     variants = {run: row.variant for row in section.rows for run in row.runs}
@@ -40,8 +39,7 @@ def tidy(section: Section) -> pd.DataFrame:
     table = table.melt(names, var_name='metric').dropna(subset='value')
     table['row'] = pd.Categorical(table['row'], [row.title for row in section.rows])
     table['metric'] = pd.Categorical(table['metric'], metrics)
-    setting = {'dataset': section.dataset, 'model': section.model, 'section': section.title}
-    return table.assign(**setting, value=table.value.astype(float))
+    return table.assign(value=table.value.astype(float))
 
 
 def estimates(table: pd.DataFrame, by: Sequence[str] = ('row', 'metric')) -> pd.DataFrame:
@@ -69,26 +67,21 @@ def results(section: Section, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def reference_row(rows: Sequence[Row], wanted: str | None = None) -> Row | None:
-    """The row that the others are compared with: of the method `wanted`, or of `ce_crw` or `ce`.
-
-    Of several rows of that method, the one that is most like the default config.
-    """
+    """The row that is most like the defaults, of the method `wanted` or of `ce_crw` or `ce`."""
     names = [wanted] if wanted else ['ce_crw', 'ce']
     likes = [row for row in rows if row.method in names]
     likes.sort(key=lambda row: (names.index(row.method), len(unlike_default(row.settings))))
     return likes[0] if likes else None
 
 
-def differences(
-    section: Section, table: pd.DataFrame, reference: str | None = None
-) -> pd.DataFrame:
+def differences(section: Section, table: pd.DataFrame, wanted: str | None = None) -> pd.DataFrame:
     """Every row against the reference, by metric: the lines of `differences.csv`, in points.
 
     First comes the best row against the second best, unless one of them is the reference. A
     difference is over the `seeds` that both rows have, or over all where they share none.
     """
     rows = section.main_rows
-    base = reference_row(rows, reference)
+    base = reference_row(rows, wanted)
     pairs = [(row, base) for row in rows if base is not None and row is not base]
     means = estimates(table)['mean']
     best = sorted(rows, key=lambda row: -means[row.title, 'mcr_all'])[:2]

@@ -139,4 +139,4 @@ def blank_figures(monkeypatch):
     png = io.BytesIO()
     Image.new('L', (10, 10)).save(png, 'png')
     monkeypatch.setattr(drawing, 'save', lambda _, path: path.write_bytes(png.getvalue()))
-    monkeypatch.setattr(drawing, 'tsne', lambda features, seed: features[:, :2])
+    monkeypatch.setattr(drawing, 'tsne', lambda features: features[:, :2])

@@ -11,7 +11,7 @@ DOCS = Path(__file__).parents[2] / 'docs'
 
 @pytest.mark.slow
 def test_the_report_on_skin7_follows_from_the_results(tmp_path, blank_figures):
-    report_runs(DOCS / 'results' / 'skin7', tmp_path, progress=lambda text: None)
+    report_runs(DOCS / 'results' / 'skin7', tmp_path)
     for name in ('results.csv', 'differences.csv', 'report.md'):
         written = (DOCS / 'skin7_report' / name).read_text()
         assert (tmp_path / name).read_text() == written, f'make docs/skin7_report/{name} again'

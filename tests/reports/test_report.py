@@ -14,7 +14,7 @@ from metriclt_jax.reports.report import report_paper, report_runs
 def report(folder, **options):
     """The files of a report on the runs written so far, by name."""
     output = folder / 'report'
-    page = report_runs(folder / 'runs', output, progress=lambda text: None, **options)
+    page = report_runs(folder / 'runs', output, **options)
     assert page == output / 'report.html'
     return {
         path.relative_to(output).as_posix(): path.read_bytes()

@@ -143,4 +143,4 @@ def test_names_of_first_stages():
 
 def test_what_is_unlike_the_paper(section, make_run):
     make_run('a', 'ce', stage1__epochs=3, data__minor=2)
-    assert unlike_default(section().settings) == ['stage1.epochs']
+    assert unlike_default(section().settings) == {'stage1.epochs': (3, 100)}
