@@ -91,9 +91,6 @@ def test_texts_are_shown_as_they_are(tmp_path):
             assert bare.count('{') == bare.count('}')
             assert not re.search(r'(?<!\\)[%#]', line)
     assert r'\& \% \$ \# \_ \{ \} \textasciitilde{} \textasciicircum{}' in found['.tex']
-
-
-def test_latex_quotation_marks():
     assert escape_latex('The "first" and the "last", 5".') == "The ``first'' and the ``last'', 5\"."
 
 

@@ -16,16 +16,11 @@ CASES = {
     ),
     'data sets and backbones are apart': (
         [('ce', 0, {}), ('ce', 0, {'model': 'densenet121'}), ('ce', 0, {'dataset': 'xray9'})],
-        {
-            'Skin7, DenseNet121': {'CE': (0,)},
-            SKIN7: {'CE': (0,)},
-            'X-ray9, ResNet50': {'CE': (0,)},
-        },
+        {title: {'CE': (0,)} for title in ('Skin7, DenseNet121', SKIN7, 'X-ray9, ResNet50')},
     ),
     'other settings are never averaged': (
         [
-            ('ce', 0, {}),
-            ('ce', 1, {'stage1__epochs': 10}),
+            *(('ce', 0, {}), ('ce', 1, {'stage1__epochs': 10})),
             ('ce', 2, {'stage1__epochs': 10, 'data__split': 'grouped'}),
         ],
         {
@@ -76,9 +71,7 @@ def test_what_is_averaged_and_compared(sections, make_run, case):
         for section in found
     }
     assert rows == expected
-    assert [list(of_section) for of_section in rows.values()] == [
-        list(expected[title]) for title in rows
-    ]
+    assert all(list(rows[title]) == list(expected[title]) for title in rows)  # in the same order
 
 
 def test_studies(section, make_run):
@@ -116,8 +109,8 @@ def test_weights_are_told_by_their_content(sections, make_run, tmp_path):
 
 
 def test_runs_without_a_config_are_apart(sections, make_run, tmp_path):
-    make_run('a', 'ce', 0)
-    make_run('b', 'ce', 1)
+    for path in 'ab':
+        make_run(path, 'ce')
     (tmp_path / 'runs/b/config.json').unlink()
     titles = {section.title for section in sections()[0]}
     assert titles == {SKIN7, f'{SKIN7} (settings unknown: no config.json)'}
@@ -135,10 +128,8 @@ def test_first_stages_are_rows(section, make_run):
 
 
 def test_names_of_first_stages():
-    assert first_stage_method('ce_crs') == 'ce'
-    assert first_stage_method('cb_focal_crw') == 'cb_focal'
-    assert first_stage_method('ce_ct_crw') is None
-    assert first_stage_method('unheard_of') is None
+    names = map(first_stage_method, ['ce_crs', 'cb_focal_crw', 'ce_ct_crw', 'unheard_of'])
+    assert list(names) == ['ce', 'cb_focal', None, None]
 
 
 def test_what_is_unlike_the_paper(section, make_run):
