@@ -41,15 +41,13 @@ def seeds_interval(first: Sequence[float], second: Sequence[float]) -> Interval:
 
     It needs two seeds and differences that vary. It covers the chance in training only.
     """
-    from scipy.special import stdtrit
+    from scipy import stats
 
-    differences = np.subtract(first, second)
+    differences = np.asarray(np.subtract(first, second))
     if len(differences) < 2 or np.ptp(differences) < _ROUNDING:
         return Interval()
-    error = np.std(differences, ddof=1) / math.sqrt(len(differences))
-    half = float(stdtrit(len(differences) - 1, (1 + CONFIDENCE) / 2) * error)
-    mean = float(np.mean(differences))
-    return Interval(mean - half, mean + half)
+    low, high = stats.ttest_1samp(differences, 0).confidence_interval(CONFIDENCE)
+    return Interval(float(low), float(high))
 
 
 def images_interval(

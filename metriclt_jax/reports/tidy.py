@@ -50,20 +50,17 @@ def estimates(table: pd.DataFrame, by: Sequence[str] = ('row', 'metric')) -> pd.
 
 def results(section: Section, table: pd.DataFrame) -> pd.DataFrame:
     """The estimates of a section beside the paper's numbers: the lines of `results.csv`."""
-    where = (section.title, section.dataset, section.model)
-    rows = [
-        (*where, r.method, r.variant, r.stage, ' '.join(map(str, r.seeds)), r.title)
-        for r in section.rows
-    ]
-    names = ['section', 'dataset', 'model', 'method', 'variant', 'stage']
-    rows = pd.DataFrame(rows, columns=[*names, 'seeds', 'row'])
+    rows = [(r.method, r.variant, r.stage, ' '.join(map(str, r.seeds))) for r in section.rows]
+    rows = pd.DataFrame(rows, columns=['method', 'variant', 'stage', 'seeds'])
+    rows = rows.assign(section=section.title, dataset=section.dataset, model=section.model)
+    rows['row'] = [row.title for row in section.rows]
     paper = published_cells().add_prefix('paper_')
     lines = rows.merge(estimates(table).reset_index(), on='row').join(paper, CELL)
     # The paper has a method's default settings only.
     lines.loc[lines.variant != '', paper.columns] = np.nan
     lines['difference'] = lines['mean'] - lines.paper_mean
-    ours = ['metric', 'runs', 'seeds', 'mean', 'deviation']
-    return lines[[*names, *ours, *paper.columns, 'difference', 'row']]
+    first = ['section', 'dataset', 'model', 'method', 'variant', 'stage', 'metric', 'runs', 'seeds']
+    return lines[[*first, 'mean', 'deviation', *paper.columns, 'difference', 'row']]
 
 
 def reference_row(rows: Sequence[Row], wanted: str | None = None) -> Row | None:

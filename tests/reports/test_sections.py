@@ -7,7 +7,7 @@ import pytest
 from metriclt_jax.reports.sections import first_stage_method, studies, unlike_default
 
 SC, TP = 'metric__supervised_contrastive__coefficient', 'metric__triplet__coefficient'
-SKIN7 = 'Skin7, ResNet50'
+SKIN7, SHORT = 'Skin7, ResNet50', {'stage1__epochs': 10}
 # The runs (method, seed, fields) -> the rows of each section, with their seeds.
 CASES = {
     'rows are methods over seeds, in the order of the paper': (
@@ -19,10 +19,7 @@ CASES = {
         {title: {'CE': (0,)} for title in ('Skin7, DenseNet121', SKIN7, 'X-ray9, ResNet50')},
     ),
     'other settings are never averaged': (
-        [
-            *(('ce', 0, {}), ('ce', 1, {'stage1__epochs': 10})),
-            ('ce', 2, {'stage1__epochs': 10, 'data__split': 'grouped'}),
-        ],
+        [('ce', 0, {}), ('ce', 1, SHORT), ('ce', 2, SHORT | {'data__split': 'grouped'})],
         {
             f'{SKIN7} (data.split=grouped, stage1.epochs=10)': {'CE': (2,)},
             f'{SKIN7} (data.split=paper, stage1.epochs=10)': {'CE': (1,)},

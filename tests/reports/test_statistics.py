@@ -97,7 +97,7 @@ UP, DOWN, BOTH, NONE = Interval(0.05, 0.2), Interval(-0.2, -0.05), Interval(-0.1
 
 
 @pytest.mark.parametrize(
-    ('difference', 'over_seeds', 'over_images', 'seeds', 'expected'),
+    ('difference', 'seeds', 'images', 'count', 'expected'),
     [
         (0.1, UP, UP, 3, 'higher'),
         (0.1, UP, UP, 2, 'higher, two seeds only'),
@@ -111,7 +111,5 @@ UP, DOWN, BOTH, NONE = Interval(0.05, 0.2), Interval(-0.2, -0.05), Interval(-0.1
         (0.1, UP, DOWN, 3, 'no difference shown'),
     ],
 )
-def test_nothing_is_claimed_against_an_interval(
-    difference, over_seeds, over_images, seeds, expected
-):
-    assert verdict(difference, over_seeds, over_images, seeds) == expected
+def test_nothing_is_claimed_against_an_interval(difference, seeds, images, count, expected):
+    assert verdict(difference, seeds, images, count) == expected
