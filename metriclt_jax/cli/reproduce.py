@@ -74,6 +74,6 @@ def main() -> int | None:
         table = None  # the paper does not have these rows
     if not any((root / one.name / 'results.json').exists() for one in planned):
         return 1
-    page = report_runs(root, table=table, progress=lambda text: None)
+    page = report_runs(root, table=table)
     say(f'written to {page}', console)
     return 1 if failures else None

@@ -25,21 +25,17 @@ from metriclt_jax.reports.terminal import new_table
 _PART_COLORS = {'train': drawing.SKY, 'validation': drawing.ORANGE, 'test': drawing.GREY}
 _GROUP_COLORS = {'major': drawing.BLUE, 'medium': drawing.GREEN, 'minor': drawing.RED}
 _FEW = 12  # classes that have room for large samples
-_ROWS = 40  # more classes than these go into a further column
-_LOG_FROM = 20  # ratio of the largest and the smallest class
-_PIXELS = 128  # side of a sample
+
+Counts = Mapping[str, np.ndarray]  # images of each class `[C]`, by part
+Groups = Mapping[str, Sequence[int]]  # class indices
 
 
 def describe(
-    config: ConfigDict,
-    console: Console,
-    path: Path,
-    columns: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
+    config: ConfigDict, console: Console, path: Path, columns: tuple[np.ndarray, ...] | None = None
 ) -> None:
-    """Prints table 1 of a prepared data set and draws its picture.
+    """Prints table 1 of a prepared data set and draws its picture; decodes only the samples.
 
-    `config` is that of `data.load_dataset`, `columns` what `records.read_columns` gives. Only the
-    samples are decoded. Raises `InputError` if the data set is not prepared or cannot be divided.
+    `config` is that of `data.load_dataset`, `columns` what `records.read_columns` gives.
     """
     source = records.open_records(config.name, config.data_dir)
     labels, owners, official = columns or records.read_columns(source)
@@ -54,20 +50,12 @@ def describe(
         members = parts['train'][labels[parts['train']] == label]
         chosen = generator('samples', 0, label).permutation(members)
         examples = source.read(chosen[: 7 if len(class_names) <= _FEW else 5])
-        samples.append([decode(e.image, _PIXELS, e.image_id)[0] for e in examples])
+        samples.append([decode(e.image, 128, e.image_id)[0] for e in examples])
     drawing.save(picture(config.name, class_names, counts, groups, samples), path)
 
 
-def table(
-    name: str,
-    class_names: Sequence[str],
-    counts: Mapping[str, np.ndarray],
-    groups: Mapping[str, Sequence[int]],
-) -> Table:
-    """The images of each class and part, from head to tail; N min, N max and ratio as in table 1.
-
-    Takes the images of each class `[C]` by part in `counts`, and class indices in `groups`.
-    """
+def table(name: str, class_names: Sequence[str], counts: Counts, groups: Groups) -> Table:
+    """The images of each class and part from head to tail; N min, N max and ratio as in table 1."""
     title = f'{name}: {_statistics(counts["train"])}'
     result = new_table(title, min_width=len(title), show_footer=True)
     result.add_column('class', f'all {len(class_names)}')
@@ -81,23 +69,15 @@ def table(
 
 
 def picture(
-    name: str,
-    class_names: Sequence[str],
-    counts: Mapping[str, np.ndarray],
-    groups: Mapping[str, Sequence[int]],
-    samples: Sequence[Sequence[np.ndarray]],
+    name: str, class_names: Sequence[str], counts: Counts, groups: Groups, samples: Sequence
 ) -> Figure:
-    """Draws how many images each class has, and beside it some of them, from head to tail.
-
-    Takes `samples` `[S, S, 3]` of each class, and otherwise what `table` takes.
-    """
+    """Draws from head to tail how many images each class has, beside its `samples` `[S, S, 3]`."""
     order = np.argsort(-counts['train'], kind='stable')
     names = [name if len(name) <= 24 else f'{name[:23]}…' for name in class_names]
-    columns = math.ceil(len(order) / _ROWS)
+    columns = math.ceil(len(order) / 40)
     rows = math.ceil(len(order) / columns)
     few = len(order) <= _FEW
-    most = max(map(len, samples))
-    side = 0.9 if few else 0.45  # of a sample; all lengths are in inches
+    most, side = max(map(len, samples)), 0.9 if few else 0.45  # of a sample, in inches
     widths = [2.6, side * most]  # of bars and samples
     names_width = 0.3 + max(map(len, names)) * (0.09 if few else 0.07)
     figure = drawing.new_figure(columns * (names_width + sum(widths)) + 0.2, rows * side + 1.7)
@@ -107,28 +87,23 @@ def picture(
         _draw_bars(bars, here, counts)
         bars.set_ylim(rows - 0.5, -0.5)
         bars.set_yticks(range(len(here)), [names[c] for c in here], size=11 if few else 8)
-        for label, tick in zip(here, bars.get_yticklabels(), strict=True):
+        for row, (label, tick) in enumerate(zip(here, bars.get_yticklabels(), strict=True)):
             tick.set_color(_GROUP_COLORS.get(_group(label, groups), 'black'))
-        for row, label in enumerate(here):
             for place, image in enumerate(samples[label]):
-                extent = (place + 0.02, place + 0.98, row + 0.48, row - 0.48)
-                sheet.imshow(image, extent=extent)
+                sheet.imshow(image, extent=(place + 0.02, place + 0.98, row + 0.48, row - 0.48))
         sheet.set(xlim=(0, most), ylim=(rows - 0.5, -0.5), aspect='auto')
         sheet.set_axis_off()
-    handles = {
-        f'{part} ({images.sum()} images)': Patch(color=_PART_COLORS[part])
-        for part, images in counts.items()
-        if images.sum()
-    }
+    sizes = {part: images.sum() for part, images in counts.items() if images.any()}
+    handles = {f'{p} ({size} images)': Patch(color=_PART_COLORS[p]) for p, size in sizes.items()}
     handles |= {f'{group} classes': Patch(color=_GROUP_COLORS[group]) for group in groups}
-    title = f'{name}: {len(order)} classes, {_statistics(counts["train"])}'
-    drawing.legend_above(figure, handles, title)
+    statistics = _statistics(counts['train'])
+    drawing.legend_above(figure, handles, f'{name}: {len(order)} classes, {statistics}')
     return figure
 
 
-def _draw_bars(axes: Axes, labels: np.ndarray, counts: Mapping[str, np.ndarray]) -> None:
+def _draw_bars(axes: Axes, labels: np.ndarray, counts: Counts) -> None:
     """Horizontal bars for some classes, with their numbers, on the scale of all classes."""
-    drawn = {part: images for part, images in counts.items() if images.sum()}
+    drawn = {part: images for part, images in counts.items() if images.any()}
     everything = np.concatenate([*drawn.values()])
     largest, smallest = everything.max(), everything[everything > 0].min()
     height = 0.8 / len(drawn)
@@ -137,8 +112,7 @@ def _draw_bars(axes: Axes, labels: np.ndarray, counts: Mapping[str, np.ndarray])
         bars = axes.barh(places, images[labels], height, color=_PART_COLORS[part])
         axes.bar_label(bars, fmt='{:.0f}', padding=2, size='x-small')
     # A class with a single image in a small part makes no long tail.
-    logarithmic = counts['train'].max() >= _LOG_FROM * counts['train'].min()
-    if logarithmic:
+    if counts['train'].max() >= 20 * counts['train'].min():
         axes.set_xscale('log')
         axes.xaxis.set_major_formatter('{x:g}')
         axes.xaxis.set_minor_formatter('')
@@ -147,21 +121,17 @@ def _draw_bars(axes: Axes, labels: np.ndarray, counts: Mapping[str, np.ndarray])
         axes.set_xlim(0, largest * 1.2)
     axes.tick_params('x', labelsize=8)
     axes.tick_params('y', length=0)
-    axes.set_xlabel('images' + (', logarithmic' if logarithmic else ''), size=8)
+    axes.set_xlabel(f'images, {axes.get_xscale()} scale', size=8)
     axes.spines[['top', 'right']].set_visible(False)
 
 
-def _remarks(
-    split: str, groups: np.ndarray, official: np.ndarray, parts: Mapping[str, np.ndarray]
-) -> list[str]:
-    """Reasons to choose another split."""
+def _remarks(split: str, owners: np.ndarray, official: np.ndarray, parts: Mapping) -> list[str]:
+    """Reasons to choose another split; `parts` are image indices by part."""
     remarks = []
-    train, test = (set(groups[parts[part]]) - {''} for part in ('train', 'test'))
-    if train & test:
-        remarks.append(
-            f'{len(train & test)} groups (patients, lesions) have images in both the training and '
-            'the test part; data.split=grouped keeps each group in one part.'
-        )
+    shared = set(owners[parts['train']]) & set(owners[parts['test']]) - {''}
+    if shared:
+        what = 'groups (patients, lesions) have images in both the training and the test part'
+        remarks.append(f'{len(shared)} {what}; data.split=grouped keeps each in one part.')
     if split != 'official' and np.any(official != ''):
         remarks.append('The source comes with its own parts; use them with data.split=official.')
     return remarks
@@ -172,5 +142,5 @@ def _statistics(train_counts: np.ndarray) -> str:
     return f'N min {least}, N max {most}, ratio {most / least:.2f} (training part)'
 
 
-def _group(label: int, groups: Mapping[str, Sequence[int]]) -> str:
+def _group(label: int, groups: Groups) -> str:
     return next((group for group, members in groups.items() if label in members), '')

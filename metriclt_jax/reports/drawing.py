@@ -1,9 +1,7 @@
-"""What the figures share: colors, panels, legends, feature maps and the writing of the file.
-
-Nothing here uses matplotlib's global state: any thread can draw, and without a display.
-"""
+"""What the figures share; nothing here uses matplotlib's global state or needs a display."""
 
 import io
+import math
 import textwrap
 import warnings
 from collections.abc import Collection, Mapping, Sequence
@@ -44,13 +42,12 @@ def new_panels(
 ) -> tuple[Figure, list[Axes]]:
     """A figure with a panel for each title, sized in inches; `labels` are those of x and y."""
     count, columns = len(titles), min(columns, len(titles))
-    rows = -(-count // columns)
+    rows = math.ceil(count / columns)
     figure = new_figure(columns * width + 1.6, rows * (height + 0.35) + 0.9)
     panels = figure.subplots(rows, columns, squeeze=False, **shared).ravel()
     for axes in panels[count:]:
         axes.remove()
-    for place, title in enumerate(titles):
-        axes = panels[place]
+    for place, (title, axes) in enumerate(zip(titles, panels, strict=False)):
         axes.set_title(textwrap.fill(title, int(10.5 * width)), size=11)
         if place % columns == 0:
             axes.set_ylabel(labels[1])
@@ -62,25 +59,16 @@ def new_panels(
 
 def legend_handles(panels: Sequence[Axes]) -> dict[str, Artist]:
     """What the panels draw, each label once."""
-    handles: dict[str, Artist] = {}
-    for axes in panels:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label, handle)
-    return handles
+    found = [axes.get_legend_handles_labels() for axes in panels]
+    return {name: part for parts, names in found for name, part in zip(names, parts, strict=True)}
 
 
 def legend_above(figure: Figure, handles: Mapping[str, Artist], title: str = '') -> Legend:
     """A legend above the panels, in as many columns as the figure has room for."""
     inches = 0.75 + 0.085 * max(map(len, handles))
-    return figure.legend(
-        handles.values(),
-        handles,
-        loc='outside upper center',
-        ncols=max(1, min(len(handles), int(figure.get_figwidth() / inches))),
-        frameon=False,
-        handlelength=3,
-        title=title,
-    )
+    columns = max(1, min(len(handles), int(figure.get_figwidth() / inches)))
+    style = {'loc': 'outside upper center', 'frameon': False, 'handlelength': 3, 'title': title}
+    return figure.legend(handles.values(), handles, ncols=columns, **style)
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -94,7 +82,7 @@ def save(figure: Figure, path: Path) -> None:
     write_atomically(path, png.getvalue())
 
 
-def tsne(features: np.ndarray, seed: int) -> np.ndarray:
+def tsne(features: np.ndarray) -> np.ndarray:
     """Maps features `[N, D]` to `[N, 2]` (van der Maaten and Hinton, 2008), deterministically."""
     from sklearn.manifold import TSNE
     from sklearn.utils.extmath import randomized_svd
@@ -102,26 +90,18 @@ def tsne(features: np.ndarray, seed: int) -> np.ndarray:
 
     # Several threads would add in any order, and t-SNE amplifies the difference.
     with threadpool_limits(1):
-        size = min(50, *features.shape)
-        left, scales, _ = randomized_svd(features - features.mean(axis=0), size, random_state=seed)
+        size, centered = min(50, *features.shape), features - features.mean(axis=0)
+        left, scales, _ = randomized_svd(centered, size, random_state=0)
         principal = left * scales
-        embedding = TSNE(
-            perplexity=min(30, (len(features) - 1) / 3),
-            init=1e-4 * principal[:, :2] / max(principal[:, 0].std(), 1e-12),
-            max_iter=500,
-            random_state=seed,
-        )
+        init = 1e-4 * principal[:, :2] / max(principal[:, 0].std(), 1e-12)
+        perplexity = min(30, (len(features) - 1) / 3)
+        embedding = TSNE(perplexity=perplexity, init=init, max_iter=500, random_state=0)
         return embedding.fit_transform(principal)
 
 
-def thin_out(labels: np.ndarray, max_points: int, seed: int = 0) -> np.ndarray:
-    """Sorted indices of at most `max_points` examples, taken from all classes in turn.
-
-    >>> labels = np.repeat([0, 1, 2], [50, 7, 3])
-    >>> np.bincount(labels[thin_out(labels, 20)])
-    array([10,  7,  3])
-    """
-    order = np.random.default_rng(seed).permutation(len(labels))
+def thin_out(labels: np.ndarray, max_points: int) -> np.ndarray:
+    """Sorted indices of at most `max_points` examples, taken from all classes in turn."""
+    order = np.random.default_rng(0).permutation(len(labels))
     shuffled = pd.Series(labels[order])
     turns = shuffled.groupby(shuffled).cumcount().to_numpy()
     return np.sort(order[np.argsort(turns, kind='stable')[:max_points]])

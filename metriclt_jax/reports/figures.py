@@ -1,8 +1,8 @@
-"""All figures but the training curves; each function writes a PNG."""
+"""All figures; each function writes a PNG."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,71 +10,139 @@ from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.markers import CARETLEFT, CARETRIGHT
+from matplotlib.ticker import MaxNLocator
 
 from metriclt_jax.errors import InputError
 from metriclt_jax.files import read_json
 from metriclt_jax.reports import drawing
-from metriclt_jax.reports.curves import run_curves
-from metriclt_jax.reports.drawing import BLACK, BLUE, GREEN, GREY, ORANGE, RED, SKY
+from metriclt_jax.reports.drawing import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY
 from metriclt_jax.reports.runs import read_epochs
 from metriclt_jax.reports.statistics import Calibration
+
+Run = Sequence[Mapping[str, Any]]  # the lines of its metrics.jsonl
+Curves = Mapping[str, tuple[str, str, str]]  # label, color and style by column of `_values`
+
+RECALLS = {
+    'validation.mcr_all': ('all classes', BLACK, '-'),
+    'validation.mcr_major': ('major classes', BLUE, '--'),
+    'validation.mcr_medium': ('medium classes', GREEN, '-.'),
+    'validation.mcr_minor': ('minor classes', RED, ':'),
+}
+LOSSES = {
+    'sum': ('sum of both', BLACK, '-'),
+    'train.classification': ('classification loss', SKY, '--'),
+    'weighted': ('coefficient × metric loss', PINK, ':'),
+}
+# The panels of a single run.
+_ASPECTS = {
+    'training loss': LOSSES,
+    'metric loss, before its coefficient': {'train.metric': ('metric loss', PINK, ':')},
+    'validation MCR, per cent': RECALLS | {'train.accuracy': ('training accuracy', GREY, '--')},
+    'learning rate': {'learning_rate': ('learning rate', BLACK, '-')},
+}
+_PER_CENT = [*RECALLS, 'train.accuracy']
+_COLUMNS = ['train.loss', 'train.classification', 'train.metric', 'learning_rate', *_PER_CENT]
 
 
 def draw_run(workdir: Path) -> None:
     """Draws the figures of a finished run that its folder `figures` does not have yet.
 
-    `training_curves.png` is made of `metrics.jsonl`, `confusion_matrices.png` of `results.json` and
-    `features.png` of the features in `predictions.npz`; a figure without its file is left out.
-    Raises `InputError` if the run is not finished.
+    These are `training_curves.png`, `confusion_matrices.png` and, if the run kept features,
+    `features.png`. Raises `InputError` if the run is not finished.
     """
     if not (workdir / 'results.json').exists():
         raise InputError(f'{workdir} has no results.json: wait until its run has finished')
     results = read_json(workdir / 'results.json')
-    names, counts = results['class_names'], np.asarray(results['train_counts'])
-    folder = workdir / 'figures'
+    names, folder = results['class_names'], workdir / 'figures'
     folder.mkdir(exist_ok=True)
-    path = folder / 'training_curves.png'
-    if not path.exists():
-        run_curves(read_epochs(workdir)[0], path)
-    path = folder / 'confusion_matrices.png'
-    if not path.exists():
-        order = np.argsort(-counts, kind='stable')
+    if not (path := folder / 'training_curves.png').exists():
+        panels = {title: ([read_epochs(workdir)[0]], kinds) for title, kinds in _ASPECTS.items()}
+        panels = {title: panel for title, panel in panels.items() if not _values(*panel).empty}
+        curves(panels, '', path, columns=2)
+    if not (path := folder / 'confusion_matrices.png').exists():
+        order = np.argsort(-np.asarray(results['train_counts']), kind='stable')
         matrices = {}
         for stage in results['stages']:
-            title, matrix = f'{stage["name"]}: no trained classifier', np.diag(0 * counts)
+            title, matrix = f'{stage["name"]}: no trained classifier', np.diag(0 * order)
             if test := stage['last']['test']:
                 title = f'{stage["name"]}, test part: MCR {100 * test["mcr_all"]:.2f} %'
                 matrix = np.array(test['confusion'])
             matrices[title] = matrix[np.ix_(order, order)]
         confusion_matrices(matrices, [names[c] for c in order], path, counted=True)
-    path = folder / 'features.png'
-    if (workdir / 'predictions.npz').exists() and not path.exists():
-        with np.load(workdir / 'predictions.npz', allow_pickle=False) as arrays:
+    outputs = workdir / 'predictions.npz'
+    if outputs.exists() and not (path := folder / 'features.png').exists():
+        with np.load(outputs, allow_pickle=False) as arrays:
             if 'features' in arrays:
                 values = arrays['features'].astype(np.float32), arrays['labels']
                 title = f't-SNE of the features of {len(values[1])} test images'
-                feature_maps({title: values}, names, path, max_points=2000, seed=results['seed'])
+                feature_maps({title: values}, names, path, max_points=2000)
+
+
+def curves(
+    panels: Mapping[str, tuple[Sequence[Run], Curves]], ylabel: str, path: Path, **layout: Any
+) -> Path | None:
+    """Draws values over the epochs; a vertical line separates the stages.
+
+    A curve is the mean over the runs of its panel, its band their range. Returns the path of the
+    PNG, or None if there is nothing to draw; `layout` is that of `drawing.new_panels`.
+    """
+    tables = [_values(*panel) for panel in panels.values()]
+    if all(table.empty for table in tables):
+        return None
+    figure, grid = drawing.new_panels(panels, ('epoch', ylabel), 2.5, sharex=True, **layout)
+    for axes, table, (_, kinds) in zip(grid, tables, panels.values(), strict=True):
+        if table.empty:
+            axes.text(0.5, 0.5, 'no curve was kept', transform=axes.transAxes, ha='center')
+        for number, (_, stage) in enumerate(table.groupby('stage', sort=False)):
+            stage = stage.droplevel('stage')
+            if number:
+                axes.axvline(stage.index.min() - 0.5, color=GREY, linewidth=1)
+            for column in stage:
+                label, color, style = kinds[column]
+                over = stage[column].dropna().groupby('epoch').agg(['min', 'mean', 'max'])
+                band = {'color': color, 'alpha': 0.2, 'lw': 0}
+                axes.fill_between(over.index, over['min'], over['max'], **band)
+                marker = 'o' if len(over) == 1 else None  # a point makes no line
+                axes.plot(over['mean'], style, color=color, lw=1.8, marker=marker, label=label)
+        axes.grid(alpha=0.3)
+        axes.xaxis.set_major_locator(MaxNLocator(steps=(1, 2, 5, 10), integer=True, min_n_ticks=1))
+    if ylabel:  # the panels show the same
+        drawing.legend_above(figure, drawing.legend_handles(grid))
+    else:
+        for axes in grid:
+            handles = drawing.legend_handles([axes])
+            axes.legend(handles.values(), handles, fontsize='small')
+    drawing.save(figure, path)
+    return path
+
+
+def _values(runs: Sequence[Run], kinds: Curves) -> pd.DataFrame:
+    """The values to draw: rows by stage and epoch from the first stage on, a column if any."""
+    table = pd.json_normalize([line for lines in runs for line in lines])
+    table = table.reindex(columns=['stage', 'epoch', *_COLUMNS])
+    table[_COLUMNS] = table[_COLUMNS].astype(float)
+    table[_PER_CENT] *= 100
+    loss, classification = table['train.loss'], table['train.classification']
+    both = classification.notna() & table['train.metric'].notna()
+    table['sum'] = loss.where(both)  # otherwise it would hide the curve of its only loss
+    table['weighted'] = (loss - classification.fillna(0)).where(table['train.metric'].notna())
+    lengths = table.groupby('stage', sort=False).epoch.max()
+    table['epoch'] += table.stage.map(lengths.cumsum() - lengths)
+    return table.set_index(['stage', 'epoch'])[list(kinds)].dropna(axis=1, how='all')
 
 
 def confusion_matrices(
-    confusions: Mapping[str, np.ndarray],
-    class_names: Sequence[str],
-    path: Path,
-    *,
-    counted: bool = False,
+    confusions: Mapping[str, np.ndarray], names: Sequence[str], path: Path, *, counted: bool = False
 ) -> None:
-    """Draws counts `[C, C]` as matrices whose rows are true classes and sum to 100 per cent.
-
-    Classes stay in their order. If `counted`, cells show the counts, too.
-    """
-    count = len(class_names)
+    """Draws counts `[C, C]` by true and predicted class in per cent; `counted` adds the counts."""
+    count = len(names)
     few = count <= 12  # numbers in more cells could not be read
     named = few or (counted and count <= 30)
     side = (0.6 if counted else 0.36) * np.clip(count, 8, 12)
     rank = '' if named else ', by rank in training'
     labels = f'predicted class{rank}', f'true class{rank}'
-    shared = {'sharex': True, 'sharey': True}
-    figure, panels = drawing.new_panels(confusions, labels, side, side, columns=3, **shared)
+    shared = {'columns': 3, 'sharex': True, 'sharey': True}
+    figure, panels = drawing.new_panels(confusions, labels, side, side, **shared)
     for axes, counts in zip(panels, confusions.values(), strict=True):
         per_cent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         image = axes.imshow(per_cent, cmap='Blues', vmin=0, vmax=100)
@@ -85,8 +153,8 @@ def confusion_matrices(
                 color = 'white' if value > 60 else 'black'
                 axes.text(column, row, text, ha='center', va='center', size='small', color=color)
         if named:
-            axes.set_xticks(range(count), class_names, rotation=90, size='small')
-            axes.set_yticks(range(count), class_names, size='small')
+            axes.set_xticks(range(count), names, rotation=90, size='small')
+            axes.set_yticks(range(count), names, size='small')
     figure.colorbar(image, ax=panels, aspect=30, label='per cent of the true class')
     drawing.save(figure, path)
 
@@ -112,12 +180,7 @@ def reliability_diagrams(calibrations: Mapping[str, Calibration], path: Path) ->
 
 
 def feature_maps(
-    features: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    class_names: Sequence[str],
-    path: Path,
-    *,
-    max_points: int = 1000,
-    seed: int = 0,
+    features: Mapping[str, tuple], class_names: Sequence[str], path: Path, max_points: int = 1000
 ) -> None:
     """Draws features `[N, D]` with labels `[N]` in two dimensions by t-SNE.
 
@@ -129,26 +192,20 @@ def feature_maps(
     figure, panels = drawing.new_panels(features, ('', ''), side, side)
     for axes, (values, labels) in zip(panels, features.values(), strict=True):
         totals = np.bincount(labels, minlength=count)
-        kept = drawing.thin_out(labels, max_points, seed)
-        points, labels = drawing.tsne(values[kept], seed), labels[kept]
+        kept = drawing.thin_out(labels, max_points)
+        points, labels = drawing.tsne(values[kept]), labels[kept]
         head_to_tail = [c for c in np.argsort(-totals, kind='stable') if totals[c]]
         for rank, c in enumerate(head_to_tail):
             rarity = rank / max(len(head_to_tail) - 1, 1)
             color, marker = drawing.LOOKS[c] if few else (colormaps['viridis'](rarity), 'o')
-            axes.scatter(
-                *points[labels == c].T,
-                s=scale * (14 + 36 * rarity**2),  # the rarest, drawn last, are not hidden
-                color=color,
-                marker=marker,
-                edgecolor='white',
-                linewidth=scale * (0.3 + 0.4 * rarity),
-                label=f'{class_names[c]} ({totals[c]})',
-            )
+            # The rarest, drawn last, are not hidden.
+            style = {'s': scale * (14 + 36 * rarity**2), 'linewidth': scale * (0.3 + 0.4 * rarity)}
+            style |= {'color': color, 'marker': marker, 'edgecolor': 'white'}
+            axes.scatter(*points[labels == c].T, label=f'{class_names[c]} ({totals[c]})', **style)
         axes.set(xticks=[], yticks=[])  # only distances mean something
     if few:
         handles = {points.get_label(): points for points in panels[0].collections}
-        legend = drawing.legend_above(figure, handles, 'class (images)')
-        for handle in legend.legend_handles:
+        for handle in drawing.legend_above(figure, handles, 'class (images)').legend_handles:
             handle.set_sizes([50])
     else:
         ranks = ScalarMappable(Normalize(0, len(head_to_tail) - 1), 'viridis')
@@ -156,23 +213,18 @@ def feature_maps(
     drawing.save(figure, path)
 
 
-class Study(NamedTuple):
-    """Mean class recall by the coefficient of a metric loss."""
+def sensitivity(studies: Mapping[str, tuple], path: Path) -> None:
+    """Draws figure 2 of the paper: mean class recall by the coefficient of each metric loss.
 
-    recalls: pd.DataFrame  # `mean` and `deviation` in per cent, by ascending coefficient
-    default: float | None  # the coefficient that the paper uses
-    stable: tuple[float, float] | None  # where the paper finds the result stable, if it says so
-
-
-def sensitivity(studies: Mapping[str, Study], path: Path) -> None:
-    """Draws figure 2 of the paper: mean class recall by the coefficient of each metric loss."""
+    A study has `mean` and `deviation` by coefficient, the default one and the stable range.
+    """
     labels = 'coefficient of the metric loss', 'test MCR, per cent'
     figure, panels = drawing.new_panels(studies, labels, 3.0, 4.0, columns=3, sharey=True)
     for axes, (recalls, default, stable) in zip(panels, studies.values(), strict=True):
         if stable:
             axes.axvspan(*stable, color=GREY, alpha=0.2, lw=0, label='stable in the paper')
-        style = {'color': GREEN, 'marker': 'o', 'label': 'mean and deviation over runs'}
         deviations = recalls.deviation.fillna(0)
+        style = {'color': GREEN, 'marker': 'o', 'label': 'mean and deviation over runs'}
         axes.errorbar(recalls.index, recalls['mean'], deviations, capsize=3, **style)
         if default in recalls.index:
             style = {'color': RED, 'marker': '^', 'markersize': 11, 'linestyle': 'none'}
@@ -186,11 +238,10 @@ def sensitivity(studies: Mapping[str, Study], path: Path) -> None:
 
 
 def differences(lines: pd.DataFrame, title: str, path: Path) -> None:
-    """Draws differences to a reference in points, with their intervals over seeds and images.
+    """Draws the differences of `tidy.differences` in points with their intervals.
 
-    Student's intervals of two or three seeds are too wide to see anything else beside them: the
-    axis holds the differences and the intervals over images, and arrows mark cut ends.
-    `lines` are of `tidy.differences`; `title` says what is subtracted from what.
+    The axis holds the intervals over images; arrows mark the ends of those over seeds, which are
+    often too wide to see anything else beside them.
     """
     figure, (axes,) = drawing.new_panels([''], (title, ''), 0.4 + 0.42 * len(lines), 6.9)
     lines = lines.reset_index(drop=True)
@@ -199,10 +250,8 @@ def differences(lines: pd.DataFrame, title: str, path: Path) -> None:
     left, right = min(0.0, ends.min(axis=None)), max(0.0, ends.max(axis=None))
     margin = 0.08 * (right - left) or 1.0
     left, right = left - margin, right + margin
-    for over, label, color, shift in (
-        ('images', 'test images (bootstrap)', BLUE, -0.13),
-        ('seeds', 'seeds (Student)', ORANGE, 0.13),
-    ):
+    images, seeds = ('test images (bootstrap)', BLUE, -0.13), ('seeds (Student)', ORANGE, 0.13)
+    for over, (label, color, shift) in {'images': images, 'seeds': seeds}.items():
         known = lines[lines[f'{over}_low'].notna()]
         if known.empty:
             continue
@@ -216,9 +265,8 @@ def differences(lines: pd.DataFrame, title: str, path: Path) -> None:
     style = {'color': BLACK, 'marker': 'o', 'markersize': 4, 'linestyle': 'none'}
     axes.plot(lines.difference, lines.index, label='difference', zorder=3, **style)
     axes.axvline(0, color=BLACK, linewidth=1)
-    axes.set_xlim(left, right)
     axes.set_yticks(range(len(lines)), list(lines['first']))
-    axes.set_ylim(len(lines) - 0.5, -0.5)
+    axes.set(xlim=(left, right), ylim=(len(lines) - 0.5, -0.5))
     axes.grid(axis='x', alpha=0.3)
     drawing.legend_above(figure, drawing.legend_handles([axes]))
     drawing.save(figure, path)

@@ -1,8 +1,7 @@
-"""The paper's tables 2 to 5 as data, and its names for data sets, backbones, methods and metrics.
+"""The paper's tables as data, and its names for data sets, backbones, methods and metrics.
 
 Zeng, Lu, Chen, Wang and Zheng, *Learning Discriminative Representation via Metric Learning for
-Imbalanced Medical Image Classification*. `paper_results.csv` has a row for each printed value, in
-the paper's order and units (mean class recalls in per cent).
+Imbalanced Medical Image Classification*.
 """
 
 import tomllib
@@ -15,39 +14,28 @@ from metriclt_jax.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd  # slow to import
 
-CAPTIONS = {
-    2: 'Comparison with various baselines on three medical image data sets.',
-    3: 'Ablation study on Skin7 and X-ray9.',
-    4: 'Performance on Skin7 with DenseNet121 and MobileNetV2 backbones.',
-    5: 'Performance on two natural image data sets.',
-}
-TABLES = tuple(CAPTIONS)  # those with results; table 1 describes the data
-
-# Section 3.3: "relatively stable in certain range of coefficient values", shown in figure 2.
-STABLE_COEFFICIENTS = {
-    'center': (0.00005, 0.004),
-    'triplet': (0.00005, 0.01),
-    'supervised_contrastive': (0.04, 1.8),
-}
-
 _FILES = resources.files('metriclt_jax.reports')
 _TITLES = tomllib.loads((_FILES / 'titles.toml').read_text(encoding='utf-8'))
 METHOD_TITLES, DATASET_TITLES = _TITLES['methods'], _TITLES['datasets']
 MODEL_TITLES, METRIC_TITLES = _TITLES['models'], _TITLES['metrics']
 METRIC_LOSS_TITLES = _TITLES['metric_losses']
+# Section 3.3: "relatively stable in certain range of coefficient values", shown in figure 2.
+STABLE_COEFFICIENTS = _TITLES['stable_coefficients']
+CAPTIONS = {int(table): caption for table, caption in _TITLES['tables'].items()}
+TABLES = tuple(CAPTIONS)  # those with results; table 1 describes the data
 CELL = ['dataset', 'model', 'method', 'metric']
 
 
 class PublishedValue(NamedTuple):
-    """A printed number in per cent; `deviation` (over three runs) is None where none is printed."""
+    """A printed number."""
 
-    mean: float
-    deviation: float | None
+    mean: float  # in per cent
+    deviation: float | None  # over three runs, if it is printed
 
 
 @cache
 def published_values() -> 'pd.DataFrame':
-    """All values of tables 1 to 5, a row each, in the paper's order.
+    """All values of tables 1 to 5, in the paper's order and units (recalls in per cent).
 
     `mark` is 'underline' where the paper underlines; its bold type is not recorded.
     """
@@ -67,10 +55,8 @@ def table_values(table: int) -> 'pd.DataFrame':
 
 def distinct(values: 'pd.DataFrame', *columns: str) -> list:
     """The values of a column, or tuples of several columns, each once and in order."""
-    rows = values[list(columns)].drop_duplicates()
-    return (
-        list(rows.itertuples(index=False, name=None)) if columns[1:] else rows.squeeze(1).tolist()
-    )
+    rows = values[list(columns)].drop_duplicates().itertuples(index=False, name=None)
+    return list(rows) if len(columns) > 1 else [value for (value,) in rows]
 
 
 def methods_of(table: int) -> list[str]:

@@ -1,11 +1,11 @@
 """Writes a report as HTML, Markdown and LaTeX from one template.
 
-`templates/report.j2` and `paper.j2` hold the words and the order of a report and call four macros
-(`heading`, `text`, `table`, `figure`), which `html.j2`, `markdown.j2` and `latex.j2` define.
+`templates/report.j2` and `paper.j2` hold the words; `html.j2`, `markdown.j2` and `latex.j2` define
+the macros that they call.
 """
 
-import base64
 import re
+from base64 import b64encode
 from itertools import groupby, zip_longest
 from pathlib import Path
 
@@ -31,23 +31,17 @@ _LATEX = {
 
 
 def render(template: str, folder: Path, **values) -> None:
-    """Writes report.html, report.md and report.tex to the folder that holds the figures.
-
-    `values` are those of the template, 'report.j2' or 'paper.j2'.
-    """
+    """Writes report.html, report.md and report.tex to the folder that holds the figures."""
+    options = {'undefined': jinja2.StrictUndefined, 'trim_blocks': True, 'lstrip_blocks': True}
+    loader = jinja2.PackageLoader('metriclt_jax.reports')
     for name, library in (('md', 'markdown.j2'), ('tex', 'latex.j2'), ('html', 'html.j2')):
-        environment = jinja2.Environment(
-            loader=jinja2.PackageLoader('metriclt_jax.reports'),
-            autoescape=name == 'html',
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
+        environment = jinja2.Environment(loader=loader, autoescape=name == 'html', **options)
         headings: list[tuple[str, int]] = []
         environment.globals |= {
             'headings': headings,
-            'data_uri': _data_uri,
-            'width': _width,
+            'png': lambda path: b64encode(path.read_bytes()).decode(),
+            # 0.6 of the pixels of a PNG file, so that all figures have one scale.
+            'width': lambda path: int.from_bytes(path.read_bytes()[16:20], 'big') * 3 // 5,
             'link': lambda path: path.relative_to(folder).as_posix(),
         }
         environment.filters |= {
@@ -70,22 +64,12 @@ def escape_latex(text: str) -> str:
     return re.sub('"([^"]*)"', r"``\1''", text.translate(str.maketrans(_LATEX)))
 
 
-def _rows(table: Table) -> list[tuple[tuple[str, str], ...]]:
+def _rows(table: Table) -> zip:
     """(text, mark) of each cell, row by row."""
-    columns = [zip_longest(column.cells, column.marks, fillvalue='') for column in table]
-    return list(zip(*columns, strict=True))
+    return zip(*(zip_longest(c.cells, c.marks, fillvalue='') for c in table), strict=True)
 
 
 def _groups(table: Table) -> list[tuple[str, int]]:
     """(text, number of columns) of each group; empty without groups."""
     spans = [(name, len(list(some))) for name, some in groupby(table, lambda c: c.group)]
     return spans if any(name for name, _ in spans) else []
-
-
-def _data_uri(path: Path) -> str:
-    return f'data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}'
-
-
-def _width(path: Path) -> int:
-    """Width of a PNG file on the page: 0.6 of its pixels, so that all figures have one scale."""
-    return int.from_bytes(path.read_bytes()[16:20], 'big') * 3 // 5

@@ -1,13 +1,15 @@
-"""Puts a report together, from runs or from the paper's own numbers, and writes it.
+"""Writes a report on runs, or on the paper's own numbers, to a folder.
 
-A report is a folder: `report.html` (one page that needs no other file), `report.md` with
-`figures/`, `report.tex` (the tables), `results.csv` and, from runs, `differences.csv`. It depends
-on the results only, not on when or where it was made. Its words are in `templates/report.j2`.
+The folder has `report.html` (one page that needs no other file), `report.md` with `figures/`,
+`report.tex` (the tables), `results.csv` and, from runs, `differences.csv`. All depends on the
+results only, not on when or where it was made.
 """
 
 import os
 import re
-from collections.abc import Callable, Sequence
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,32 +18,24 @@ import pandas as pd
 
 from metriclt_jax.errors import InputError
 from metriclt_jax.files import write_atomically
-from metriclt_jax.reports import figures, published, tables
-from metriclt_jax.reports.curves import LOSSES, RECALLS, curves
-from metriclt_jax.reports.published import METRIC_LOSS_TITLES, METRIC_TITLES, method_title
+from metriclt_jax.progress import track
+from metriclt_jax.reports import figures, published, sections, tables
+from metriclt_jax.reports.published import method_title
 from metriclt_jax.reports.render import render
 from metriclt_jax.reports.runs import read_features, read_runs
-from metriclt_jax.reports.sections import (
-    Section,
-    coefficient_field,
-    default_settings,
-    make_sections,
-    unlike_default,
-)
+from metriclt_jax.reports.sections import Row, Section, default_settings
 from metriclt_jax.reports.statistics import best_and_second, calibrate
-from metriclt_jax.reports.tidy import differences, estimates, reference_row, results, tidy
+from metriclt_jax.reports.tidy import differences, reference_row, results, tidy
 
 
 def report_paper(output: str | os.PathLike) -> Path:
     """Writes tables 2 to 5 with the paper's own numbers, marked by value; returns the HTML page."""
-    folder = Path(output).expanduser()
-    _make_folder(folder)
+    folder = _make_folder(output)
     shown = [
         {
             'number': number,
             'caption': caption,
             'table': tables.published_table(number),
-            'contradictions': tables.contradictions(number),
             'marked': any(published.table_values(number).mark),
         }
         for number, caption in published.CAPTIONS.items()
@@ -61,50 +55,45 @@ def report_runs(
     *,
     table: int | None = None,
     reference: str | None = None,
-    progress: Callable[[str], object] = print,
 ) -> Path:
-    """Writes a report on all finished runs below a folder.
+    """Writes a report on all finished runs below a folder; returns the path of the HTML page.
 
     Args:
         runs: folder with work directories at any depth.
         output: folder to write to; `runs`/report if None.
         table: take only the methods of this table of the paper (2 to 5), and add it in its layout.
         reference: method that the others are compared with; `ce_crw` or `ce` if None.
-        progress: gets a sentence about each longer step.
-
-    Returns the path of the HTML page. Raises `InputError` before anything is written.
     """
     methods = () if table is None else published.methods_of(table)
     found, problems = read_runs(runs)
-    sections, repeated = make_sections(found)
-    problems = sorted([*problems, *repeated], key=lambda problem: problem.path)
-    if not sections:
+    compared, repeated = sections.make_sections(found)
+    problems = sorted([*problems, *repeated], key=lambda problem: problem[0])
+    if not compared:
         reasons = ''.join(f'; {path}: {what}' for path, what in problems[:3])
         raise InputError(f'{runs} has no finished run, with a results.json{reasons}')
     if methods:
-        sections = [section.with_methods(methods) for section in sections]
-        sections = [section for section in sections if section.main_rows]
-    if not sections:
+        chosen = [section.with_methods(methods) for section in compared]
+        compared = [section for section in chosen if section.main_rows]
+    if not compared:
         raise InputError(f'{runs} has no run of a method of table {table}')
-    names = {row.method for section in sections for row in section.main_rows}
+    names = {row.method for section in compared for row in section.main_rows}
     if reference is not None and reference not in names:
         raise InputError(f'--reference is {reference}, which must be one of {", ".join(names)}')
-    folder = Path(runs) / 'report' if output is None else Path(output).expanduser()
-    _make_folder(folder / 'figures')
-    chapters = []
-    for section, name in zip(sections, _file_names(sections), strict=True):
-        progress(f'{section.title}: {len(section.main_rows)} rows')
-        stem = folder / 'figures' / name
-        chapters.append(_chapter(section, methods, reference, stem, progress))
+    folder = _make_folder(Path(runs) / 'report' if output is None else output)
+    drawings = _make_folder(folder / 'figures')
+    chapters = [
+        _chapter(section, methods, reference, drawings / name)
+        for section, name in track(_file_names(compared).items(), 'drawing', len(compared))
+    ]
     lines = pd.concat([chapter['lines'] for chapter in chapters])
     gaps = [chapter['gaps'] for chapter in chapters if len(chapter['gaps'])]
     render(
         'report.j2',
         folder,
         title='Results' if table is None else f'Table {table}: results beside the paper',
-        runs=len({run.path for s in sections for row in s.rows for run in row.runs}),
+        runs=len({run for s in compared for row in s.rows for run in row.runs}),
         problems=problems and tables.from_rows(('Directory', 'Why'), problems, words=2),
-        paper=table and _as_in_paper(table, sections, lines),
+        paper=table and _as_in_paper(table, compared, lines),
         chapters=chapters,
     )
     _write_csv(folder / 'results.csv', lines.drop(columns='row'))
@@ -113,33 +102,30 @@ def report_runs(
     return folder / 'report.html'
 
 
-def _as_in_paper(table: int, sections: Sequence[Section], lines: pd.DataFrame) -> dict[str, Any]:
+def _as_in_paper(table: int, compared: Sequence[Section], lines: pd.DataFrame) -> dict[str, Any]:
     """The table in the paper's layout; methods with several settings are not in it."""
-    rows = {
-        (section.title, method): [row for row in section.main_rows if row.method == method]
-        for section in sections
-        for method in published.methods_of(table)
-    }
-    kept = [(title, row[0].title) for (title, _), row in rows.items() if len(row) == 1]
-    cells = lines[pd.MultiIndex.from_frame(lines[['section', 'row']]).isin(kept)]
+    rows = [(section.title, row) for section in compared for row in section.main_rows]
+    counts = Counter((title, row.method) for title, row in rows)
+    kept = {(title, row.title): row for title, row in rows if counts[title, row.method] == 1}
+    cells = lines[pd.MultiIndex.from_frame(lines[['section', 'row']]).isin(list(kept))]
     cells = cells.rename(columns={'section': 'column'})
-    first = {method_title(m) for (_, m), r in rows.items() if len(r) == 1 and r[0].stage == '1'}
-    several = [f'{title}, {method_title(m)}' for (title, m), r in rows.items() if len(r) > 1]
-    made = tables.arrange(table, [section.title for section in sections], cells)
-    return {'number': table, 'table': made, 'first_stages': sorted(first), 'several': several}
+    return {
+        'number': table,
+        'table': tables.arrange(table, [section.title for section in compared], cells),
+        'first_stages': sorted({method_title(r.method) for r in kept.values() if r.stage == '1'}),
+        'several': [f'{title}, {method_title(m)}' for (title, m), n in counts.items() if n > 1],
+    }
 
 
-def _chapter(section: Section, methods, reference, stem: Path, progress) -> dict[str, Any]:
+def _chapter(section: Section, methods, reference, stem: Path) -> dict[str, Any]:
     """What the report shows of a section; draws its figures to `stem`_NAME.png."""
 
     def file(name: str) -> Path:
         return stem.with_name(f'{stem.name}_{name}.png')
 
-    progress('drawing recalls, calibration and curves')
     rows, table = section.main_rows, tidy(section)
     lines = results(section, table)
     gaps = differences(section, table, reference)
-    base = reference_row(rows, reference)
     settings = dict(section.settings or {})
     for row in rows:
         settings |= {f: v for f, v in row.settings.items() if f not in row.variant_fields}
@@ -147,42 +133,40 @@ def _chapter(section: Section, methods, reference, stem: Path, progress) -> dict
         'section': section,
         'lines': lines,
         'gaps': gaps,
-        'unlike': {f: (settings[f], default_settings().get(f)) for f in unlike_default(settings)},
+        'unlike': sections.unlike_default(settings),
         'results': tables.results_table(section, lines, methods),
         'uneven': len({row.seeds for row in rows}) > 1,
         'published': lines.paper_mean.notna().any(),
         'stages': tables.stages_table(section, table),
-        'differences': _differences(section, gaps, base and base.title, file),
-        'recall': tables.recall_table(section, table),
+        'differences': _differences(section, gaps, reference_row(rows, reference), file),
+        'recall': tables.recall_table(section, lines),
         'confusion': _draw_confusion(section, file('confusion')),
-        'further': tables.further_table(section, table),
-        'files': tables.files_table(section),
+        'further': tables.further_table(section, lines),
+        'files': tables.files_table(table),
     }
     ends = {row.title: row.runs if row.stage == 'last' else () for row in rows}
-    kept = {title: [run for run in runs if run.predictions] for title, runs in ends.items()}
-    chapter |= _draw_calibration(kept, file('reliability'))
+    chapter |= _draw_predictions(ends, section.results['class_names'], file)
     epochs = {title: [run.epochs for run in runs if run.epochs] for title, runs in ends.items()}
     chapter['without_curves'] = [title for title in ends if ends[title] and not epochs[title]]
     for name, kinds, ylabel in (
-        ('recall_curves', RECALLS, 'validation MCR, per cent'),
-        ('loss_curves', LOSSES, 'training loss'),
+        ('recall_curves', figures.RECALLS, 'validation MCR, per cent'),
+        ('loss_curves', figures.LOSSES, 'training loss'),
     ):
         drawn = {title: (runs, kinds) for title, runs in epochs.items() if runs}
-        chapter[name] = curves(drawn, ylabel, file(name), sharey=kinds is RECALLS)
-    progress('t-SNE of the features')
-    chapter |= _draw_features(kept, section.results['class_names'], file('features'))
-    return chapter | _draw_studies(section, table, file('sensitivity'))
+        sharey = name == 'recall_curves'  # losses differ in scale
+        chapter[name] = figures.curves(drawn, ylabel, file(name), sharey=sharey)
+    return chapter | _draw_studies(section, lines, file('sensitivity'))
 
 
-def _differences(section: Section, gaps, base: str | None, file) -> list[dict[str, Any]]:
+def _differences(section: Section, gaps, base: Row | None, file) -> list[dict[str, Any]]:
     parts = []
     for metric, lines in gaps.groupby('metric', sort=False):
-        words = METRIC_TITLES.get(metric, metric).lower()
+        words = published.METRIC_TITLES.get(metric, metric).lower()
         part = {'metric': words, 'table': tables.differences_table(section, lines)}
-        to_base = lines[lines.second == base]
+        to_base = lines[lines.second == (base and base.title)]
         has_interval = to_base[['seeds_low', 'images_low']].notna().any(axis=None)
         if metric in ('mcr_all', 'mcr_minor') and has_interval:
-            part['caption'] = f'MCR {words}: difference to {base}, points'
+            part['caption'] = f'MCR {words}: difference to {base.title}, points'
             part['figure'] = file(f'differences_{metric}')
             figures.differences(to_base, part['caption'], part['figure'])
         parts.append(part)
@@ -193,68 +177,65 @@ def _draw_confusion(section: Section, path: Path) -> Path:
     order = tables.head_to_tail(section)
     matrices = {}
     for row in section.main_rows:
-        stage = -1 if row.stage == 'last' else 0
-        tests = [run.results['stages'][stage]['last']['test'] for run in row.runs]
-        counts = np.sum([test['confusion'] for test in tests], axis=0)
+        stages = [run.results['stages'][-1 if row.stage == 'last' else 0] for run in row.runs]
+        counts = np.sum([stage['last']['test']['confusion'] for stage in stages], axis=0)
         matrices[row.title] = counts[np.ix_(order, order)]
-    names = [section.results['class_names'][c] for c in order]
-    figures.confusion_matrices(matrices, names, path)
+    figures.confusion_matrices(matrices, [section.results['class_names'][c] for c in order], path)
     return path
 
 
-def _draw_calibration(kept, path: Path) -> dict[str, Any]:
-    bins = {}
-    for title, runs in kept.items():
-        if runs:
-            _, labels, probabilities = zip(*(run.predictions for run in runs), strict=True)
-            bins[title] = calibrate(np.concatenate(probabilities), np.concatenate(labels))
-    if bins:
-        figures.reliability_diagrams(bins, path)
-    left_out = [title for title in kept if title not in bins]
-    return {'reliability': bins and path, 'uncalibrated': left_out}
-
-
-def _draw_features(kept, class_names: Sequence[str], path: Path) -> dict[str, Any]:
-    """Of one run of each method."""
-    maps, seeds = {}, []
-    for title, runs in kept.items():
-        features = read_features(runs[0]) if runs else None
+def _draw_predictions(ends, class_names: Sequence[str], file) -> dict[str, Any]:
+    """Calibration of all runs of a row together, and the features of one of them."""
+    bins, maps, seeds = {}, {}, []
+    for title, runs in ends.items():
+        kept = [run for run in runs if run.predictions]
+        if not kept:
+            continue
+        _, labels, probabilities = zip(*(run.predictions for run in kept), strict=True)
+        bins[title] = calibrate(np.concatenate(probabilities), np.concatenate(labels))
+        features = read_features(kept[0])
         if features is not None:
-            maps[title] = (features, runs[0].predictions.labels)
-            seeds.append(runs[0].results['seed'])
+            maps[title] = (features, labels[0])
+            seeds.append(kept[0].results['seed'])
+    if bins:
+        figures.reliability_diagrams(bins, file('reliability'))
     if maps:
-        figures.feature_maps(maps, class_names, path)
-    left_out = [title for title in kept if title not in maps]
-    return {'features': maps and path, 'feature_seeds': seeds, 'without_features': left_out}
+        figures.feature_maps(maps, class_names, file('features'))
+    return {
+        'reliability': bins and file('reliability'),
+        'uncalibrated': [title for title in ends if title not in bins],
+        'features': maps and file('features'),
+        'feature_seeds': seeds,
+        'without_features': [title for title in ends if title not in maps],
+    }
 
 
-def _draw_studies(section: Section, table: pd.DataFrame, path: Path) -> dict[str, Any]:
+def _draw_studies(section: Section, lines: pd.DataFrame, path: Path) -> dict[str, Any]:
     drawn, shown = {}, []
-    found = estimates(table).xs('mcr_all', level='metric')
-    for study in section.studies:
-        field = coefficient_field(study[0].method)
+    found = lines[lines.metric == 'mcr_all'].set_index('row')[['mean', 'deviation']]
+    for study in sections.studies(section.rows):
+        name, field = method_title(study[0].method), sections.coefficient_field(study[0].method)
         loss = field.split('.')[1]
-        name = method_title(study[0].method)
-        title = f'{name} ({METRIC_LOSS_TITLES.get(loss, loss)})'
+        title = f'{name} ({published.METRIC_LOSS_TITLES.get(loss, loss)})'
         while title in drawn:  # studies of one method under several other settings
             title += '*'
         recalls = found.loc[[row.title for row in study]]
         recalls = recalls.set_axis([row.coefficient for row in study])
-        stable = published.STABLE_COEFFICIENTS.get(loss)
-        drawn[title] = figures.Study(recalls, default_settings().get(field), stable)
-        shown.append((name, tables.sensitivity_table(section, table, study)))
+        default = default_settings().get(field)
+        drawn[title] = (recalls, default, published.STABLE_COEFFICIENTS.get(loss))
+        shown.append((name, tables.sensitivity_table(section, lines, study)))
     if drawn:
         figures.sensitivity(drawn, path)
     return {'sensitivity': drawn and path, 'studies': shown}
 
 
-def _file_names(sections: Sequence[Section]) -> list[str]:
+def _file_names(compared: Sequence[Section]) -> dict[Section, str]:
     """A name for the figures of each section."""
-    names = []
-    for section in sections:
-        name = re.sub(r'[^a-zA-Z0-9_-]', '_', f'{section.dataset}_{section.model}')
-        likes = sum(re.fullmatch(rf'{name}(_\d+)?', other) is not None for other in names)
-        names.append(f'{name}_{likes + 1}' if likes else name)
+    names = {}
+    for section in compared:
+        stem = re.sub(r'[^a-zA-Z0-9_-]', '_', f'{section.dataset}_{section.model}')
+        numbered = (f'{stem}_{number}' for number in range(2, len(compared) + 1))
+        names[section] = next(n for n in (stem, *numbered) if n not in names.values())
     return names
 
 
@@ -262,8 +243,11 @@ def _write_csv(path: Path, lines: pd.DataFrame) -> None:
     write_atomically(path, lines.to_csv(index=False, float_format='%.6g', lineterminator='\n'))
 
 
-def _make_folder(folder: Path) -> None:
+def _make_folder(folder: str | os.PathLike) -> Path:
+    folder = Path(folder).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise InputError(f'output folder {folder} cannot be made: {error.strerror}') from None
+        raise InputError(f'output folder {folder} cannot be used: {error.strerror}') from None
+    return folder

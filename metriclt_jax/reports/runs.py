@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from metriclt_jax.config import paper_config
 from metriclt_jax.errors import InputError
@@ -37,18 +38,14 @@ class Run:
     predictions: Predictions | None
 
 
-class Problem(NamedTuple):
-    """Why the report leaves out a work directory, or a part of it."""
-
-    path: str
-    what: str
+Problem = tuple[str, str]  # a work directory and why the report leaves out it or a part of it
 
 
 def read_runs(root: str | os.PathLike) -> tuple[list[Run], list[Problem]]:
     """Reads all runs below a folder, at any depth, in the order of their paths.
 
-    A run that is unfinished, cannot be read or contradicts itself becomes a problem. One with a bad
-    `predictions.npz` or `metrics.jsonl` is in both lists: its results still count.
+    A run that cannot be used becomes a problem. One with a bad `predictions.npz` or
+    `metrics.jsonl` is in both lists: its results still count.
     """
     root = Path(root)
     if not root.is_dir():
@@ -64,7 +61,7 @@ def read_runs(root: str | os.PathLike) -> tuple[list[Run], list[Problem]]:
                 runs.append(run)
             except InputError as error:
                 remarks = [str(error)]
-            problems += [Problem(path, remark) for remark in remarks if remark]
+            problems += [(path, remark) for remark in remarks if remark]
     return runs, problems
 
 
@@ -110,27 +107,18 @@ def read_features(run: Run) -> np.ndarray | None:
     return features if fits and np.isfinite(features).all() else None
 
 
-def flatten(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-    """Nested mappings as one with dotted names.
-
-    >>> flatten({'seed': 0, 'data': {'split': 'paper'}})
-    {'seed': 0, 'data.split': 'paper'}
-    """
-    flat = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f'{prefix}{name}.')
-        else:
-            flat[prefix + name] = tuple(value) if isinstance(value, list) else value
-    return flat
+def flatten(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested mappings as one with dotted names, and lists as tuples."""
+    flat = flatten_dict(values, sep='.')
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in flat.items()}
 
 
-def _read_json(path: Path) -> Mapping[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
     except (OSError, ValueError) as error:
         raise InputError(f'{path.name} cannot be read: {error}') from None
-    if not isinstance(content, Mapping):
+    if not isinstance(content, dict):
         raise InputError(f'{path.name} must hold a JSON object')
     return content
 
@@ -159,11 +147,9 @@ def _results_checks(results: Mapping[str, Any], config: Mapping[str, Any] | None
     yield 'no final result: no classifier was trained', results['final'] is not None
     last = results['stages'][-1]['last']['test']
     yield 'a final result unlike that of its last stage', results['final'] == last
-    for stage in results['stages']:
-        yield 'a stage without a name', isinstance(stage['name'], str)
-        test = stage['last']['test']
-        if test is None:
-            continue
+    yield 'a stage without a name', all(isinstance(s['name'], str) for s in results['stages'])
+    tests = [stage['last']['test'] for stage in results['stages']]
+    for test in (test for test in tests if test is not None):
         shape = np.shape(test['confusion'])
         yield f'a confusion matrix that is not {classes} x {classes}', shape == (classes, classes)
         for group, members in {'all': range(classes), **results['groups']}.items():
@@ -183,12 +169,11 @@ def _read_predictions(path: Path, results: Mapping[str, Any]) -> Predictions:
             found = Predictions(*(arrays[name] for name in Predictions._fields))
     except Exception as error:  # a damaged archive raises whatever its parts raise
         raise InputError(f'predictions.npz cannot be read ({type(error).__name__})') from None
-    _require('predictions.npz', _predictions_checks(found, results))
+    _require('predictions.npz', _predictions_checks(*found, results))
     return found
 
 
-def _predictions_checks(found: Predictions, results: Mapping[str, Any]) -> Checks:
-    ids, labels, probabilities = found
+def _predictions_checks(ids, labels, probabilities, results: Mapping[str, Any]) -> Checks:
     count, classes = len(ids), len(results['class_names'])
     fit = (ids.shape, labels.shape, probabilities.shape) == ((count,), (count,), (count, classes))
     yield 'arrays of shapes that do not fit', fit

@@ -1,8 +1,7 @@
-"""Sorts runs into what may be compared.
+"""Sorts runs into what may be compared; runs with different settings are never averaged.
 
 A section has the same data set, backbone and shared settings; a row is a method with its own
-settings (the coefficient of its metric loss, say) over several seeds. So runs with different
-settings are never averaged, and the fields in which sections and rows differ name them.
+settings (the coefficient of its metric loss, say) over several seeds.
 """
 
 import json
@@ -18,8 +17,7 @@ from metriclt_jax.reports.runs import Problem, Run, flatten
 
 Settings = Mapping[str, Any]  # by dotted field
 
-# Fields that name the section, row and run, and those that hardly matter: the report averages over
-# the latter, as over seeds.
+# Fields that name the section, row and run, and those that hardly matter.
 _NOT_COMPARED = (
     *FIELDS_WITHOUT_INFLUENCE,
     *('data.name', 'method', 'model.name', 'seed'),
@@ -81,16 +79,11 @@ class Section:
         return [row for row in self.rows if row.in_tables]
 
     @property
-    def studies(self) -> list[list[Row]]:
-        """Rows that differ only in the coefficient of their metric loss, in ascending order."""
-        return _studies(self.rows)
-
-    @property
     def mcr_classes(self) -> dict[str, list[int]]:
         """The metrics that are mean class recalls, with their classes; 'mcr_all' first."""
         groups = {'all': list(range(len(self.results['class_names']))), **self.results['groups']}
-        order = [name for name in ('all', 'major', 'medium', 'minor') if name in groups]
-        return {f'mcr_{name}': groups[name] for name in dict.fromkeys([*order, *groups])}
+        order = dict.fromkeys(['all', 'major', 'medium', 'minor', *groups])
+        return {f'mcr_{name}': groups[name] for name in order if name in groups}
 
     def with_methods(self, methods: Sequence[str]) -> 'Section':
         """Only the rows of some methods, in this order."""
@@ -102,58 +95,50 @@ class Section:
 def make_sections(runs: Sequence[Run]) -> tuple[list[Section], list[Problem]]:
     """Sorts runs into sections, by data set and backbone; a run that repeats one is a problem."""
     problems, groups = [], {}
-    for run in runs:
+    for run in sorted(runs, key=lambda run: run.results['seed']):
         shared, own = _settings(run)
         data = [run.results[name] for name in ('dataset', 'model', *_OF_DATA)]
-        key = (*data[:2], _key([shared, data]))
-        rows = groups.setdefault(key, (shared, {}))[1]
+        _, rows = groups.setdefault((*data[:2], _key([shared, data])), (shared, {}))
         _, seeds = rows.setdefault((run.results['method'], _key(own)), (own, {}))
         other = seeds.setdefault(run.results['seed'], run)
         if other is not run:
             same = 'same' if run.results['final'] == other.results['final'] else 'other'
             what = f'repeats {other.path} (same settings, method and seed; {same} numbers)'
-            problems.append(Problem(run.path, f'left out: {what}'))
+            problems.append((run.path, f'left out: {what}'))
     sections = []
     for (dataset, model, _), (shared, rows) in sorted(groups.items(), key=lambda item: item[0]):
-        made = [
-            Row(method, own, tuple(run for _, run in sorted(seeds.items())))
-            for (method, _), (own, seeds) in rows.items()
-        ]
+        made = [Row(name, own, tuple(runs.values())) for (name, _), (own, runs) in rows.items()]
         sections.append(Section(dataset, model, shared, _sort_rows(made)))
     return [_tell_apart(section, sections) for section in sections], problems
 
 
-def _sort_rows(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """Rows of the tables with first stages, then those of the studies of a coefficient only."""
-    extra = []
-    for study in _studies(_name_variants(rows)):
-        default = default_settings().get(coefficient_field(study[0].method))
-        if default in [row.coefficient for row in study]:
-            extra += [replace(r, in_tables=False) for r in study if r.coefficient != default]
-    left_out = {row.runs for row in extra}
-    main = _name_variants([row for row in rows if row.runs not in left_out])
-    return (*_with_first_stages(main), *extra)
-
-
-def _studies(rows: Sequence[Row]) -> list[list[Row]]:
+def studies(rows: Sequence[Row]) -> list[list[Row]]:
+    """Rows that differ only in the coefficient of their metric loss, in ascending order."""
     groups = {}
     for row in rows:
         if row.stage == 'last' and row.coefficient is not None:
             others = {**row.settings, coefficient_field(row.method): None}
             groups.setdefault((row.method, _key(others)), []).append(row)
-    groups = [sorted(group, key=lambda row: row.coefficient) for group in groups.values()]
-    return [group for group in groups if len(group) > 1]
+    found = [group for group in groups.values() if len(group) > 1]
+    return [sorted(group, key=lambda row: row.coefficient) for group in found]
 
 
-def _with_first_stages(rows: Sequence[Row]) -> list[Row]:
-    """Adds methods that were not run but are the first stage of one that was: `ce` of `ce_crw`."""
-    added = {row.method: None for row in rows}
-    for row in rows:
+def _sort_rows(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Rows of the tables, with first stages that were not run alone, then those of studies only."""
+    extra = []
+    for study in studies(_name_variants(rows)):
+        default = default_settings().get(coefficient_field(study[0].method))
+        if default in [row.coefficient for row in study]:
+            extra += [replace(r, in_tables=False) for r in study if r.coefficient != default]
+    left_out = {row.runs for row in extra}
+    main = _name_variants([row for row in rows if row.runs not in left_out])
+    first = {row.method: None for row in main}
+    for row in main:
         name = first_stage_method(row.method)
         runs = tuple(run for run in row.runs if run.results['stages'][0]['last']['test'])
-        if name is not None and name not in added and runs and not row.variant:
-            added[name] = replace(row, method=name, stage='1', runs=runs)
-    return sorted([*rows, *filter(None, added.values())], key=_by_method)
+        if name is not None and name not in first and runs and not row.variant:
+            first[name] = replace(row, method=name, stage='1', runs=runs)
+    return (*sorted([*main, *filter(None, first.values())], key=_by_method), *extra)
 
 
 def _name_variants(rows: Sequence[Row]) -> list[Row]:
@@ -176,20 +161,18 @@ def _by_method(row: Row) -> tuple[int, str, str]:
 def _tell_apart(section: Section, sections: Sequence[Section]) -> Section:
     """Gives a section its title, with the settings in which it differs from its likes."""
     likes = [s for s in sections if (s.dataset, s.model) == (section.dataset, section.model)]
-    if section.settings is None:
-        fields, words = ['config.json'], ['settings unknown: no config.json']
-    else:
+    words = {'config.json': 'settings unknown: no config.json'}
+    if section.settings is not None:
         fields = _differing([like.settings for like in likes if like.settings is not None])
-        words = [f'{field}={section.settings.get(field)}' for field in fields]
+        words = {field: f'{field}={section.settings.get(field)}' for field in fields}
     alike = [like.results for like in likes if _key(like.settings) == _key(section.settings)]
     for name in _OF_DATA:  # other data under the same name
         if len({_key(results[name]) for results in alike}) > 1:
-            fields.append(name)
-            words.append(f'{name}={section.results[name]}')
+            words[name] = f'{name}={section.results[name]}'
             break
     title = setting_title(section.dataset, section.model)
-    title += f' ({", ".join(words)})' if words else ''
-    return replace(section, title=title, differing=fields)
+    title += f' ({", ".join(words.values())})' if words else ''
+    return replace(section, title=title, differing=tuple(words))
 
 
 def first_stage_method(method: str) -> str | None:
@@ -212,10 +195,11 @@ def default_settings() -> Settings:
     return flatten(paper_config().to_dict())
 
 
-def unlike_default(settings: Settings) -> list[str]:
-    """The fields whose values are not the defaults, apart from a data set's own class groups."""
-    fields = [field for field in settings if field not in _OF_DATA_SETS]
-    return [f for f in fields if _key(settings[f]) != _key(default_settings().get(f))]
+def unlike_default(settings: Settings) -> dict[str, tuple]:
+    """Values that are not the defaults, each with the default; without a data set's own groups."""
+    fields = [f for f in settings if f not in _OF_DATA_SETS]
+    pairs = {field: (settings[field], default_settings().get(field)) for field in fields}
+    return {field: pair for field, pair in pairs.items() if _key(pair[0]) != _key(pair[1])}
 
 
 def _settings(run: Run) -> tuple[Settings | None, Settings]:
@@ -226,22 +210,16 @@ def _settings(run: Run) -> tuple[Settings | None, Settings]:
     start = run.results.get('pretrained')
     if start:  # the file's path may differ between machines, its content may not
         config['model.pretrained'] = f'{start["file"]} ({start["sha256"][:8]})'
-    used = _own_prefixes(run.results['method'])
+    used = _OF_METHODS  # by an unknown method
+    if method := METHODS.get(run.results['method']):
+        second = method.second_stage
+        kinds = {'metric': method.metric, 'classification': method.classification}
+        kinds |= {'mixing': method.mixing, 'second_heads': second and second.head}
+        used = tuple(f'{part}.{kind}.' for part, kind in kinds.items())
+        if {method.weighting, second.weighting if second else 'uniform'} != {'uniform'}:
+            used = (*used, 'weighting.')
     shared = {n: value for n, value in config.items() if not n.startswith(_OF_METHODS)}
     return shared, {name: value for name, value in config.items() if name.startswith(used)}
-
-
-def _own_prefixes(name: str) -> tuple[str, ...]:
-    """The parts of the config that a method uses; all of them for an unknown method."""
-    if name not in METHODS:
-        return _OF_METHODS
-    method, second = METHODS[name], METHODS[name].second_stage
-    kinds = {'metric': method.metric, 'classification': method.classification}
-    kinds |= {'mixing': method.mixing, 'second_heads': second and second.head}
-    prefixes = [f'{part}.{kind}.' for part, kind in kinds.items()]
-    if {method.weighting, second.weighting if second else 'uniform'} != {'uniform'}:
-        prefixes.append('weighting.')
-    return tuple(prefixes)
 
 
 def _differing(settings: Sequence[Settings]) -> list[str]:

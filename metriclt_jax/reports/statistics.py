@@ -26,22 +26,11 @@ class Calibration(NamedTuple):
     counts: np.ndarray
     confidence: np.ndarray
     accuracy: np.ndarray
-
-    @property
-    def error(self) -> float:
-        """Expected calibration error (Naeini et al. 2015, Guo et al. 2017)."""
-        gaps = np.abs(self.accuracy - self.confidence)
-        return float(np.nansum(gaps * self.counts) / self.counts.sum())
+    error: float  # expected calibration error (Naeini et al. 2015, Guo et al. 2017)
 
 
 def best_and_second(values: Sequence[float | None]) -> list[str]:
-    """Marks of a column: 'bold' for the highest value, 'underline' for the next lower one.
-
-    Values are compared as given, so round them as printed first. None and NaN get no mark.
-
-    >>> best_and_second([84.1, 86.5, None, 86.5, 85.0])
-    ['', 'bold', '', 'bold', 'underline']
-    """
+    """'bold' for the highest of values rounded as printed, 'underline' for the next, else ''."""
     known = {value for value in values if value is not None and not math.isnan(value)}
     marks = dict(zip(sorted(known, reverse=True), ('bold', 'underline'), strict=False))
     return [marks.get(value, '') for value in values]
@@ -50,18 +39,15 @@ def best_and_second(values: Sequence[float | None]) -> list[str]:
 def seeds_interval(first: Sequence[float], second: Sequence[float]) -> Interval:
     """Student's interval of the mean of `first - second`, paired over seeds.
 
-    It needs two seeds and differences that vary. It covers the chance in training, not the choice
-    of the test images.
+    It needs two seeds and differences that vary. It covers the chance in training only.
     """
-    from scipy.special import stdtrit
+    from scipy import stats
 
-    differences = np.subtract(first, second)
+    differences = np.asarray(np.subtract(first, second))
     if len(differences) < 2 or np.ptp(differences) < _ROUNDING:
         return Interval()
-    error = np.std(differences, ddof=1) / math.sqrt(len(differences))
-    half = float(stdtrit(len(differences) - 1, (1 + CONFIDENCE) / 2) * error)
-    mean = float(np.mean(differences))
-    return Interval(mean - half, mean + half)
+    low, high = stats.ttest_1samp(differences, 0).confidence_interval(CONFIDENCE)
+    return Interval(float(low), float(high))
 
 
 def images_interval(
@@ -69,9 +55,7 @@ def images_interval(
 ) -> Interval:
     """Bootstrap interval of a difference in mean class recall, paired over test images.
 
-    Images are drawn with replacement within each class. The trained networks are taken as given,
-    so the interval does not say what another seed would do.
-
+    Images are drawn with replacement within each class; the trained networks are taken as given.
     `first` and `second` `[N]` are shares of two methods' runs that predict an image correctly.
     """
     gain, labels = np.subtract(first, second, dtype=float), np.asarray(labels)
@@ -112,5 +96,7 @@ def calibrate(probabilities: ArrayLike, labels: ArrayLike, bins: int = BINS) -> 
     index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     counts = np.bincount(index, minlength=bins)
     filled = np.where(counts > 0, counts, np.nan)
-    sums = (np.bincount(index, values, minlength=bins) for values in (confidence, correct))
-    return Calibration(counts, *(of_bins / filled for of_bins in sums))
+    sums = [np.bincount(index, values, minlength=bins) for values in (confidence, correct)]
+    means, accuracy = (of_bins / filled for of_bins in sums)
+    error = float(np.nansum(np.abs(accuracy - means) * counts) / counts.sum())
+    return Calibration(counts, means, accuracy, error)

@@ -13,8 +13,6 @@ from metriclt_jax.reports.sections import Row, Section, first_stage_method
 from metriclt_jax.reports.statistics import best_and_second, seeds_interval
 from metriclt_jax.reports.tidy import estimates
 
-WIDE = 15  # more classes than these are rows, not columns
-
 
 class Column(NamedTuple):
     """A column of texts; a table is a list of columns of equal length."""
@@ -69,15 +67,14 @@ def _numbers(metric: str, found: pd.DataFrame, group: str = '', marked: bool = F
     return Column(METRIC_TITLES.get(metric, metric), cells, group, marks=marks)
 
 
-def _of_rows(table: pd.DataFrame, rows: Sequence[Row], metric: str) -> pd.DataFrame:
-    found = estimates(table[table.metric == metric], ['row'])
-    return found.reindex([row.title for row in rows])
+def _of_rows(lines: pd.DataFrame, titles: Sequence[str], metric: str) -> pd.DataFrame:
+    return lines[lines.metric == metric].set_index('row').reindex(titles)
 
 
 def results_table(section: Section, lines: pd.DataFrame, methods: Sequence[str] = ()) -> Table:
-    """Mean class recalls by method, beside the paper's for the same data set and backbone.
+    """Mean class recalls in `lines` of `tidy.results` beside the paper's.
 
-    `lines` are of `tidy.results`; `methods`, if given, are printed in their order, run or not.
+    `methods`, if given, are printed in their order, run or not.
     """
     rows = [(row.method, row.title, row.variant, str(len(row.runs))) for row in section.main_rows]
     if methods:
@@ -85,13 +82,11 @@ def results_table(section: Section, lines: pd.DataFrame, methods: Sequence[str] 
         rows = [e for m in methods for e in ran[m] or [(m, method_title(m), '', '-')]]
     names, titles, variants, runs = zip(*rows, strict=True)
     columns = [Column('Method', titles, words=True), Column('Runs', runs)]
+    names = ['' if variant else name for name, variant in zip(names, variants, strict=True)]
     for metric in section.mcr_classes:
-        ours = lines[lines.metric == metric].set_index('row').reindex(titles)
+        ours = _of_rows(lines, titles, metric)
         column = _numbers(metric, ours, marked=metric == 'mcr_all')
-        cells = [
-            (section.dataset, section.model, '' if variant else name, metric)
-            for name, variant in zip(names, variants, strict=True)
-        ]
+        cells = [(section.dataset, section.model, name, metric) for name in names]
         paper = published.published_cells().reindex(cells).set_axis(titles)
         if paper['mean'].isna().all():
             columns.append(column)
@@ -109,36 +104,34 @@ def stages_table(section: Section, table: pd.DataFrame) -> Table | None:
     rows = [row for row in rows if len(row.runs[0].results['stages']) > 1]
     if not rows:
         return None
-    alone = [first_stage_method(row.method) for row in rows]
-    columns = [
-        Column('Method', [row.title for row in rows], words=True),
-        Column('Stage 1 alone', [method_title(name) if name else '-' for name in alone]),
-        Column('Runs', [str(len(row.runs)) for row in rows]),
+    texts = [
+        (row.title, method_title(first_stage_method(row.method) or '-'), str(len(row.runs)))
+        for row in rows
     ]
+    columns = from_rows(('Method', 'Stage 1 alone', 'Runs'), texts, words=1)
     keys = [(row.method, row.variant) for row in rows]
-    by = ['method', 'variant', 'stage', 'metric']
-    found = estimates(table, by)
+    by = ['method', 'variant', 'stage']
+    found = estimates(table, [*by, 'metric'])
     for stage, group in (('1', 'stage 1'), ('last', 'stage 2')):
         for metric in section.mcr_classes:
             values = found.reindex([(*key, stage, metric) for key in keys])
             columns.append(_numbers(metric, values, group))
-    recalls = table[table.metric == 'mcr_all'].set_index([*by[:-1], 'seed']).value.sort_index()
-    gains, spans = [], []
+    recalls = table[table.metric == 'mcr_all'].set_index([*by, 'seed']).value.sort_index()
+    gains = []
     for key in keys:
         ends = 100 * recalls[key].unstack('stage').reindex(columns=['last', '1']).dropna()
-        gains.append(signed((ends['last'] - ends['1']).mean()))
-        spans.append(_span(*seeds_interval(ends['last'], ends['1'])))
-    group = 'stage 2 − stage 1'
-    return [*columns, Column('gain', gains, group), Column('95 % interval', spans, group)]
+        gain, interval = (ends['last'] - ends['1']).mean(), seeds_interval(ends['last'], ends['1'])
+        gains.append((signed(gain), _span(*interval)))
+    last = from_rows(('gain', '95 % interval'), gains, words=0)
+    return [*columns, *(column._replace(group='stage 2 − stage 1') for column in last)]
 
 
-def further_table(section: Section, table: pd.DataFrame) -> Table:
+def further_table(section: Section, lines: pd.DataFrame) -> Table:
     """Accuracy, macro F1, macro AUROC and calibration error (ECE) by method."""
-    rows = section.main_rows
-    columns = [Column('Method', [row.title for row in rows], words=True)]
-    for metric in ('accuracy', 'macro_f1', 'macro_auroc', 'ece'):
-        columns.append(_numbers(metric, _of_rows(table, rows, metric), marked=metric != 'ece'))
-    return columns
+    titles = [row.title for row in section.main_rows]
+    found = {m: _of_rows(lines, titles, m) for m in ('accuracy', 'macro_f1', 'macro_auroc', 'ece')}
+    numbers = [_numbers(metric, values, marked=metric != 'ece') for metric, values in found.items()]
+    return [Column('Method', titles, words=True), *numbers]
 
 
 def head_to_tail(section: Section) -> list[int]:
@@ -146,58 +139,57 @@ def head_to_tail(section: Section) -> list[int]:
     return np.argsort(-np.asarray(section.results['train_counts']), kind='stable').tolist()
 
 
-def recall_table(section: Section, table: pd.DataFrame) -> Table:
+def recall_table(section: Section, lines: pd.DataFrame) -> Table:
     """Recall of each class by method, classes from the most frequent to the rarest."""
     results, titles = section.results, [row.title for row in section.main_rows]
     sizes = np.sum(results['final']['confusion'], axis=1)
-    cells = {}
+    by_class = []
     for c in head_to_tail(section):
         name = results['class_names'][c]
-        recalls = _numbers(name, _of_rows(table, section.main_rows, f'recall {name}')).cells
-        cells[name] = [str(results['train_counts'][c]), str(sizes[c]), *recalls]
-    if len(cells) > WIDE:
-        by_class = [[name, *texts] for name, texts in cells.items()]
+        recalls = _numbers(name, _of_rows(lines, titles, f'recall {name}')).cells
+        by_class.append([name, str(results['train_counts'][c]), str(sizes[c]), *recalls])
+    if len(by_class) > 15:  # classes are rows, not columns
         return from_rows(['Class', 'training', 'test', *titles], by_class, words=1)
     first = Column('Method', ['images, training', 'images, test', *titles], words=True)
-    return [first, *(Column(name, texts) for name, texts in cells.items())]
+    return [first, *(Column(name, texts) for name, *texts in by_class)]
 
 
 def differences_table(section: Section, lines: pd.DataFrame) -> Table:
     """Differences in a metric with their intervals and verdicts; `lines` of `tidy.differences`."""
     counts = {row.title: len(row.runs) for row in section.rows}
-    most = map(max, lines['first'].map(counts), lines.second.map(counts))
-    pairs = zip(lines.seeds.str.split().str.len(), most, strict=True)
-    common = [f'{shared}' if shared == of else f'{shared} of {of}' for shared, of in pairs]
-    group = '95 % interval over'
-    return [
-        Column('A', list(lines['first']), words=True),
-        Column('B', list(lines.second), words=True),
-        Column('A − B', list(map(signed, lines.difference))),
-        Column('seeds in common', common),
-        Column('seeds', list(map(_span, lines.seeds_low, lines.seeds_high)), group),
-        Column('images', list(map(_span, lines.images_low, lines.images_high)), group),
-        Column('verdict on A', list(lines.verdict), words=True),
-    ]
+    rows = []
+    for line in lines.itertuples():
+        shared, most = len(line.seeds.split()), max(counts[line.first], counts[line.second])
+        seeds = f'{shared}' if shared == most else f'{shared} of {most}'
+        over_seeds = _span(line.seeds_low, line.seeds_high)
+        over_images = _span(line.images_low, line.images_high)
+        gap = signed(line.difference)
+        rows.append((line.first, line.second, gap, seeds, over_seeds, over_images, line.verdict))
+    headings = ('A', 'B', 'A − B', 'seeds in common', 'seeds', 'images', 'verdict on A')
+    *columns, last = from_rows(headings, rows, words=2)
+    columns[4:] = [column._replace(group='95 % interval over') for column in columns[4:]]
+    return [*columns, last._replace(words=True)]
 
 
-def sensitivity_table(section: Section, table: pd.DataFrame, study: Sequence[Row]) -> Table:
+def sensitivity_table(section: Section, lines: pd.DataFrame, study: Sequence[Row]) -> Table:
     """Mean class recalls of one method by the coefficient of its metric loss."""
-    return [
-        Column('Coefficient', [f'{row.coefficient:g}' for row in study], words=True),
-        Column('Runs', [str(len(row.runs)) for row in study]),
-        *(_numbers(m, _of_rows(table, study, m)) for m in section.mcr_classes),
-    ]
+    texts = [(f'{row.coefficient:g}', str(len(row.runs))) for row in study]
+    columns = from_rows(('Coefficient', 'Runs'), texts, words=1)
+    titles = [row.title for row in study]
+    return [*columns, *(_numbers(m, _of_rows(lines, titles, m)) for m in section.mcr_classes)]
 
 
-def files_table(section: Section) -> Table:
+def files_table(table: pd.DataFrame) -> Table:
     """Every run of a section, once: its `results.json`, and what it says."""
-    runs = {run.path: (run, row.variant) for row in section.rows for run in row.runs}
-    lines = []
-    for path, (run, variant) in sorted(runs.items()):
-        method, seed = method_title(run.results['method']), str(run.results['seed'])
-        recall, kept = 100 * run.results['final']['mcr_all'], 'yes' if run.predictions else 'no'
-        line = (f'{path}/results.json', method, variant or '-', seed, number(recall), kept)
-        lines.append(line)
+    runs = table[(table.metric == 'mcr_all') & (table.stage == 'last')].sort_values('path')
+    kept = set(table[table.metric == 'ece'].path)
+    lines = [
+        (
+            *(f'{run.path}/results.json', method_title(run.method), run.variant or '-'),
+            *(str(run.seed), number(100 * run.value), 'yes' if run.path in kept else 'no'),
+        )
+        for run in runs.itertuples()
+    ]
     headings = ('File', 'Method', 'Variant', 'Seed', 'MCR all', 'Predictions kept')
     return from_rows(headings, lines, words=3)
 
@@ -206,10 +198,8 @@ def published_table(table: int) -> Table:
     """A table with the paper's numbers, marked by value. In table 4, columns are the backbones."""
     cells = published.table_values(table)[published.CELL]
     cells = cells.join(published.published_cells(), published.CELL)
-    if table == 4:
-        cells['column'] = cells.model.map(published.MODEL_TITLES)
-    else:
-        cells['column'] = cells.dataset.map(published.DATASET_TITLES)
+    titles = published.DATASET_TITLES | published.MODEL_TITLES
+    cells['column'] = (cells.model if table == 4 else cells.dataset).map(titles)
     return arrange(table, published.distinct(cells, 'column'), cells)
 
 
@@ -231,18 +221,3 @@ def arrange(table: int, columns: Sequence[str], cells: pd.DataFrame) -> Table:
             found = here.set_index('method').reindex(methods)
             made.append(_numbers(metric, found, column, marked=metric == 'mcr_all'))
     return made
-
-
-def contradictions(table: int) -> list[str]:
-    """Where the paper underlines another value than the second best, a sentence each."""
-    sentences = []
-    values = published.table_values(table).query('metric == "mcr_all"')
-    for setting, column in values.groupby(['dataset', 'model'], sort=False):
-        titles = column['mean'].map('{:.2f}'.format) + ' (' + column.method.map(method_title) + ')'
-        marked = column.mark == 'underline'
-        second = np.array(best_and_second(column['mean'])) == 'underline'
-        if marked.any() and not (marked == second).all():
-            said, right = ' and '.join(titles[marked]), ' and '.join(titles[second])
-            what = f'the paper underlines {said} as the second best; by value it is {right}.'
-            sentences.append(f'{published.setting_title(*setting)}: {what}')
-    return sentences

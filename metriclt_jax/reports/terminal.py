@@ -19,20 +19,15 @@ _COLUMNS = {
 
 
 def stage_table(results: Mapping[str, Any]) -> Table:
-    """Stage 1 against stage 2 on the test part, in per cent; fits a terminal of 80 columns.
+    """Stage 1 against stage 2 on the test part, in per cent; the run's result is bold.
 
-    There is a row for the last epoch of each stage and, with a validation part, for the best one.
-    The bold row is the run's result. `results` is the content of `results.json`.
+    `results` is the content of `results.json`. The table fits a terminal of 80 columns.
     """
     shown = ('all', *results['groups'])
     metrics = [m for m in _COLUMNS if not m.startswith('mcr_') or m.removeprefix('mcr_') in shown]
-    table = new_table(
-        f'{results["method"]} on {results["dataset"]} '
-        f'({results["model"]}, seed {results["seed"]}): test part, per cent',
-        caption='MCR: mean class recall. last: after the last epoch, '
-        'best: the epoch with the highest MCR on the validation part.',
-        caption_justify='left',
-    )
+    title = '{method} on {dataset} ({model}, seed {seed}): test part, per cent'
+    caption = 'MCR: mean class recall; best: the epoch with the highest validation MCR.'
+    table = new_table(title.format_map(results), caption=caption, caption_justify='left')
     table.add_column('', no_wrap=True)
     for metric in metrics:
         table.add_column(_COLUMNS[metric], justify='right', no_wrap=True, min_width=6)
@@ -59,10 +54,11 @@ def summary_table(
     sizes = [sum(row) for row in summary['confusion']]
     for metric, heading in _COLUMNS.items():
         if metric in summary:
-            name, members = ' '.join(heading.split()), groups.get(metric.removeprefix('mcr_'))
-            if members is not None:
+            name, members = ' '.join(heading.split()), range(len(sizes))
+            if (group := metric.removeprefix('mcr_')) in groups:
+                members = groups[group]
                 name += f' ({", ".join(class_names[c] for c in members)})'
-            images = sum(sizes) if members is None else sum(sizes[c] for c in members)
+            images = sum(sizes[c] for c in members)
             table.add_row(escape(name), _per_cent(summary[metric]), str(images))
     table.add_section()
     for index, name in enumerate(class_names):

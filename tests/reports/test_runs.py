@@ -14,12 +14,11 @@ def test_runs_are_found_at_any_depth(tmp_path, make_run):
     make_run('b', 'ce', 0)
     (tmp_path / 'runs/b/checkpoints/results.json').parent.mkdir()
     (tmp_path / 'runs/b/checkpoints/results.json').write_text('no run of its own')
-    (tmp_path / 'runs/notes.txt').write_text('nothing')
     runs, problems = read_runs(tmp_path / 'runs')
     assert problems == []
-    assert [(run.path, run.results['method'], run.results['seed']) for run in runs] == [
-        ('a/deep/er', 'ce_crw', 1),
-        ('b', 'ce', 0),
+    assert [(run.path, run.results['method']) for run in runs] == [
+        ('a/deep/er', 'ce_crw'),
+        ('b', 'ce'),
     ]
     run = runs[0]
     assert run.results == written
@@ -39,10 +38,8 @@ def test_a_folder_of_results_alone_is_enough(tmp_path, make_run):
     (tmp_path / 'runs/run/metrics.jsonl').unlink()
     (run,), problems = read_runs(tmp_path / 'runs')
     assert (run.config, run.epochs, run.predictions) == (None, [], None)
-    assert [what.split(';')[0] for _, what in problems] == [
-        'no metrics.jsonl',
-        'no predictions.npz',
-    ]
+    names = [what.split(';')[0] for _, what in problems]
+    assert names == ['no metrics.jsonl', 'no predictions.npz']
 
 
 def test_a_config_of_another_version(tmp_path, make_run):
@@ -55,16 +52,6 @@ def test_a_config_of_another_version(tmp_path, make_run):
     assert problems == []
     assert run.config['stage1.nesterov'] is False  # the default
     assert run.config['unheard_of'] == 1
-
-
-def test_unfinished_runs_are_listed(tmp_path, make_run):
-    make_run('run', 'ce')
-    (tmp_path / 'runs/run/results.json').unlink()
-    runs, (problem,) = read_runs(tmp_path / 'runs')
-    assert runs == []
-    assert problem.path == 'run'
-    assert problem.what.startswith('not finished')
-    assert '2 epochs' in problem.what
 
 
 def set_both(results, **values):
@@ -97,8 +84,8 @@ def test_results_that_contradict_themselves_are_left_out_and_listed(tmp_path, ma
     BROKEN[what](results)
     path.write_text(json.dumps(results))
     (run,), (problem,) = read_runs(tmp_path / 'runs')
-    assert (run.path, problem.path) == ('good', 'broken')
-    assert what in problem.what
+    assert (run.path, problem[0]) == ('good', 'broken')
+    assert what in problem[1]
 
 
 @pytest.mark.parametrize('name', ['results.json', 'config.json'])
@@ -108,7 +95,7 @@ def test_files_of_another_program(tmp_path, make_run, name, text):
     (tmp_path / 'runs/run' / name).write_bytes(text.encode('latin-1'))
     runs, (problem,) = read_runs(tmp_path / 'runs')
     assert runs == []
-    assert name in problem.what
+    assert name in problem[1]
 
 
 def save(path, **arrays):
@@ -132,17 +119,22 @@ def test_bad_predictions_leave_the_results(tmp_path, make_run, what):
     BAD_PREDICTIONS[what](tmp_path / 'runs/run/predictions.npz')
     (run,), (problem,) = read_runs(tmp_path / 'runs')
     assert run.predictions is None
-    assert 'predictions.npz' in problem.what
-    assert what in problem.what
+    assert 'predictions.npz' in problem[1]
+    assert what in problem[1]
 
 
-def test_a_torn_line_of_metrics_is_said(tmp_path, make_run):
+def test_a_torn_line_of_metrics_and_an_unfinished_run_are_said(tmp_path, make_run):
     make_run('run', 'ce')
     with (tmp_path / 'runs/run/metrics.jsonl').open('a') as file:
         file.write('{"stage": "sta')
     (run,), (problem,) = read_runs(tmp_path / 'runs')
     assert len(run.epochs) == 2
-    assert 'line 3' in problem.what
+    assert 'line 3' in problem[1]
+    (tmp_path / 'runs/run/results.json').unlink()
+    runs, (problem,) = read_runs(tmp_path / 'runs')
+    assert runs == []
+    assert problem[0] == 'run'
+    assert '2 epochs' in problem[1]
 
 
 def test_there_must_be_a_folder(tmp_path):

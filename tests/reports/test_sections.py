@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from metriclt_jax.reports.sections import first_stage_method, unlike_default
+from metriclt_jax.reports.sections import first_stage_method, studies, unlike_default
 
 SC, TP = 'metric__supervised_contrastive__coefficient', 'metric__triplet__coefficient'
-SKIN7 = 'Skin7, ResNet50'
+SKIN7, SHORT = 'Skin7, ResNet50', {'stage1__epochs': 10}
 # The runs (method, seed, fields) -> the rows of each section, with their seeds.
 CASES = {
     'rows are methods over seeds, in the order of the paper': (
@@ -16,18 +16,10 @@ CASES = {
     ),
     'data sets and backbones are apart': (
         [('ce', 0, {}), ('ce', 0, {'model': 'densenet121'}), ('ce', 0, {'dataset': 'xray9'})],
-        {
-            'Skin7, DenseNet121': {'CE': (0,)},
-            SKIN7: {'CE': (0,)},
-            'X-ray9, ResNet50': {'CE': (0,)},
-        },
+        {title: {'CE': (0,)} for title in ('Skin7, DenseNet121', SKIN7, 'X-ray9, ResNet50')},
     ),
     'other settings are never averaged': (
-        [
-            ('ce', 0, {}),
-            ('ce', 1, {'stage1__epochs': 10}),
-            ('ce', 2, {'stage1__epochs': 10, 'data__split': 'grouped'}),
-        ],
+        [('ce', 0, {}), ('ce', 1, SHORT), ('ce', 2, SHORT | {'data__split': 'grouped'})],
         {
             f'{SKIN7} (data.split=grouped, stage1.epochs=10)': {'CE': (2,)},
             f'{SKIN7} (data.split=paper, stage1.epochs=10)': {'CE': (1,)},
@@ -76,16 +68,14 @@ def test_what_is_averaged_and_compared(sections, make_run, case):
         for section in found
     }
     assert rows == expected
-    assert [list(of_section) for of_section in rows.values()] == [
-        list(expected[title]) for title in rows
-    ]
+    assert all(list(rows[title]) == list(expected[title]) for title in rows)  # in the same order
 
 
 def test_studies(section, make_run):
     for value in (0.01, 0.001, 0.0001):
         make_run(f'{value}', 'ce_tp_crw', **{TP: value})
     make_run('margin', 'ce_tp_crw', metric__triplet__margin=20.0)
-    (study,) = section().studies
+    (study,) = studies(section().rows)
     assert [row.coefficient for row in study] == [0.0001, 0.001, 0.01]
     assert [row.in_tables for row in study] == [False, True, False]
     titles = [row.title for row in section().main_rows]
@@ -98,8 +88,8 @@ def test_a_run_does_not_count_twice(sections, make_run):
     (section,), problems = sections()
     assert [run.path for run in section.rows[0].runs] == ['a']
     assert [path for path, _ in problems] == ['b', 'c']
-    assert 'same numbers' in problems[0].what
-    assert 'other numbers' in problems[1].what
+    assert 'same numbers' in problems[0][1]
+    assert 'other numbers' in problems[1][1]
 
 
 def test_weights_are_told_by_their_content(sections, make_run, tmp_path):
@@ -116,8 +106,8 @@ def test_weights_are_told_by_their_content(sections, make_run, tmp_path):
 
 
 def test_runs_without_a_config_are_apart(sections, make_run, tmp_path):
-    make_run('a', 'ce', 0)
-    make_run('b', 'ce', 1)
+    for path in 'ab':
+        make_run(path, 'ce')
     (tmp_path / 'runs/b/config.json').unlink()
     titles = {section.title for section in sections()[0]}
     assert titles == {SKIN7, f'{SKIN7} (settings unknown: no config.json)'}
@@ -135,12 +125,10 @@ def test_first_stages_are_rows(section, make_run):
 
 
 def test_names_of_first_stages():
-    assert first_stage_method('ce_crs') == 'ce'
-    assert first_stage_method('cb_focal_crw') == 'cb_focal'
-    assert first_stage_method('ce_ct_crw') is None
-    assert first_stage_method('unheard_of') is None
+    names = map(first_stage_method, ['ce_crs', 'cb_focal_crw', 'ce_ct_crw', 'unheard_of'])
+    assert list(names) == ['ce', 'cb_focal', None, None]
 
 
 def test_what_is_unlike_the_paper(section, make_run):
     make_run('a', 'ce', stage1__epochs=3, data__minor=2)
-    assert unlike_default(section().settings) == ['stage1.epochs']
+    assert unlike_default(section().settings) == {'stage1.epochs': (3, 100)}

@@ -15,25 +15,11 @@ from metriclt_jax.reports.statistics import (
     verdict,
 )
 
-# Best and second best
 
-
-@pytest.mark.parametrize(
-    ('values', 'marks'),
-    [
-        ([1, 3, 2], ['', 'bold', 'underline']),
-        ([3, 3, 2, 1], ['bold', 'bold', 'underline', '']),
-        ([3, 2, 2, None], ['bold', 'underline', 'underline', '']),
-        ([3], ['bold']),
-        ([None], ['']),
-        ([2, 2], ['bold', 'bold']),
-    ],
-)
-def test_ties_share_a_mark(values, marks):
-    assert best_and_second(values) == marks
-
-
-# Over seeds
+def test_ties_share_a_mark():
+    assert best_and_second([1, 3, 2, 3]) == ['', 'bold', 'underline', 'bold']
+    assert best_and_second([3, 2, 2, None]) == ['bold', 'underline', 'underline', '']
+    assert best_and_second([None]) == ['']
 
 
 @pytest.mark.parametrize('count', [2, 3, 10])
@@ -51,13 +37,9 @@ def test_one_seed_or_no_variation_allow_no_interval():
     assert all(np.isnan(seeds_interval(*case)).all() for case in cases)
 
 
-# Over test images
-
-
 def test_images_interval_enumerated():
     """One class of two images, gains 0 and 1: a draw is 0, 1/2, 1 with 1/4, 1/2, 1/4."""
-    interval = images_interval([0, 1], [0, 0], [0, 0], [0])
-    assert interval == (0, 1)
+    assert images_interval([0, 1], [0, 0], [0, 0], [0]) == (0, 1)
 
 
 def test_images_interval_weighs_classes_equally_and_keeps_their_sizes():
@@ -85,9 +67,6 @@ def test_images_interval_is_scipys_in_one_class():
     assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high), abs=0.013)
 
 
-# Calibration
-
-
 def test_calibration_by_hand():
     probabilities = [[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.45, 0.55]]
     bins = calibrate(probabilities, [0, 1, 1, 1], bins=2)
@@ -96,12 +75,7 @@ def test_calibration_by_hand():
     assert bins.confidence[1] == pytest.approx(0.7375)
     assert bins.accuracy[1] == 0.75
     assert bins.error == pytest.approx(0.0125)
-
-
-def test_certainty_is_in_the_last_bin():
-    bins = calibrate([[1.0, 0.0]], [0], bins=15)
-    assert bins.counts.tolist() == [0] * 14 + [1]
-    assert bins.error == 0
+    assert calibrate([[1.0, 0.0]], [0], bins=15).counts.tolist() == [0] * 14 + [1]
 
 
 def test_bins_are_those_of_scikit_learn():
@@ -119,13 +93,11 @@ def test_bins_are_those_of_scikit_learn():
     np.testing.assert_allclose(bins.confidence[filled], confidence)
 
 
-# What may be claimed
-
 UP, DOWN, BOTH, NONE = Interval(0.05, 0.2), Interval(-0.2, -0.05), Interval(-0.1, 0.3), Interval()
 
 
 @pytest.mark.parametrize(
-    ('difference', 'over_seeds', 'over_images', 'seeds', 'expected'),
+    ('difference', 'seeds', 'images', 'count', 'expected'),
     [
         (0.1, UP, UP, 3, 'higher'),
         (0.1, UP, UP, 2, 'higher, two seeds only'),
@@ -139,7 +111,5 @@ UP, DOWN, BOTH, NONE = Interval(0.05, 0.2), Interval(-0.2, -0.05), Interval(-0.1
         (0.1, UP, DOWN, 3, 'no difference shown'),
     ],
 )
-def test_nothing_is_claimed_against_an_interval(
-    difference, over_seeds, over_images, seeds, expected
-):
-    assert verdict(difference, over_seeds, over_images, seeds) == expected
+def test_nothing_is_claimed_against_an_interval(difference, seeds, images, count, expected):
+    assert verdict(difference, seeds, images, count) == expected

@@ -22,10 +22,7 @@ def stage(name: str, last: float, best: float) -> dict:
 
 
 RESULTS = {
-    'dataset': 'skin7',
-    'method': 'ce_sc_crw',
-    'model': 'resnet50',
-    'seed': 3,
+    **{'dataset': 'skin7', 'method': 'ce_sc_crw', 'model': 'resnet50', 'seed': 3},
     'groups': {'major': [0], 'medium': [], 'minor': [1]},
     'stages': [stage('stage1', 0.20123, 0.40123), stage('stage2', 0.60123, 0.80123)],
 }
@@ -51,11 +48,6 @@ def test_rows_are_stages_and_columns_are_metrics_of_the_test_part_in_per_cent():
         assert ('\x1b[1m' in line) == (name == 'stage2 last')  # bold
         assert row(lines, name) == [*name.split(), *(f'{first + i}.12' for i in range(7))]
     assert not any('…' in line for line in lines)  # 80 columns are enough
-    header = [line.split() for line in lines if 'MCR' in line or 'major' in line][:2]
-    assert header == [
-        ['MCR', 'MCR', 'MCR', 'MCR', 'macro', 'macro'],
-        ['all', 'major', 'medium', 'minor', 'acc.', 'F1', 'AUROC'],
-    ]
 
 
 def test_a_dash_stands_for_what_does_not_exist():
