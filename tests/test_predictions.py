@@ -146,10 +146,10 @@ def test_an_output_of_another_model_or_of_other_images_is_left_alone(folder, tmp
     assert written['images'] == str(folder)
     assert written['class_names'] == ['a', 'b', 'c']
     before = output.read_bytes()
-    with pytest.raises(InputError, match=r'another model'):
+    with pytest.raises(InputError, match=r'a different model'):
         run(folder, output, make_classifier(seed=1))
     Image.new('RGB', (9, 9)).save(folder / 'new.png')
-    with pytest.raises(InputError, match=r'other images'):
+    with pytest.raises(InputError, match=r'different images'):
         run(folder, output)
     (folder / 'new.png').unlink()
     made_by.unlink()
