@@ -197,19 +197,6 @@ def apply_argument(
     return config.lock()
 
 
-def flatten(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-    """Nested mappings as one, with dotted names.
-
-    >>> flatten({'seed': 0, 'data': {'name': 'skin7'}})
-    {'seed': 0, 'data.name': 'skin7'}
-    """
-    flat = {}
-    for name, value in values.items():
-        nested = isinstance(value, Mapping)
-        flat |= flatten(value, f'{prefix}{name}.') if nested else {prefix + name: value}
-    return flat
-
-
 class _Rule(NamedTuple):
     """What a field must be: a predicate and its words."""
 

@@ -16,7 +16,7 @@ from metriclt_jax.errors import InputError
 from metriclt_jax.files import read_json
 from metriclt_jax.reports import drawing
 from metriclt_jax.reports.drawing import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY
-from metriclt_jax.reports.runs import read_epochs
+from metriclt_jax.reports.runs import read_epochs, read_features
 from metriclt_jax.reports.statistics import Calibration
 
 Run = Sequence[Mapping[str, Any]]  # the lines of its metrics.jsonl
@@ -72,10 +72,11 @@ def draw_run(workdir: Path) -> None:
     outputs = workdir / 'predictions.npz'
     if outputs.exists() and not (path := folder / 'features.png').exists():
         with np.load(outputs, allow_pickle=False) as arrays:
-            if 'features' in arrays:
-                values = arrays['features'].astype(np.float32), arrays['labels']
-                title = f't-SNE of the features of {len(values[1])} test images'
-                feature_maps({title: values}, names, path, max_points=2000)
+            labels = arrays['labels']
+        features = read_features(workdir, len(labels))
+        if features is not None:
+            title = f't-SNE of the features of {len(labels)} test images'
+            feature_maps({title: (features, labels)}, names, path, max_points=2000)
 
 
 def curves(

@@ -78,7 +78,9 @@ def report_runs(
         raise InputError(f'{runs} has no run of a method of table {table}')
     names = {row.method for section in compared for row in section.main_rows}
     if reference is not None and reference not in names:
-        raise InputError(f'--reference is {reference}, which must be one of {", ".join(names)}')
+        raise InputError(
+            f'--reference is {reference}, which must be one of {", ".join(sorted(names))}'
+        )
     folder = _make_folder(Path(runs) / 'report' if output is None else output)
     drawings = _make_folder(folder / 'figures')
     chapters = [
@@ -193,7 +195,7 @@ def _draw_predictions(ends, class_names: Sequence[str], file) -> dict[str, Any]:
             continue
         _, labels, probabilities = zip(*(run.predictions for run in kept), strict=True)
         bins[title] = calibrate(np.concatenate(probabilities), np.concatenate(labels))
-        features = read_features(kept[0])
+        features = read_features(kept[0].directory, len(kept[0].predictions.labels))
         if features is not None:
             maps[title] = (features, labels[0])
             seeds.append(kept[0].results['seed'])

@@ -92,18 +92,24 @@ def read_epochs(directory: Path) -> tuple[list[dict[str, Any]], str | None]:
     try:
         for text in path.read_text(encoding='utf-8').splitlines():
             line = json.loads(text)
-            line['stage'], line['train'], line['validation'], line['epoch'] + 1
+            numbers = [*line['train'].values(), *(line['validation'] or {}).values()]
+            if not (isinstance(line['stage'], str) and isinstance(line['epoch'], int)):
+                raise TypeError(line)
+            math.fsum(numbers)
             lines.append(line)
-    except (KeyError, OSError, TypeError, ValueError):
+    except (AttributeError, KeyError, OSError, TypeError, ValueError):
         return lines, f'metrics.jsonl cannot be used from line {len(lines) + 1} on'
     return lines, None
 
 
-def read_features(run: Run) -> np.ndarray | None:
-    """The features `[N, D]` of a run with predictions; None if it kept none that fit."""
-    with np.load(run.directory / 'predictions.npz', allow_pickle=False) as arrays:
-        features = arrays['features'].astype(np.float32) if 'features' in arrays else np.empty(0)
-    fits = features.ndim == 2 and len(features) == len(run.predictions.labels)
+def read_features(directory: Path, count: int) -> np.ndarray | None:
+    """The features `[count, D]` of a run's test images; None if it kept none that fit."""
+    try:
+        with (directory / 'predictions.npz').open('rb') as file:
+            features = np.load(file, allow_pickle=False)['features'].astype(np.float32)
+    except Exception:  # the array is missing, or damaged in one of many ways
+        return None
+    fits = features.ndim == 2 and len(features) == count and features.shape[1] > 1
     return features if fits and np.isfinite(features).all() else None
 
 
@@ -141,6 +147,8 @@ def _results_checks(results: Mapping[str, Any], config: Mapping[str, Any] | None
     for name, field in {'method': 'method', 'dataset': 'data.name', 'seed': 'seed'}.items():
         in_config = results[name] if config is None else config.get(field)
         yield f'{name} {results[name]!r}, config.json {in_config!r}', results[name] == in_config
+    for field, kind in {'class_names': str, 'train_counts': int}.items():
+        yield f'{field} of another type', all(isinstance(v, kind) for v in results[field])
     classes = len(results['class_names'])
     yield 'fewer than two classes or a name twice', len(set(results['class_names'])) == classes > 1
     yield 'a length of train_counts unlike class_names', len(results['train_counts']) == classes

@@ -1,7 +1,6 @@
 """Heads of stage 2 that are computed instead of trained, from what stage 1 left.
 
-All are closed forms (Kang et al. 2020, section 4; Menon et al. 2021, section 4.1), so their stage
-has no epochs.
+All are closed forms (Kang et al. 2020, section 4; Menon et al. 2021, section 4.1).
 """
 
 from collections.abc import Callable
@@ -46,10 +45,7 @@ def adjusted_post_hoc(head: Head, counts: np.ndarray, tau: float) -> Head:
 
 
 def nearest_class_mean(features: np.ndarray, labels: np.ndarray, num_classes: int) -> Head:
-    """Class means as the vectors of a cosine head (Kang et al. 2020, section 4.2).
-
-    Every class needs an example in `features` `[N, D]`, `labels` `[N]`.
-    """
+    """Class means as the vectors of a cosine head (Kang et al. 2020, section 4.2)."""
     sums = np.zeros((num_classes, features.shape[1]), np.float64)
     np.add.at(sums, labels, features)
     means = sums / np.bincount(labels, minlength=num_classes)[:, None]

@@ -221,9 +221,6 @@ def _check_method(name: str, method: Method) -> None:
         'has a sampler or weighting for a second stage whose head is not trained': (
             second and second.head in POSTHOC_HEADS and second != SecondStage(head=second.head)
         ),
-        'draws both batches of balanced_mixup with the sampler class_balanced': (
-            method.mixing == 'balanced_mixup' and method.sampler == 'class_balanced'
-        ),
         'is bilateral, so only a classification loss fits': (
             method.bilateral and (method != alone or method.classification is None)
         ),

@@ -78,7 +78,8 @@ def train(
         metrics, timing = _open_logs(run)
         earlier = sum(line['seconds'] for line in timing.lines)
         start = hosts.from_first(lambda: _read_start(run))
-        console.print(_describe_start(start), highlight=False, soft_wrap=True)
+        file = start and f'{start["file"]} (SHA-256 {start["sha256"][:8]}...)'
+        console.print(f'the backbone starts from {file or "random parameters"}', soft_wrap=True)
 
         with _stop_signals() as terminated:
             # Figure 1. Stage 1 trains the backbone; stage 2 only the head, on what stage 1 left.
@@ -102,9 +103,8 @@ def train(
 def evaluate_stages(run: Run, terminated: list[bool]) -> tuple[dict[str, Any], Evaluation | None]:
     """Evaluates the checkpoints of all stages, until `terminated` is non-empty in any process.
 
-    Returns:
-        The contents of `results.json` without start, times and versions; and the outputs for the
-        test part at the end of the last stage, with features (None without a classifier).
+    Returns the contents of `results.json` without start, times and versions, and the outputs for
+    the test part at the end of the last stage, with features (None without a classifier).
     """
     stages, final = [], None
     for stage in run.stages:
@@ -193,12 +193,6 @@ def _open_logs(run: Run) -> tuple[EpochLog, EpochLog]:
 def _read_start(run: Run) -> dict[str, str] | None:
     """File and SHA-256 of the weights that the run started from, or None."""
     return read_json(run.workdir / 'pretrained.json') if run.config.model.pretrained else None
-
-
-def _describe_start(start: dict[str, str] | None) -> str:
-    if start is None:
-        return 'the backbone starts from random parameters'
-    return f'the backbone starts from {start["file"]} (SHA-256 {start["sha256"][:8]}...)'
 
 
 @contextmanager

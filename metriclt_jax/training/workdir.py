@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from metriclt_jax.config import FIELDS_WITHOUT_INFLUENCE, flatten, paper_config
+from metriclt_jax.config import FIELDS_WITHOUT_INFLUENCE, paper_config
 from metriclt_jax.errors import InputError
 from metriclt_jax.files import locked, read_json, write_atomically
 
@@ -51,7 +52,7 @@ def is_made_by(workdir: Path, config: ConfigDict) -> bool:
     refuse_remote(workdir)
     if (workdir / 'config.json').exists():
         configs = read_config(workdir), config
-        found, wanted = (flatten(config_as_json(one)) for one in configs)
+        found, wanted = (flatten_dict(config_as_json(one), sep='.') for one in configs)
         texts = [
             f'{field} was {found.get(field)!r} and is now {wanted.get(field)!r}'
             for field in sorted(found.keys() | wanted.keys())
@@ -82,7 +83,7 @@ def refuse_remote(workdir: Path) -> None:
 
 
 def finished_results(workdir: Path, config: ConfigDict) -> dict[str, Any] | None:
-    """The results of a finished run of `config`, or None; raises as `is_made_by`."""
+    """The results of a finished run of `config`, or None."""
     path = workdir / 'results.json'
     return read_json(path) if is_made_by(workdir, config) and path.exists() else None
 
@@ -99,11 +100,7 @@ def claim(workdir: Path, config: ConfigDict) -> Iterator[None]:
 
 @contextmanager
 def lock_folder(folder: Path, doing: str) -> Iterator[None]:
-    """Makes `folder` and keeps other processes out of it.
-
-    Raises:
-        InputError: the folder cannot be written to, or another process is `doing` something in it.
-    """
+    """Makes `folder` and keeps other processes out of it, which learn what we are `doing`."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / '.lock').touch()

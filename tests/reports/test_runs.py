@@ -27,9 +27,9 @@ def test_runs_are_found_at_any_depth(tmp_path, make_run):
     assert run.predictions.ids[:2].tolist() == ['image0', 'image1']
     right = run.predictions.probabilities.argmax(1) == run.predictions.labels
     assert np.mean(right) == pytest.approx(written['final']['accuracy'])
-    assert read_features(run).shape == (177, 8)
+    assert read_features(run.directory, 177).shape == (177, 8)
     save(run.directory / 'predictions.npz', features=np.zeros((3, 8), np.float16))
-    assert read_features(run) is None
+    assert read_features(run.directory, 177) is None
 
 
 def test_a_folder_of_results_alone_is_enough(tmp_path, make_run):

@@ -202,7 +202,8 @@ def runs(train, tmp_path_factory):
     first, second = finish(processes, code=75)
     saved = re.search(r'saved (stage\d) at step (\d+)', first)
     assert saved, first
-    assert without_gloo(second).startswith('SIGTERM: stopping after the current step or evaluation saved ')
+    stopping = 'SIGTERM: stopping after the current step or evaluation saved '
+    assert without_gloo(second).startswith(stopping)
     assert not (workdir / 'results.json').exists()
 
     shutil.copytree(workdir, taken_over)

@@ -200,10 +200,6 @@ def test_mixed_images_have_no_metric_loss(monkeypatch):
             r"second_stage.sampler of method mine is 'random'",
         ),
         (
-            Method(sampler='class_balanced', mixing='balanced_mixup'),
-            r'method mine draws both batches',
-        ),
-        (
             Method(second_stage=SecondStage(head='tau')),
             r"second_stage.head of method mine is 'tau'.*tau_normalized",
         ),
