@@ -130,6 +130,14 @@ def test_a_cache_that_does_not_fit_is_built_again(case, source, built, tmp_path)
         assert source.source.reads == reads
 
 
+def test_any_damage_to_the_index_is_noticed(source, built, tmp_path):
+    for position in range(0, (built / 'index.npz').stat().st_size, 97):
+        flip(built / 'index.npz', position)
+        cache = open_cache(source, 8, tmp_path)
+        assert cache.labels.tolist() == [i % 3 for i in range(COUNT)]
+        np.testing.assert_array_equal(everything(cache), expected())
+
+
 def test_a_damaged_image_is_noticed_when_it_is_first_read(source, built, tmp_path):
     flip(built / 'images', 7 * IMAGE_BYTES + 50)
     cache = open_cache(source, 8, tmp_path)

@@ -113,3 +113,7 @@ def test_damaged_records_are_noticed(data_dir, name, damage):
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     with pytest.raises(InputError, match=r'incomplete or damaged; remove'):
         records.open_records('small', data_dir).read(range(COUNT))
+    if name == 'metadata.json':
+        file.write_text('{}')
+        with pytest.raises(InputError, match=r'incomplete or damaged; remove'):
+            records.read_metadata(file.parent)

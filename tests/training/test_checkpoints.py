@@ -95,6 +95,13 @@ def test_a_stage_that_was_never_validated_has_no_best_state(checkpoints, tmp_pat
             restore_variables(tmp_path, which, jax.devices()[:1])
 
 
+def test_the_layout_of_version_0_1_0_is_named_instead_of_training_anew(tmp_path):
+    (tmp_path / 'latest' / '7').mkdir(parents=True)
+    for read in (latest_step, lambda path: restore_variables(path, 'last', jax.devices()[:1])):
+        with pytest.raises(InputError, match=r'0\.1\.0'):
+            read(tmp_path)
+
+
 def test_a_half_written_step_does_not_count(checkpoints, tmp_path):
     checkpoints.save(1, make_state(1), None)
     checkpoints.close()
