@@ -28,7 +28,7 @@ def explained(problem: str) -> Iterator[None]:
     """Turns any error but an `InputError` into one that starts with `problem`."""
     try:
         yield
-    except InputError:
+    except (InputError, MemoryError):
         raise
     except Exception as error:  # parsers of damaged files fail in many ways
         raise InputError(f'{problem}: {type(error).__name__}: {error}') from error
