@@ -59,12 +59,11 @@ def make_train_step(
         gradients, (outputs, batch_stats, logs) = jax.grad(loss, has_aux=True)(trained)
         gradients, batch_stats = jax.lax.pmean((gradients, batch_stats), AXIS)
 
-        # Frozen parameters get no update at all: adding 0.0 would turn -0.0 into 0.0.
+        # The optimizer updates frozen parameters by zero, whatever their gradient.
         optimizer = make_optimizer(stage, state.params, steps_per_epoch)
         gradients = {**jax.tree.map(jnp.zeros_like, state.params), **gradients}
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        updates = {name: updates[name] for name in stage.trainable}
-        params = {**state.params, **optax.apply_updates(trained, updates)}
+        params = optax.apply_updates(state.params, updates)
 
         # The metric loss's own parameters follow its plain value: their step must not scale with
         # the coefficient, nor move the features.
