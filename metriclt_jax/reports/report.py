@@ -76,11 +76,9 @@ def report_runs(
         compared = [section for section in chosen if section.main_rows]
     if not compared:
         raise InputError(f'{runs} has no run of a method of table {table}')
-    names = {row.method for section in compared for row in section.main_rows}
+    names = sorted({row.method for section in compared for row in section.main_rows})
     if reference is not None and reference not in names:
-        raise InputError(
-            f'--reference is {reference}, which must be one of {", ".join(sorted(names))}'
-        )
+        raise InputError(f'--reference is {reference}, which must be one of {", ".join(names)}')
     folder = _make_folder(Path(runs) / 'report' if output is None else output)
     drawings = _make_folder(folder / 'figures')
     chapters = [
