@@ -24,7 +24,7 @@ class Dataset:
     labels: np.ndarray  # int32 [N]; -1 for images of classes left out, which are in no part
     aspects: np.ndarray  # float32 [N], width / height of the original image
     ids: np.ndarray  # str [N]
-    group_ids: np.ndarray | None  # str [N], lesion or patient; None if the data set has none
+    groups: np.ndarray | None  # str [N], lesion or patient; None if the data set has none
     parts: Mapping[str, np.ndarray]  # ascending indices; 'validation' may be empty
 
     @property
@@ -62,7 +62,7 @@ def load_dataset(config: ConfigDict) -> Dataset:
         labels=labels,
         aspects=cache.aspects,
         ids=cache.ids,
-        group_ids=cache.group_ids if np.any(cache.group_ids != '') else None,
+        groups=cache.group_ids if np.any(cache.group_ids != '') else None,
         parts=parts,
     )
 

@@ -30,7 +30,7 @@ def test_from_nothing_to_batches_on_devices(tmp_path, data_config):
     dataset = load_dataset(config)  # prepares and decodes
     assert dataset.name == 'digits_lt'
     assert dataset.class_names == tuple('0123456789')
-    assert dataset.group_ids is None
+    assert dataset.groups is None
     np.testing.assert_array_equal(dataset.labels, load_digits().target)
     np.testing.assert_array_equal(dataset.aspects, 1)
 

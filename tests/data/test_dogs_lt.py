@@ -70,7 +70,7 @@ def test_from_the_official_files_to_the_parts(original, tmp_path):
     assert dataset.class_names == ('Chihuahua', 'flat-coated_retriever', 'African_hunting_dog')
     assert dataset.train_counts.tolist() == [4, 2, 1]
     assert len(dataset.parts['validation']) == 0
-    assert dataset.group_ids is None
+    assert dataset.groups is None
     test = dataset.parts['test']
     expected = [
         (path.split('/')[1].removesuffix('.jpg'), label - 1)

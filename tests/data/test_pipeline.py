@@ -41,7 +41,7 @@ def dataset():
         labels=LABELS,
         aspects=np.arange(COUNT, dtype=np.float32) / 10,
         ids=np.arange(COUNT).astype(str),
-        group_ids=None,
+        groups=None,
         parts={
             'train': np.sort(order[:45]),
             'validation': np.zeros(0, np.int64),

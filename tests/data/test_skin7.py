@@ -56,7 +56,7 @@ def test_prepared_data_is_what_the_folder_says(original, tmp_path, data_config):
     assert dataset.class_names == tuple(NAMES)
     assert dataset.ids.tolist() == [f'ISIC_{n:07d}' for n in range(140)]
     assert dataset.labels.tolist() == [n % 7 for n in range(140)]
-    assert dataset.group_ids.tolist() == [f'HAM_{n // 14}_{n % 7}' for n in range(140)]
+    assert dataset.groups.tolist() == [f'HAM_{n // 14}_{n % 7}' for n in range(140)]
     np.testing.assert_allclose(dataset.aspects, 16 / 12)
     for number, image in enumerate(dataset.images.read(np.arange(140))):
         error = image.astype(int) - np.asarray(picture(number))[0, 0]

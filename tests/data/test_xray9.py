@@ -93,7 +93,7 @@ def test_from_the_official_files_to_the_parts(tmp_path):
     for index, image in zip(used, dataset.images.read(used), strict=True):
         name = str(dataset.ids[index])
         assert dataset.class_names[dataset.labels[index]] == findings[name]
-        assert dataset.group_ids[index] == str(int(name[:8]) // 2)
+        assert dataset.groups[index] == str(int(name[:8]) // 2)
         np.testing.assert_array_equal(image, np.stack([pixels[name]] * 3, axis=-1))
 
 

@@ -35,7 +35,7 @@ def dataset():
         labels=random.integers(0, CLASSES, COUNT + 5).astype(np.int32),
         aspects=np.ones(COUNT + 5, np.float32),
         ids=np.arange(COUNT + 5).astype(str),
-        group_ids=None,
+        groups=None,
         parts={'train': order[COUNT:], 'validation': order[:0], 'test': np.sort(order[:COUNT])},
     )
 

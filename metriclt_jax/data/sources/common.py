@@ -41,6 +41,7 @@ class Source:
     num_bytes: int  # upper bound on the size of their images
     files: Sequence[Path] = dataclasses.field(repr=False, default=())  # to be checked by decoding
     note: str = ''  # what else the reader found, to be shown to the user
+    unusable: Mapping[Path, str] = dataclasses.field(default_factory=dict)  # files, and why not
 
 
 def from_examples(
