@@ -23,12 +23,16 @@ class Interrupted(Exception):
     """SIGTERM or Ctrl-C arrived; the state is saved and the same command resumes from it."""
 
 
+# These say what happened, or no sentence about a file would.
+CLEAR = (InputError, TrainingDiverged, HostFailed, Interrupted, MemoryError)
+
+
 @contextlib.contextmanager
 def explained(problem: str) -> Iterator[None]:
-    """Turns any error but an `InputError` into one that starts with `problem`."""
+    """Turns any error but the clear ones into an `InputError` that starts with `problem`."""
     try:
         yield
-    except (InputError, MemoryError):
+    except CLEAR:
         raise
     except Exception as error:  # parsers of damaged files fail in many ways
         raise InputError(f'{problem}: {type(error).__name__}: {error}') from error

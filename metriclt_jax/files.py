@@ -1,30 +1,88 @@
-"""Files that several processes share: whole or not there at all, and locked while in use."""
+"""Files that several processes share: whole or not there at all, and locked while in use.
+
+Paths are local or addresses, see `paths`. Whatever cannot be written is an `InputError`.
+"""
 
 import contextlib
 import fcntl
+import io
 import json
 import logging
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from metriclt_jax.errors import InputError
+from metriclt_jax.errors import CLEAR, InputError
+from metriclt_jax.paths import is_remote
 
 _log = logging.getLogger(__name__)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes a file such that readers see the old content or the new, never a part of it."""
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-    temporary.replace(path)
+    content = content.encode() if isinstance(content, str) else content
+    with written(path):
+        if is_remote(path):  # an object appears when it is complete
+            path.write_bytes(content)
+            return
+        temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+        try:
+            temporary.write_bytes(content)
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def written(path: Path) -> Iterator[None]:
+    """Turns what can go wrong in writing below `path` into an `InputError` that names it."""
+    try:
+        yield
+    except CLEAR:
+        raise
+    except Exception as error:
+        if not isinstance(error, OSError) and not is_remote(path):
+            raise
+        raise InputError(not_written(path, error)) from error
+
+
+def not_written(path: Path, error: Exception) -> str:
+    """The message for what cannot be written, however deep in a library the error arose."""
+    code = re.search(r"os_error_code='(\d+)'", str(error))  # TensorStore's
+    reason = os.strerror(int(code[1])) if code else getattr(error, 'strerror', None)
+    reason = reason or f'{type(error).__name__}: {error}'
+    return f'{path} cannot be written ({reason}); make room or allow it, then run the same command again'
+
+
+@contextlib.contextmanager
+def appended(path: Path) -> Iterator[IO[str]]:
+    """A text file to append to; an object grows only when the block ends."""
+    if not is_remote(path):
+        with path.open('a') as file:
+            yield file
+        return
+    before = path.read_bytes() if path.exists() else b''
+    with io.StringIO() as file:
+        try:
+            yield file
+        finally:
+            write_atomically(path, before + file.getvalue().encode())
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder, with those above it; an address has none to make."""
+    if not is_remote(folder):
+        with written(folder):
+            folder.mkdir(parents=True, exist_ok=True)
 
 
 def read_json(path: Path) -> Any:
     """The content of a JSON file; raises `InputError` if it cannot be read."""
     try:
-        return json.loads(path.read_text(encoding='utf-8'))
+        return json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise InputError(
             f'{path} cannot be read as JSON ({error}); delete its folder or use another'

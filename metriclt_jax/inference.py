@@ -21,6 +21,7 @@ from metriclt_jax.devices import AXIS, split
 from metriclt_jax.errors import InputError
 from metriclt_jax.files import read_json
 from metriclt_jax.methods import METHODS
+from metriclt_jax.paths import reached, to_path
 from metriclt_jax.training.checkpoints import restore_variables
 from metriclt_jax.training.stages import make_models, make_stages
 from metriclt_jax.training.workdir import read_config
@@ -119,7 +120,8 @@ def load(
     """Loads the classifier of a finished run.
 
     Args:
-        workdir: the run's work directory. If a config file adds its method, import that file first.
+        workdir: the run's work directory, which may be gs://BUCKET/FOLDER. If a config file adds
+            its method, import that file first.
         stage: 'stage1' or 'stage2'; None takes the last one.
         checkpoint: 'last', or 'best' for the step that validated best.
         devices: those that share a batch; None takes the first one of this process.
@@ -128,7 +130,7 @@ def load(
         InputError: the run is not finished, its method is unknown, it lacks the stage or the
             checkpoint, or the stage trains no classifier.
     """
-    workdir = Path(workdir).expanduser()
+    workdir = to_path(workdir)
     config, results = finished_run(workdir)
     class_names = tuple(results['class_names'])
     stages = {stage.name: stage for stage in make_stages(config)}
@@ -151,8 +153,9 @@ def finished_run(workdir: Path) -> tuple[ConfigDict, dict[str, Any]]:
             f'method {config.method} of {workdir} is not part of the package; import the file that '
             'adds it (metriclt-evaluate and metriclt-predict: --config=FILE)'
         )
-    if not (workdir / 'results.json').is_file():
-        raise InputError(f'{workdir} has no results.json; run its train command to the end')
+    with reached(workdir):
+        if not (workdir / 'results.json').is_file():
+            raise InputError(f'{workdir} has no results.json; run its train command to the end')
     return config, read_json(workdir / 'results.json')
 
 

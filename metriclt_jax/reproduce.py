@@ -15,11 +15,19 @@ from rich.console import Console
 
 from metriclt_jax.config import validate
 from metriclt_jax.errors import InputError, Interrupted
+from metriclt_jax.files import appended, make_folder, write_atomically, written
 from metriclt_jax.grids import PlannedRun
+from metriclt_jax.paths import is_remote
 from metriclt_jax.progress import say
+from metriclt_jax.training.checkpoints import copy_checkpoints
 from metriclt_jax.training.stages import make_models, make_stages
 from metriclt_jax.training.train import train
-from metriclt_jax.training.workdir import config_as_json, is_made_by, lock_folder, refuse_remote
+from metriclt_jax.training.workdir import (
+    config_text,
+    is_made_by,
+    lock_folder,
+    require_writable,
+)
 
 _SECOND_STAGE_COST = 0.5  # of an epoch of stage 1: its backward pass stops at the head
 _LOGS = ('metrics.jsonl', 'timing.jsonl')
@@ -27,7 +35,6 @@ _LOGS = ('metrics.jsonl', 'timing.jsonl')
 
 def check(planned: Sequence[PlannedRun], root: Path) -> None:
     """Checks all configs as far as possible without data, and what is below `root` already."""
-    refuse_remote(root)
     reasons = {}
     for run in planned:
         try:
@@ -43,9 +50,8 @@ def check(planned: Sequence[PlannedRun], root: Path) -> None:
             + (f'; to leave them out, pass --methods={rest}' if rest else '')
         )
     for run in planned:
-        workdir = root / run.name
-        if workdir.exists() and any(workdir.iterdir()):
-            is_made_by(workdir, run.config)  # raises if another config made it
+        is_made_by(root / run.name, run.config)  # raises if another config made it
+    require_writable(root)
 
 
 def execute(planned: Sequence[PlannedRun], root: Path, console: Console) -> dict[str, str]:
@@ -58,7 +64,7 @@ def execute(planned: Sequence[PlannedRun], root: Path, console: Console) -> dict
         InputError: another process is doing this below `root`.
         Interrupted: SIGTERM or Ctrl-C arrived; the same call resumes.
     """
-    with lock_folder(root, 'reproducing in'):
+    with lock_folder(root, 'reproducing in'), written(root):
         return _execute(planned, root, console)
 
 
@@ -71,10 +77,10 @@ def _execute(planned: Sequence[PlannedRun], root: Path, console: Console) -> dic
     for number, run in enumerate(to_do, start=1):
         console.print(f'{number}/{len(to_do)} {run.name}', end=' ', highlight=False)
         workdir = root / run.name
-        workdir.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(workdir.parent)
         started = time.monotonic()
         source = _first_stage_of(run, planned, root)
-        with workdir.with_name(f'{workdir.name}.log').open('a') as log:
+        with appended(workdir.with_name(f'{workdir.name}.log')) as log:
             try:
                 if source is not None:
                     _adopt_first_stage(root / source.name, workdir, run)
@@ -113,19 +119,26 @@ def _first_stage_of(
 
 
 def _adopt_first_stage(source: Path, workdir: Path, run: PlannedRun) -> None:
-    """Makes `workdir`, in one step, the directory of a run that has just finished stage 1."""
-    aside = workdir.with_name(f'{workdir.name}.incomplete')
-    shutil.rmtree(aside, ignore_errors=True)
-    shutil.copytree(source / 'checkpoints' / 'stage1', aside / 'checkpoints' / 'stage1')
-    for name in _LOGS:
-        lines = (source / name).read_text().splitlines(keepends=True)
-        kept = [line for line in lines if json.loads(line)['stage'] == 'stage1']
-        (aside / name).write_text(''.join(kept))
+    """Makes `workdir` the directory of a run that has just finished stage 1.
+
+    A kill leaves nothing there or, behind gs://, a run that trains its own first stage.
+    """
+    aside = workdir
+    if not is_remote(workdir):  # where folders can be renamed
+        aside = workdir.with_name(f'{workdir.name}.incomplete')
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir()
+    write_atomically(aside / 'config.json', config_text(run.config))
     for name in ('pretrained.json', 'data.json'):
         if (source / name).exists():
-            shutil.copy(source / name, aside)
-    (aside / 'config.json').write_text(json.dumps(config_as_json(run.config), indent=2) + '\n')
-    aside.rename(workdir)
+            write_atomically(aside / name, (source / name).read_bytes())
+    for name in _LOGS:
+        lines = (source / name).read_bytes().splitlines(keepends=True)
+        kept = [line for line in lines if json.loads(line)['stage'] == 'stage1']
+        write_atomically(aside / name, b''.join(kept))
+    copy_checkpoints(source / 'checkpoints' / 'stage1', aside / 'checkpoints' / 'stage1')
+    if aside != workdir:
+        aside.rename(workdir)
 
 
 def _costs(planned: Sequence[PlannedRun]) -> dict[str, float]:

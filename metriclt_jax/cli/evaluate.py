@@ -17,6 +17,7 @@ from metriclt_jax.cli import hosts as hosts_flags
 from metriclt_jax.cli import main as cli
 from metriclt_jax.errors import InputError
 from metriclt_jax.files import read_json, write_atomically
+from metriclt_jax.paths import is_remote, to_path
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'work directory of a finished run')
 _PART = flags.DEFINE_enum(
@@ -54,7 +55,7 @@ def main() -> None:
     cli.keep_freed_memory()
     cli.keep_compiled_programs()
     cli.run_config_file(_CONFIG.value)
-    workdir = Path(_WORKDIR.value).expanduser()
+    workdir = to_path(_WORKDIR.value)
     with hosts.together():
         output = _file_to_write('output', _OUTPUT.value)
         predictions = _file_to_write('predictions', _PREDICTIONS.value)
@@ -141,7 +142,7 @@ def with_classes(dataset: Any, class_names: Sequence[str]) -> Any:
 
 
 def _file_to_write(flag: str, value: str | None) -> Path | None:
-    path = value and Path(value).expanduser()
-    if path and (path.is_dir() or not path.parent.is_dir()):
+    path = value and to_path(value)
+    if path and not is_remote(path) and (path.is_dir() or not path.parent.is_dir()):
         raise InputError(f'--{flag} is {value}; it must be a file in a folder that exists')
     return path

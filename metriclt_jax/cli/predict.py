@@ -1,7 +1,6 @@
 """`predict.py --workdir=DIR --images=DIR --output=FILE.csv`: class probabilities of images."""
 
 import dataclasses
-from pathlib import Path
 
 from absl import flags
 
@@ -25,6 +24,7 @@ def main() -> None:
     from rich.console import Console
 
     from metriclt_jax.inference import load
+    from metriclt_jax.paths import local_path
     from metriclt_jax.predictions import predict_folder
 
     cli.keep_freed_memory()
@@ -33,8 +33,8 @@ def main() -> None:
     classifier = load(_WORKDIR.value, devices=jax.local_devices())
     predict_folder(
         dataclasses.replace(classifier, batch_size=_BATCH_SIZE.value),
-        Path(_IMAGES.value).expanduser(),
-        Path(_OUTPUT.value).expanduser(),
+        local_path(_IMAGES.value),
+        local_path(_OUTPUT.value),
         Console(),
         skip_bad_files=_SKIP_BAD_FILES.value,
     )

@@ -4,8 +4,6 @@ Writes a report on all finished runs below a folder, beside the paper's numbers:
 Markdown with figures, LaTeX tables and CSV. With --paper, tables 2 to 5 with the paper's numbers.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from metriclt_jax.cli import main as cli
@@ -34,6 +32,7 @@ def main() -> None:
             raise InputError('--table and --reference go with --runs; --paper writes all tables')
         page = report_paper(_OUTPUT.value)
     else:
-        runs = Path(_RUNS.value).expanduser()
-        page = report_runs(runs, _OUTPUT.value, table=_TABLE.value, reference=_REFERENCE.value)
+        page = report_runs(
+            _RUNS.value, _OUTPUT.value, table=_TABLE.value, reference=_REFERENCE.value
+        )
     print(f'written to {page}')

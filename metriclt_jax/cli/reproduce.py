@@ -42,6 +42,7 @@ def main() -> int | None:
 
     from metriclt_jax import grids
     from metriclt_jax.data import load_dataset
+    from metriclt_jax.paths import to_path
     from metriclt_jax.progress import say
     from metriclt_jax.reports.published import methods_of
     from metriclt_jax.reports.report import report_runs
@@ -61,7 +62,7 @@ def main() -> int | None:
     else:
         planned = grids.figure_grid(make_config, _SEEDS.value, methods, _PRETRAINED.value)
     name = '_'.join(filter(None, (_DATASET.value, _SCALE.value)))
-    root = Path(_WORKDIR.value or f'runs/reproduce/{name}').expanduser()
+    root = to_path(_WORKDIR.value or f'runs/reproduce/{name}')
     check(planned, root)
     distinct = {json.dumps(config_as_json(one.config)['data']): one.config for one in planned}
     for config in distinct.values():

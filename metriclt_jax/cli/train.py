@@ -1,7 +1,6 @@
 """`train.py --config=FILE:METHOD[,scale=NAME] --workdir=DIR`: train, evaluate, write results."""
 
 import os
-from pathlib import Path
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -13,7 +12,9 @@ from metriclt_jax.errors import InputError
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'FILE:METHOD[,scale=NAME]; set single fields by --config.stage1.epochs=50'
 )
-_WORKDIR = flags.DEFINE_string('workdir', None, 'where to write; a new directory, or one to resume')
+_WORKDIR = flags.DEFINE_string(
+    'workdir', None, 'where to write; a new directory or one to resume, local or gs://...'
+)
 flags.mark_flags_as_required(['config', 'workdir'])
 flags.adopt_module_key_flags(hosts_flags)
 
@@ -24,6 +25,7 @@ def main() -> None:
     config = _config()
     hosts_flags.connect()
     from metriclt_jax import hosts
+    from metriclt_jax.paths import to_path
     from metriclt_jax.reports.figures import draw_run
     from metriclt_jax.reports.terminal import stage_table
     from metriclt_jax.training.train import train
@@ -35,7 +37,7 @@ def main() -> None:
         results = train(config, _WORKDIR.value, console)
         with hosts.together():
             if hosts.is_first() and config.figures:
-                draw_run(Path(_WORKDIR.value).expanduser())
+                draw_run(to_path(_WORKDIR.value))
     console.print(stage_table(results))
     console.print(f'written to {_WORKDIR.value}', highlight=False)
 

@@ -14,31 +14,20 @@ from pathlib import Path
 
 from etils import epath
 
-from metriclt_jax.errors import InputError, explained
+from metriclt_jax.errors import InputError
+from metriclt_jax.paths import is_remote, local_path, reached
 from metriclt_jax.progress import track
 
 LOCAL_ROOT = 'METRICLT_LOCAL_DATA'
 """Environment variable: where local folders lie; by default ~/.cache/metriclt_jax/data."""
 
 
-def is_remote(path: os.PathLike | str) -> bool:
-    """Whether a path is like gs://bucket/data."""
-    return '://' in os.fspath(path)
-
-
 def local_folder(data_dir: os.PathLike | str) -> Path:
     """Returns `data_dir` itself, or the local folder that belongs to it if it is remote."""
     if not is_remote(data_dir):
-        return Path(data_dir).expanduser()
+        return local_path(data_dir)
     root = os.environ.get(LOCAL_ROOT, '~/.cache/metriclt_jax/data')
-    return Path(root).expanduser() / urllib.parse.quote(os.fspath(data_dir).rstrip('/'), safe='')
-
-
-def reached(path: os.PathLike | str) -> contextlib.AbstractContextManager:
-    """Turns errors of remote storage into `InputError`; leaves those of local files."""
-    if not is_remote(path):
-        return contextlib.nullcontext()
-    return explained(f'{path} cannot be reached; gs:// needs the package gcsfs and credentials')
+    return local_path(root) / urllib.parse.quote(os.fspath(data_dir).rstrip('/'), safe='')
 
 
 def copy_files(source: epath.Path, target: epath.Path, last: str) -> None:

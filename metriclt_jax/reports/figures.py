@@ -13,7 +13,7 @@ from matplotlib.markers import CARETLEFT, CARETRIGHT
 from matplotlib.ticker import MaxNLocator
 
 from metriclt_jax.errors import InputError
-from metriclt_jax.files import read_json
+from metriclt_jax.files import make_folder, read_json
 from metriclt_jax.reports import drawing
 from metriclt_jax.reports.drawing import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY
 from metriclt_jax.reports.runs import read_epochs, read_features
@@ -54,7 +54,7 @@ def draw_run(workdir: Path) -> None:
         raise InputError(f'{workdir} has no results.json: wait until its run has finished')
     results = read_json(workdir / 'results.json')
     names, folder = results['class_names'], workdir / 'figures'
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     if not (path := folder / 'training_curves.png').exists():
         panels = {title: ([read_epochs(workdir)[0]], kinds) for title, kinds in _ASPECTS.items()}
         panels = {title: panel for title, panel in panels.items() if not _values(*panel).empty}
@@ -71,7 +71,7 @@ def draw_run(workdir: Path) -> None:
         confusion_matrices(matrices, [names[c] for c in order], path, counted=True)
     outputs = workdir / 'predictions.npz'
     if outputs.exists() and not (path := folder / 'features.png').exists():
-        with np.load(outputs, allow_pickle=False) as arrays:
+        with outputs.open('rb') as file, np.load(file, allow_pickle=False) as arrays:
             labels = arrays['labels']
         features = read_features(workdir, len(labels))
         if features is not None:

@@ -18,6 +18,7 @@ import pandas as pd
 
 from metriclt_jax.errors import InputError
 from metriclt_jax.files import write_atomically
+from metriclt_jax.paths import is_remote, to_path
 from metriclt_jax.progress import track
 from metriclt_jax.reports import figures, published, sections, tables
 from metriclt_jax.reports.published import method_title
@@ -79,7 +80,7 @@ def report_runs(
     names = sorted({row.method for section in compared for row in section.main_rows})
     if reference is not None and reference not in names:
         raise InputError(f'--reference is {reference}, which must be one of {", ".join(names)}')
-    folder = _make_folder(Path(runs) / 'report' if output is None else output)
+    folder = _make_folder(to_path(runs) / 'report' if output is None else output)
     drawings = _make_folder(folder / 'figures')
     chapters = [
         _chapter(section, methods, reference, drawings / name)
@@ -244,7 +245,9 @@ def _write_csv(path: Path, lines: pd.DataFrame) -> None:
 
 
 def _make_folder(folder: str | os.PathLike) -> Path:
-    folder = Path(folder).expanduser()
+    folder = to_path(folder)
+    if is_remote(folder):
+        return folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()

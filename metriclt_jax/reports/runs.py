@@ -14,6 +14,7 @@ from flax.traverse_util import flatten_dict
 from metriclt_jax.config import paper_config
 from metriclt_jax.errors import InputError
 from metriclt_jax.evaluation.metrics import mean_class_recall
+from metriclt_jax.paths import reached, to_path, walk
 
 _NOT_RUNS = ('checkpoints', 'figures')  # folders inside a work directory
 
@@ -47,17 +48,22 @@ def read_runs(root: str | os.PathLike) -> tuple[list[Run], list[Problem]]:
     A run that cannot be used becomes a problem. One with a bad `predictions.npz` or
     `metrics.jsonl` is in both lists: its results still count.
     """
-    root = Path(root)
+    root = to_path(root)
+    with reached(root):
+        return _read_runs(root)
+
+
+def _read_runs(root: Path) -> tuple[list[Run], list[Problem]]:
     if not root.is_dir():
         raise InputError(f'--runs is {root}, which must be a folder with work directories')
     runs, problems = [], []
-    for folder, names, files in os.walk(root):
+    for folder, names, files in walk(root):
         is_run = 'results.json' in files or 'config.json' in files
         names[:] = sorted(name for name in names if not (is_run and name in _NOT_RUNS))
         if is_run:
-            path = Path(folder).relative_to(root).as_posix()
+            path = folder.relative_to(root).as_posix()
             try:
-                run, remarks = _read_run(Path(folder), path)
+                run, remarks = _read_run(folder, path)
                 runs.append(run)
             except InputError as error:
                 remarks = [str(error)]

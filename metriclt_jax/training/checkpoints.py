@@ -2,10 +2,14 @@
 
 A step has three items: `variables` (parameters and BatchNorm statistics, all that inference needs),
 `training` (the rest of the state) and `best` (which step validated best so far). Orbax makes a
-step appear only when it is complete, so a killed run resumes from the newest complete one.
+step count only when it is complete, by renaming its folder or, behind gs://, by an object in it.
+So a killed run resumes from the newest complete one.
 """
 
-from collections.abc import Sequence
+import logging
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,8 +18,15 @@ import jax
 import orbax.checkpoint as ocp
 
 from metriclt_jax.devices import replicated_globally, to_global, to_local
-from metriclt_jax.errors import InputError
+from metriclt_jax.errors import CLEAR, InputError
+from metriclt_jax.files import not_written
+from metriclt_jax.paths import absolute, is_remote, reached, walk
 from metriclt_jax.training.state import TrainState
+
+# Orbax logs a traceback in each of its threads for an error that it then raises.
+logging.getLogger('absl').addFilter(
+    lambda record: record.levelno < logging.ERROR or 'orbax' not in record.pathname
+)
 
 
 class Best(NamedTuple):
@@ -36,8 +47,9 @@ def latest_step(directory: Path) -> int | None:
             f'{directory} was written by version 0.1.0, whose checkpoints this version cannot '
             'read; use that version, or train again with another --workdir'
         )
-    names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
-    return max((int(name) for name in names if name.isdecimal()), default=None)
+    with reached(directory):
+        steps = ocp.path.step.standard_name_format().find_all(directory)
+        return max((found.step for found in steps), default=None)
 
 
 @dataclass
@@ -55,9 +67,11 @@ class StageCheckpoints:
     """Reads and writes the checkpoints of one stage; writing happens in the background."""
 
     def __init__(self, directory: Path) -> None:
+        self._directory = directory
         self._policy = _LatestAndBest()
         options = ocp.CheckpointManagerOptions(preservation_policy=self._policy)
-        self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+        with self._written():
+            self._manager = ocp.CheckpointManager(absolute(directory), options=options)
 
     def save(self, step: int, state: TrainState, best: Best | None) -> None:
         """Starts to write the state of `step`; afterwards only it and `best.step` stay on disk."""
@@ -67,9 +81,10 @@ class StageCheckpoints:
             training=ocp.args.StandardSave(training),
             best=ocp.args.JsonSave(None if best is None else best._asdict()),
         )
-        self._manager.wait_until_finished()
-        self._policy.best = best
-        self._manager.save(step, args=items)
+        with self._written():
+            self._manager.wait_until_finished()
+            self._policy.best = best
+            self._manager.save(step, args=items)
 
     def restore(self, like: TrainState) -> tuple[TrainState, Best | None]:
         """The latest state, placed as `like`, and the best step so far."""
@@ -86,7 +101,18 @@ class StageCheckpoints:
 
     def close(self) -> None:
         """Returns when everything is written."""
-        self._manager.close()
+        with self._written():
+            self._manager.close()
+
+    @contextmanager
+    def _written(self) -> Iterator[None]:
+        """Turns whatever Orbax raises into an `InputError`: TensorStore's are of any type."""
+        try:
+            yield
+        except CLEAR:
+            raise
+        except Exception as error:
+            raise InputError(not_written(self._directory, error)) from error
 
 
 def restore_variables(directory: Path, which: str, devices: Sequence[jax.Device]) -> dict[str, Any]:
@@ -100,20 +126,39 @@ def restore_variables(directory: Path, which: str, devices: Sequence[jax.Device]
     step = latest_step(directory)
     if step is None:
         raise InputError(f'{directory} has no checkpoint; run the train command to its end')
+    folder = absolute(directory)
     if which == 'best':
-        best = ocp.JsonCheckpointHandler().restore(directory.absolute() / str(step) / 'best')
+        with reached(directory):
+            best = ocp.JsonCheckpointHandler().restore(folder / str(step) / 'best')
         if best is None:
             raise InputError(f'{directory} has no best checkpoint: it was never validated')
         step = best['step']
-    path = directory.absolute() / str(step) / 'variables'
+    path = folder / str(step) / 'variables'
     place = replicated_globally(devices)
     # A checkpointer would warn that the item, a part of a step, has no metadata of a whole one.
     reader = ocp.StandardCheckpointHandler()
-    like = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-        reader.metadata(path).tree,
-    )
-    return to_local(reader.restore(path, args=ocp.args.StandardRestore(like)))
+    with reached(directory):
+        like = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+            reader.metadata(path).tree,
+        )
+        return to_local(reader.restore(path, args=ocp.args.StandardRestore(like)))
+
+
+def copy_checkpoints(source: Path, target: Path) -> None:
+    """Copies a stage's checkpoints; behind gs://, a step counts only once all of it is there."""
+    if not is_remote(source):
+        shutil.copytree(source, target)
+        return
+    files = [folder / name for folder, _, names in walk(source) for name in names]
+
+    def when(file: Path) -> tuple:  # what completes a step comes last, the latest step at the end
+        path = file.relative_to(source)
+        completes = path.name == ocp.path.atomicity.COMMIT_SUCCESS_FILE
+        return completes, -len(path.parts), int(path.parts[0]), path
+
+    for file in sorted(files, key=when):
+        file.copy(target / file.relative_to(source), overwrite=True)
 
 
 def _items(state: TrainState) -> tuple[dict[str, Any], dict[str, Any]]:

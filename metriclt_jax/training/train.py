@@ -23,10 +23,17 @@ from metriclt_jax.errors import InputError, Interrupted
 from metriclt_jax.evaluation.evaluate import Evaluation
 from metriclt_jax.files import read_json, write_atomically
 from metriclt_jax.models.pretrained import Pretrained
+from metriclt_jax.paths import reached, to_path
 from metriclt_jax.training.checkpoints import latest_step, restore_variables
 from metriclt_jax.training.loop import train_stage
 from metriclt_jax.training.setup import Run, load_pretrained, make_run
-from metriclt_jax.training.workdir import EpochLog, claim, config_as_json, finished_results
+from metriclt_jax.training.workdir import (
+    EpochLog,
+    claim,
+    config_as_json,
+    finished_results,
+    require_writable,
+)
 
 _PACKAGES = ('metriclt-jax', 'jax', 'jaxlib', 'flax', 'optax', 'numpy', 'pillow')
 
@@ -51,7 +58,7 @@ def train(
         HostFailed: another process of a multi-host run failed.
     """
     started = time.monotonic()
-    workdir = Path(workdir).expanduser()
+    workdir = to_path(workdir)
     console = console or hosts.console()
     results = _finished(config, workdir)
     if results is not None:
@@ -59,6 +66,7 @@ def train(
         return results
 
     # What can be wrong is found here: nothing is compiled or written yet.
+    hosts.from_first(lambda: require_writable(workdir))
     with hosts.together():
         run = make_run(config, workdir, console)
     resumes = _steps(run)['stage1'] > 0  # then the file of the weights may be gone
@@ -157,7 +165,9 @@ def _finished(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
 def _record_start(run: Run, pretrained: Pretrained | None) -> None:
     """Notes the data and weights that a run begins with; it must resume with the same data."""
     path, now = run.workdir / 'data.json', {'sha256': run.dataset.fingerprint}
-    if path.exists() and read_json(path) != now:
+    with reached(path):
+        exists = path.exists()
+    if exists and read_json(path) != now:
         raise InputError(
             f'the images or parts of {run.dataset.name} in {run.config.data.data_dir} are not '
             f'those that the run in {run.workdir} began with; use those, or another --workdir'
@@ -180,7 +190,9 @@ def _open_logs(run: Run) -> tuple[EpochLog, EpochLog]:
     steps = _steps(run)  # read under the lock: another process may have trained meanwhile
     logs = [EpochLog(run.workdir / f'{n}.jsonl', hosts.is_first()) for n in ('metrics', 'timing')]
     with hosts.together():
-        if not (run.workdir / 'config.json').exists():
+        with reached(run.workdir):
+            visible = (run.workdir / 'config.json').exists()
+        if not visible:
             raise InputError(
                 f'{run.workdir}, as process 0 created it, is not visible on this host; put '
                 '--workdir on a file system that all hosts share'

@@ -1,8 +1,8 @@
 """The work directory of a run: what is in it, and what a later run may trust."""
 
+import errno
 import json
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +12,11 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from metriclt_jax.config import FIELDS_WITHOUT_INFLUENCE, paper_config
+from metriclt_jax.data.storage import local_folder
 from metriclt_jax.errors import InputError
-from metriclt_jax.files import locked, read_json, write_atomically
+from metriclt_jax.files import locked, make_folder, read_json, write_atomically, written
+from metriclt_jax.paths import is_remote, reached
+from metriclt_jax.training.checkpoints import latest_step
 
 # A config file may add fields to these groups, for losses and mixings of its own.
 OPEN_GROUPS = ('classification', 'metric', 'mixing')
@@ -24,11 +27,17 @@ def config_as_json(config: ConfigDict) -> dict[str, Any]:
     return json.loads(json.dumps(config.to_dict()))
 
 
+def config_text(config: ConfigDict) -> str:
+    """The content of `config.json`."""
+    return json.dumps(config_as_json(config), indent=2) + '\n'
+
+
 def read_config(workdir: Path) -> ConfigDict:
     """The config that made `workdir`; fields that are newer than it have their defaults."""
     path = workdir / 'config.json'
-    if not path.is_file():
-        raise InputError(f'{workdir} is not a work directory: it has no config.json')
+    with reached(workdir):
+        if not path.is_file():
+            raise InputError(f'{workdir} is not a work directory: it has no config.json')
     config = paper_config().lock()
     for group in OPEN_GROUPS:
         config[group].unlock()
@@ -49,8 +58,10 @@ def is_made_by(workdir: Path, config: ConfigDict) -> bool:
     Raises:
         InputError: it belongs to another config, or is something else.
     """
-    refuse_remote(workdir)
-    if (workdir / 'config.json').exists():
+    with reached(workdir):
+        is_file = workdir.is_file()
+        names = [path.name for path in workdir.iterdir()] if workdir.is_dir() else []
+    if 'config.json' in names:
         configs = read_config(workdir), config
         found, wanted = (flatten_dict(config_as_json(one), sep='.') for one in configs)
         texts = [
@@ -65,27 +76,33 @@ def is_made_by(workdir: Path, config: ConfigDict) -> bool:
             )
         return True
     ours = ('.lock', '.config.json.')  # all that a run leaves that was killed before config.json
-    if workdir.exists() and (
-        not workdir.is_dir() or any(not path.name.startswith(ours) for path in workdir.iterdir())
-    ):
+    if is_file or not all(name.startswith(ours) for name in names):
         raise InputError(
             f'work directory {workdir} exists and has no config.json; use a new or empty directory'
         )
     return False
 
 
-def refuse_remote(workdir: Path) -> None:
-    """Raises `InputError` for an address such as gs://bucket, of which Path makes gs:/bucket."""
-    if re.match(r'\w+:/', str(workdir)):
-        raise InputError(
-            f'work directory {workdir} is remote; train in a local directory and copy it afterwards'
-        )
+def require_writable(workdir: Path) -> None:
+    """Raises `InputError` if a run could not be written; leaves nothing behind."""
+    if is_remote(workdir):
+        with reached(workdir):
+            probe = workdir / '.lock.probe'
+            probe.write_bytes(b'')
+            latest_step(workdir)  # asks for what Orbax will ask for
+            probe.unlink()
+        return
+    existing = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
+    with written(workdir):
+        if not os.access(existing, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def finished_results(workdir: Path, config: ConfigDict) -> dict[str, Any] | None:
     """The results of a finished run of `config`, or None."""
     path = workdir / 'results.json'
-    return read_json(path) if is_made_by(workdir, config) and path.exists() else None
+    with reached(workdir):
+        return read_json(path) if is_made_by(workdir, config) and path.exists() else None
 
 
 @contextmanager
@@ -93,23 +110,22 @@ def claim(workdir: Path, config: ConfigDict) -> Iterator[None]:
     """Makes `workdir` the work directory of `config` and keeps other runs out of it."""
     with lock_folder(workdir, 'training in'):
         is_made_by(workdir, config)
-        text = json.dumps(config_as_json(config), indent=2) + '\n'
-        write_atomically(workdir / 'config.json', text)
+        write_atomically(workdir / 'config.json', config_text(config))
         yield
 
 
 @contextmanager
 def lock_folder(folder: Path, doing: str) -> Iterator[None]:
-    """Makes `folder` and keeps other processes out of it, which learn what we are `doing`."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / '.lock').touch()
-    except OSError as error:
-        raise InputError(
-            f'work directory {folder} cannot be written to ({error.strerror}); use another one'
-        ) from None
+    """Makes `folder` and keeps other processes out of it, which learn what we are `doing`.
+
+    For an address this holds for the processes of this user on this machine only.
+    """
+    lock = local_folder(folder) / '.lock'
+    make_folder(lock.parent)
     busy = f'another process is {doing} {folder}; wait for it or use another --workdir'
-    with locked(folder / '.lock', busy=busy):
+    with written(lock):
+        lock.touch()
+    with locked(lock, busy=busy):
         yield
 
 
@@ -128,25 +144,32 @@ class EpochLog:
         """Keeps the lines up to the step that each stage resumes from and drops the others."""
         if not self.writes:
             return
-        if self.path.exists():
-            for text in self.path.read_text().splitlines():
-                try:
-                    line = json.loads(text)
-                except json.JSONDecodeError:  # the line that was being written when it was killed
-                    break
-                if line['step'] <= steps[line['stage']]:
-                    self.lines.append(line)
-        write_atomically(self.path, ''.join(json.dumps(line) + '\n' for line in self.lines))
+        with reached(self.path):
+            content = self.path.read_bytes() if self.path.exists() else b''
+        for text in content.splitlines():
+            try:
+                line = json.loads(text)
+            except json.JSONDecodeError:  # the line that was being written when it was killed
+                break
+            if line['step'] <= steps[line['stage']]:
+                self.lines.append(line)
+        self._write()
 
     def append(self, line: dict[str, Any]) -> None:
         """Adds a line, durably: the checkpoint that follows relies on it."""
         if not self.writes:
             return
         self.lines.append(line)
-        with self.path.open('a') as file:
+        if is_remote(self.path):  # objects cannot grow
+            self._write()
+            return
+        with written(self.path), self.path.open('a') as file:
             file.write(json.dumps(line) + '\n')
             file.flush()
             os.fsync(file.fileno())
+
+    def _write(self) -> None:
+        write_atomically(self.path, ''.join(json.dumps(line) + '\n' for line in self.lines))
 
 
 def lists_to_tuples(value: Any) -> Any:

@@ -70,7 +70,7 @@ def test_one_process_at_a_time(tmp_path):
 
 def test_a_work_directory_that_cannot_be(tmp_path):
     (tmp_path / 'file').touch()
-    with pytest.raises(InputError, match=r'cannot be written to'):
+    with pytest.raises(InputError, match=r'cannot be written'):
         hold(tmp_path / 'file' / 'run', paper_config())
 
 

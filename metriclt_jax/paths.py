@@ -1,0 +1,83 @@
+"""What users write for a folder: a local path, or an address such as gs://bucket/folder.
+
+Local paths are `pathlib.Path`, addresses `epath.Path`; the two have the same methods for reading,
+listing and writing whole files. An address has no folders to make, no locks and no appending.
+"""
+
+import contextlib
+import logging
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from metriclt_jax.errors import InputError, explained
+
+
+def is_remote(path: os.PathLike | str) -> bool:
+    """Whether a path is like gs://bucket/data."""
+    return '://' in os.fspath(path)
+
+
+def to_path(text: os.PathLike | str) -> Path:
+    """The path that a user wrote; local, or an address gs://BUCKET/FOLDER.
+
+    Raises:
+        InputError: it is another kind of address, or begins with ~ of an unknown user.
+    """
+    text = os.fspath(text)
+    if not re.match(r'\w+:/', text):
+        return local_path(text)
+    if not re.match(r'gs://[^/]', text) or re.search(r'[*?[\]]', text):
+        raise InputError(
+            f'{text} cannot be used; write a local path or gs://BUCKET/FOLDER, without * ? [ ]'
+        )
+    with reached(text):
+        return _remote_path(text)
+
+
+def local_path(text: os.PathLike | str) -> Path:
+    """The local path that a user wrote; `InputError` for an address."""
+    text = os.fspath(text)
+    if re.match(r'\w+:/', text):
+        raise InputError(f'{text} cannot be used here; write a local path')
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise InputError(f'{text} begins with ~ of an unknown user; write the whole path') from None
+
+
+def reached(path: os.PathLike | str) -> contextlib.AbstractContextManager:
+    """Turns errors of remote storage into `InputError`; leaves those of local files."""
+    if not is_remote(path):
+        return contextlib.nullcontext()
+    return explained(f'{path} cannot be reached; gs:// needs the package gcsfs and credentials')
+
+
+def absolute(path: Path) -> Path:
+    """The path as seen from any directory."""
+    return path if is_remote(path) else path.absolute()  # epath would put the directory before gs:
+
+
+def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Each folder below `root` and the names of its folders and files, as os.walk has them."""
+    if not is_remote(root):
+        for folder, folders, files in os.walk(root):
+            yield Path(folder), folders, files
+        return
+    for folder, folders, files in root.walk():  # fsspec's folders have lost their gs://
+        yield root / _without_scheme(folder).relative_to(_without_scheme(root)), folders, files
+
+
+def _without_scheme(path: Path) -> PurePosixPath:
+    return PurePosixPath(os.fspath(path).rpartition('://')[2])
+
+
+def _remote_path(text: str) -> Path:
+    import fsspec  # what only addresses need is imported for them only
+    from etils import epath
+
+    # TensorStore and other hosts write, too, so what gcsfs listed once may be wrong later.
+    fsspec.config.conf.setdefault('gcs', {}).setdefault('use_listings_cache', False)
+    logging.getLogger('gcsfs').setLevel(logging.CRITICAL)  # it logs the errors that it raises
+    return epath.Path(text)
