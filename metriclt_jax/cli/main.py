@@ -55,6 +55,7 @@ def run(command: Callable[[], int | None]) -> None:
         return rest
 
     def main(_: Sequence[str]) -> int | None:
+        _print_errors_once()
         try:
             return command()
         except Interrupted as error:
@@ -106,6 +107,22 @@ def keep_freed_memory() -> None:
         return
     for option, value in _MALLOC_OPTIONS.items():
         mallopt(option, value)
+
+
+def _print_errors_once() -> None:
+    """Hides what threads of Orbax and TensorStore print about an error that they then raise."""
+    logging.logging.getLogger('asyncio').setLevel(logging.converter.STANDARD_CRITICAL)
+    logging.get_absl_logger().addFilter(
+        lambda record: record.levelno < logging.converter.STANDARD_ERROR
+        or 'orbax' not in record.pathname
+    )
+    show = sys.unraisablehook
+
+    def show_others(unraisable) -> None:
+        if str(unraisable.exc_value) != 'Event loop is closed':  # said by writes that came later
+            show(unraisable)
+
+    sys.unraisablehook = show_others
 
 
 def _help(command: Callable[[], int | None]) -> NoReturn:

@@ -6,7 +6,6 @@ step count only when it is complete, by renaming its folder or, behind gs://, by
 So a killed run resumes from the newest complete one.
 """
 
-import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,12 +22,6 @@ from metriclt_jax.files import not_written
 from metriclt_jax.paths import absolute, is_remote, reached, walk
 from metriclt_jax.training.state import TrainState
 
-# Orbax logs a traceback in each of its threads for an error that it then raises.
-logging.getLogger('absl').addFilter(
-    lambda record: record.levelno < logging.ERROR or 'orbax' not in record.pathname
-)
-
-
 class Best(NamedTuple):
     """The step that validated best so far, and its value."""
 
@@ -42,7 +35,7 @@ def latest_step(directory: Path) -> int | None:
     Raises:
         InputError: version 0.1.0 wrote the checkpoints.
     """
-    if (directory / 'latest').is_dir():
+    if not is_remote(directory) and (directory / 'latest').is_dir():
         raise InputError(
             f'{directory} was written by version 0.1.0, whose checkpoints this version cannot '
             'read; use that version, or train again with another --workdir'

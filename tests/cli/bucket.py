@@ -62,6 +62,8 @@ class Bucket:
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = 'HTTP/1.1'
+    wbufsize = -1  # an answer is one packet
+    disable_nagle_algorithm = True
     bucket: Bucket
 
     def log_message(self, *arguments):
