@@ -141,6 +141,8 @@ def data_fields() -> ml_collections.ConfigDict:
     data.validation_parts = ('validation',)  # () for none
     data.test_parts = ('test',)
     data.split_seed = 0  # the same split for all seeds of a run
+    data.folds = 0  # number of folds of a cross-validation; 0 for none
+    data.fold = 0  # the one to test on, from 0; the others are divided as fractions say
     data.imbalance_ratio = 0.0  # n_max / n_min of a long-tailed subset; 0 keeps every image
     data.long_tail_order = 'index'  # 'size', or all names from head to tail: 'nevus,mole,wart'
     data.long_tail_max = 'smallest'  # n_max: the size of the smallest class, or of the 'first'
@@ -226,6 +228,8 @@ _DATA_RULES = {
     'data.minor': _at_least(1),
     'data.resize': _at_least(1),
     'data.split_seed': _at_least(0),
+    'data.folds': _Rule(lambda value: value == 0 or value > 1, '0 or above 1'),
+    'data.fold': _at_least(0),
     'data.imbalance_ratio': _at_least(0),
 }
 _OFFICIAL_RULES = {'data.train_parts': _NOT_EMPTY, 'data.test_parts': _NOT_EMPTY}
@@ -303,6 +307,16 @@ def validate_data(data: ml_collections.ConfigDict) -> None:
     _check({'data': data}, _DATA_RULES.items())
     if data.split == 'official':
         _check({'data': data}, _OFFICIAL_RULES.items())
+    if data.folds and data.split == 'official':
+        raise InputError(
+            'config field data.folds divides the images itself; set data.split to paper (by image) '
+            'or grouped, not official'
+        )
+    if data.fold >= (data.folds or 1):
+        raise InputError(
+            f'config field data.fold is {data.fold}; it must be below data.folds, which is '
+            f'{data.folds}'
+        )
 
 
 def _check(config: Mapping[str, Any], rules: Iterable[tuple[str, _Rule]]) -> None:

@@ -136,6 +136,10 @@ def _split(
             f'data.split is {config.split!r}, but {config.name} has no {needs[config.split][0]}; '
             f'use {" or ".join(["paper", *available])}'
         )
+    if config.folds:
+        kept_together = group_ids if config.split == 'grouped' else None
+        which = config.folds, config.fold, config.fractions, config.split_seed
+        return splits.cross_validation(labels, kept_together, *which, class_names)
     if config.split == 'official':
         return splits.official(official, {part: config[f'{part}_parts'] for part in splits.PARTS})
     if config.split == 'grouped':

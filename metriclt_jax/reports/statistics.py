@@ -20,6 +20,14 @@ class Interval(NamedTuple):
     high: float = math.nan
 
 
+class Difference(NamedTuple):
+    """A difference with its interval, and the p-value of the hypothesis that it is zero."""
+
+    value: float
+    interval: Interval
+    p: float
+
+
 class Calibration(NamedTuple):
     """Predictions in bins `[B]` of equal width of confidence; means of empty bins are NaN."""
 
@@ -50,26 +58,82 @@ def seeds_interval(first: Sequence[float], second: Sequence[float]) -> Interval:
     return Interval(float(low), float(high))
 
 
-def images_interval(
-    first: ArrayLike, second: ArrayLike, labels: ArrayLike, classes: Sequence[int]
-) -> Interval:
-    """Bootstrap interval of a difference in mean class recall, paired over test images.
+def bootstrap(
+    first: ArrayLike,
+    second: ArrayLike,
+    labels: ArrayLike,
+    classes: Sequence[int],
+    groups: ArrayLike | None = None,
+) -> Difference:
+    """Difference in mean class recall with a bootstrap interval, paired over the same images.
 
-    Images are drawn with replacement within each class; the trained networks are taken as given.
-    `first` and `second` `[N]` are shares of two methods' runs that predict an image correctly.
+    Whole groups (lesions, patients) are drawn with replacement, since images of one are not
+    independent: as many of each set of classes as there are. The trained networks are given.
+
+    Args:
+        first: shares `[N]` of a method's runs that predict an image correctly, or 0 and 1.
+        second: the same of another method; zeros give the interval of one method's recall.
+        labels: classes of the images `[N]`.
+        classes: those over which the recall is averaged.
+        groups: `[N]`; None, and images of group '', are independent.
     """
     gain, labels = np.subtract(first, second, dtype=float), np.asarray(labels)
+    chosen = np.flatnonzero(np.isin(labels, classes))
+    _, labels = np.unique(labels[chosen], return_inverse=True)
+    group_of = np.arange(len(chosen))
+    if groups is not None:
+        groups = np.asarray(groups)[chosen]
+        numbers = np.unique(groups, return_inverse=True)[1]
+        group_of = np.where(groups == '', len(chosen) + group_of, numbers)
+        group_of = np.unique(group_of, return_inverse=True)[1]
+    # What a group adds to the images [G, C] of the classes and to the gains among them.
+    sums = np.zeros((2, group_of.max() + 1, labels.max() + 1))
+    np.add.at(sums, (0, group_of, labels), 1)
+    np.add.at(sums, (1, group_of, labels), gain[chosen])
+    difference = float(np.mean(sums[1].sum(axis=0) / sums[0].sum(axis=0)))
+
+    strata = np.unique(sums[0] == 0, axis=0, return_inverse=True)[1].ravel()
     rng = np.random.default_rng(0)
-    draws = np.zeros(RESAMPLES)
-    for c in classes:
-        of_class = gain[labels == c]
-        # An image matters by its gain only, and there are few different gains.
-        values, counts = np.unique(of_class.round(12), return_counts=True)
-        drawn = rng.multinomial(len(of_class), counts / len(of_class), size=RESAMPLES)
-        draws += drawn @ values / len(of_class)
+    drawn = np.zeros((2, RESAMPLES, sums.shape[2]))
+    for stratum in range(strata.max() + 1):
+        # Groups with equal sums are interchangeable, and there are few different ones.
+        members = np.concatenate(sums[:, strata == stratum].round(12), axis=1)
+        values, counts = np.unique(members, axis=0, return_counts=True)
+        times = rng.multinomial(counts.sum(), counts / counts.sum(), size=RESAMPLES)
+        drawn += (times @ values).reshape(RESAMPLES, 2, -1).swapaxes(0, 1)
+    draws = np.mean(drawn[1] / drawn[0], axis=1)
     tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(draws / len(classes), [tail, 1 - tail])
-    return Interval(float(low), float(high))
+    low, high = np.quantile(draws, [tail, 1 - tail])
+    opposite = min(np.sum(draws <= _ROUNDING), np.sum(draws >= -_ROUNDING))
+    p = min(1.0, 2 * (1 + opposite) / (1 + RESAMPLES))
+    return Difference(difference, Interval(float(low), float(high)), p)
+
+
+def folds_interval(differences: Sequence[float], test_share: float) -> Interval:
+    """Student's interval of the mean over folds and seeds, whose training parts overlap.
+
+    The variance of the J differences is taken times 1 / J + n_test / n_train (Nadeau and Bengio,
+    2003); `test_share` is the share of all images that a fold tests.
+    """
+    from scipy import stats
+
+    count = len(differences)
+    if count < 2 or np.ptp(differences) < _ROUNDING:
+        return Interval()
+    error = np.std(differences, ddof=1) * math.sqrt(1 / count + test_share / (1 - test_share))
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * error
+    mean = float(np.mean(differences))
+    return Interval(float(mean - half), float(mean + half))
+
+
+def holm(p_values: ArrayLike) -> np.ndarray:
+    """P-values `[K]` corrected for K comparisons (Holm, 1979)."""
+    p = np.asarray(p_values, float)
+    order = np.argsort(p, kind='stable')
+    steps = np.maximum.accumulate((len(p) - np.arange(len(p))) * p[order])
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(steps, 1.0)
+    return corrected
 
 
 def verdict(difference: float, over_seeds: Interval, over_images: Interval, seeds: int) -> str:

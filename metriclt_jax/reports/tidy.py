@@ -121,5 +121,5 @@ def _over_images(pair: tuple[Row, Row], seeds: set[int], classes) -> statistics.
         np.mean([one.probabilities.argmax(axis=1) == labels for one in of_row], axis=0)
         for of_row in kept
     ]
-    interval = statistics.images_interval(*shares, labels, classes)
+    interval = statistics.bootstrap(*shares, labels, classes).interval
     return statistics.Interval(*(100 * end for end in interval))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from metriclt_jax.reports.statistics import images_interval, seeds_interval
+from metriclt_jax.reports.statistics import bootstrap, seeds_interval
 from metriclt_jax.reports.tidy import differences, reference_row, results, tidy
 
 
@@ -49,7 +49,7 @@ def test_a_difference_is_over_common_seeds(section, make_run):
         np.mean([r.predictions.probabilities.argmax(1) == r.predictions.labels for r in runs], 0)
         for runs in (tp.runs[:2], crw.runs[1:])
     ]
-    over_images = images_interval(*shares, tp.runs[0].predictions.labels, range(7))
+    over_images = bootstrap(*shares, tp.runs[0].predictions.labels, range(7)).interval
     assert (found.images_low, found.images_high) == (100 * over_images.low, 100 * over_images.high)
 
 
