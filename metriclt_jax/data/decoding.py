@@ -1,4 +1,4 @@
-"""Image files to pixels, on the host, with Pillow."""
+"""Image files to pixels, on the host."""
 
 import collections
 import contextlib
@@ -9,17 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image
 
+from metriclt_jax.data import dicom, formats
 from metriclt_jax.errors import InputError, explained
 from metriclt_jax.progress import track
-
-FORMATS = ('BMP', 'GIF', 'JPEG', 'JPEG2000', 'PNG', 'PPM', 'TIFF', 'WEBP')
-"""Formats that are read. Pillow's others may start programs or read further files."""
-
-# Pillow's names of the pixel types that have one obvious conversion to RGB.
-_MODES = ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'RGBX', 'YCbCr')
-_SIXTEEN_BIT_MODES = ('I;16', 'I;16L', 'I;16B', 'I;16N')
 
 # Turns a picture upright, by the value of its EXIF orientation.
 _UPRIGHT = {
@@ -93,7 +87,6 @@ def _problem(path: Path) -> str:
     problem = f'{path} is not a readable image'
     try:
         with explained(problem), path.open('rb') as file, _opened(file, problem) as picture:
-            _require_known_mode(picture)
             # A JPEG is read to its end, but its pixels are computed at an eighth of its size.
             picture.draft('RGB', (1, 1))
             _upright(picture)
@@ -109,46 +102,26 @@ def _opened(file: io.IOBase, problem: str) -> Iterator[Image.Image]:
         if not file.read(1):
             raise InputError('the file is empty')
         file.seek(0)
-        with Image.open(file, formats=FORMATS) as picture:
-            if picture.width * picture.height > Image.MAX_IMAGE_PIXELS:
-                raise InputError(
-                    f'it has {picture.width} x {picture.height} pixels; it must have at most '
-                    f'{Image.MAX_IMAGE_PIXELS}, as decoding more may be an attack'
-                )
+        read = dicom.open_picture if dicom.is_dicom(file) else formats.open_picture
+        file.seek(0)
+        with read(file) as picture:
             yield picture
-    except UnidentifiedImageError as error:
-        raise InputError(f'{problem}: unknown format; use {", ".join(FORMATS)}') from error
-    except Exception as error:  # Pillow fails in many ways on damaged files
-        raise InputError(f'{problem}: {error}') from error
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow and pydicom fail in many ways on damaged files
+        raise InputError(f'{problem}: {" ".join(str(error).split())}') from error
 
 
 def _upright(picture: Image.Image) -> Image.Image:
-    picture.load()  # some formats have their EXIF data behind the pixels, and TIFF turns by itself
-    turn = _UPRIGHT.get(picture.getexif().get(ExifTags.Base.Orientation))
-    return picture if turn is None else picture.transpose(turn)
+    rgb = formats.to_rgb(picture)  # some formats have their EXIF data behind the pixels
+    try:
+        turn = _UPRIGHT.get(picture.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # damaged in many ways, which does not matter to the pixels
+        turn = None
+    return rgb if turn is None else rgb.transpose(turn)  # TIFF turns by itself
 
 
 def _resized(upright: Image.Image, size: int) -> np.ndarray:
-    rgb = _to_rgb(upright)
-    if rgb.size != (size, size):
-        rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(rgb)
-
-
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    _require_known_mode(picture)
-    if picture.mode in _SIXTEEN_BIT_MODES:  # `convert` would clip it to 255
-        values = (np.asarray(picture, np.uint32) + 128) // 257
-        return Image.fromarray(values.astype(np.uint8)).convert('RGB')
-    if picture.has_transparency_data:
-        rgba = picture.convert('RGBA')
-        picture = Image.alpha_composite(Image.new('RGBA', rgba.size, 'black'), rgba)
-    return picture if picture.mode == 'RGB' else picture.convert('RGB')  # which would copy it
-
-
-def _require_known_mode(picture: Image.Image) -> None:
-    if picture.mode not in _MODES + _SIXTEEN_BIT_MODES:
-        raise InputError(
-            f'its pixels are of type {picture.mode}; convert it to RGB or palette of 8 bits, or '
-            'gray of 8 or 16 bits'
-        )
+    if upright.size != (size, size):
+        upright = upright.resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(upright)

@@ -15,8 +15,8 @@ import numpy as np
 from metriclt_jax.errors import InputError, explained
 
 SUFFIXES = (
-    '.bmp', '.gif', '.jp2', '.jpeg', '.jpg', '.pgm', '.png', '.pnm', '.ppm', '.tif', '.tiff',
-    '.webp',
+    '.bmp', '.dcm', '.dib', '.dicom', '.gif', '.j2c', '.j2k', '.jfif', '.jp2', '.jpe', '.jpeg',
+    '.jpf', '.jpg', '.jpx', '.pbm', '.pgm', '.png', '.pnm', '.ppm', '.tif', '.tiff', '.webp',
 )  # fmt: skip
 """Endings of image files, in lower case."""
 
