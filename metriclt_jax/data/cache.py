@@ -25,7 +25,7 @@ from metriclt_jax.errors import InputError
 from metriclt_jax.files import locked
 from metriclt_jax.progress import say, track
 
-FORMAT = 4  # of the files, and of what `decoding` makes of an image
+FORMAT = 5  # of the files, and of what `decoding` makes of an image
 _ALIGNMENT = 64  # bytes
 _COLUMNS = {'ids', 'labels', 'group_ids', 'parts', 'aspects', 'crc32'}
 _log = logging.getLogger(__name__)
