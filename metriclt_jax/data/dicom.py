@@ -9,6 +9,7 @@ from metriclt_jax.data.formats import require_size
 from metriclt_jax.errors import InputError
 
 _COLOR = ('RGB', 'YBR_FULL', 'YBR_FULL_422', 'YBR_ICT', 'YBR_RCT')  # decoded to RGB
+_REQUIRED = ('PixelData', 'Rows', 'Columns', 'BitsStored', 'PhotometricInterpretation')
 _GRAY = ('MONOCHROME1', 'MONOCHROME2')
 
 
@@ -27,7 +28,7 @@ def open_picture(file: BinaryIO) -> Image.Image:
     """
     try:
         import pydicom
-        from pydicom.pixels import apply_color_lut, pixel_array
+        from pydicom.pixels import apply_color_lut, get_decoder, pixel_array
     except ImportError:
         raise InputError(
             'it is a DICOM file; to read it, run: pip install pydicom python-gdcm'
@@ -35,8 +36,10 @@ def open_picture(file: BinaryIO) -> Image.Image:
 
     file.seek(0)
     header = pydicom.dcmread(file)
-    if 'PixelData' not in header:
-        raise InputError(f'it is a DICOM file without pixels (modality {header.get("Modality")})')
+    for name in _REQUIRED:
+        if name not in header:
+            kind = f'DICOM file (modality {header.get("Modality")})'
+            raise InputError(f'it is a {kind} without {name}, so that it has no picture')
     if (frames := int(header.get('NumberOfFrames') or 1)) > 1:
         raise InputError(f'it is a DICOM file of {frames} frames; save the one to use by itself')
     require_size(header.Columns, header.Rows)
@@ -45,6 +48,11 @@ def open_picture(file: BinaryIO) -> Image.Image:
         raise InputError(f'its DICOM colors are {kind}; convert them to RGB')
     if header.get('HighBit', bits - 1) != bits - 1:
         raise InputError(f'its {bits} bits end at bit {header.HighBit}; it must be {bits - 1}')
+    syntax = header.file_meta.TransferSyntaxUID
+    if syntax.is_encapsulated and not get_decoder(syntax).is_available:
+        raise InputError(
+            f'its pixels are {syntax.name}; to read them, run: pip install python-gdcm'
+        )
     pixels = pixel_array(header)
     if kind in _GRAY:
         return Image.fromarray(_gray(pixels, header))

@@ -161,8 +161,10 @@ def _correct_jpeg2000(picture: Image.Image) -> None:
     picture.fp.seek(0)
     _, _, sizes = picture.fp.read().partition(_SIZ)
     picture.fp.seek(position)
-    bits = max(1 + (byte & 0x7F) for byte in sizes[38 : 38 + 3 * len(picture.getbands()) : 3])
-    if bits > 8:  # Pillow lets the brightest values overflow
+    of_each = sizes[38 : 38 + 3 * len(picture.getbands()) : 3]
+    if (
+        bits := max((1 + (byte & 0x7F) for byte in of_each), default=0)
+    ) > 8:  # Pillow lets the brightest values overflow
         raise InputError(f'it is a color JPEG 2000 of {bits} bits; {_ADVICE}')
 
 
@@ -179,13 +181,22 @@ def _correct_png(picture: Image.Image) -> None:
 def _correct_tiff(picture: Image.Image) -> None:
     tags = picture.tag_v2
     raw = tags.get(_COMPRESSION, 1) == 1
+    if _PHOTOMETRIC not in tags:
+        raise InputError(
+            'it is a TIFF without PhotometricInterpretation: zero may be black or white'
+        )
     if 2 in tags.get(_SIGN, ()):
         raise InputError(f'its pixels have a sign (TIFF SampleFormat 2); {_ADVICE}')
-    if raw and tags.get(_PHOTOMETRIC) == 6 and tags.get(_SUBSAMPLING, (1, 1)) != (1, 1):
+    if raw and tags[_PHOTOMETRIC] == 6 and tags.get(_SUBSAMPLING, (1, 1)) != (1, 1):
         raise InputError(f'it is an uncompressed TIFF with subsampled colors (YCbCr); {_ADVICE}')
-    plain = set(tags.get(_BITS, (1,))) == {8} and tags.get(_PHOTOMETRIC) in (1, 2, 3)
-    plain = plain and picture.mode in ('L', 'P', 'RGB', 'RGBA') and tags.get(_FILL_ORDER, 1) == 1
-    if raw and tags.get(_PLANES) == 2 and not (plain and 1 not in tags.get(_EXTRA, ())):
+    plain = (
+        set(tags.get(_BITS, (1,))) == {8}
+        and tags[_PHOTOMETRIC] in (1, 2, 3)
+        and tags.get(_FILL_ORDER, 1) == 1
+        and 1 not in tags.get(_EXTRA, ())
+        and picture.mode in ('L', 'P', 'RGB', 'RGBA')
+    )
+    if raw and tags.get(_PLANES) == 2 and not plain:
         raise InputError(
             'it is an uncompressed TIFF of PlanarConfiguration 2, which Pillow misreads; save it '
             'compressed or with PlanarConfiguration 1'
@@ -207,7 +218,7 @@ def _from_16_bits(picture: Image.Image) -> Image.Image:
     bits, white_is_zero = 16, False
     if picture.format == 'TIFF':
         bits = picture.tag_v2[_BITS][0]
-        white_is_zero = picture.tag_v2.get(_PHOTOMETRIC) == 0
+        white_is_zero = picture.tag_v2[_PHOTOMETRIC] == 0
     values = np.asarray(picture, np.uint32)
     top = 2**bits - 1
     gray = (values * 255 + top // 2) // top

@@ -212,7 +212,7 @@ def huge():
 
 BAD = {
     'frames': (multi_frame, '2 frames'),
-    'no pixels': (without_pixels, 'without pixels .*SR'),
+    'no pixels': (without_pixels, 'SR.* without PixelData'),
     'too large': (huge, '60000 x 60000'),
     'empty': (lambda: dicom(RAMP[:0]), 'at least one'),
     'colors': (lambda: dicom(np.zeros((4, 4, 3), np.uint8), 'HSV'), 'HSV'),
@@ -242,6 +242,13 @@ def test_without_the_package_a_sentence_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, 'pydicom', None)
     with pytest.raises(InputError, match=r'DICOM.*pip install'):
         decoding.decode(image, 4, 'x')
+
+
+def test_without_a_decoder_a_sentence_says_what_to_install(monkeypatch):
+    lossless = pydicom.pixels.get_decoder(pydicom.uid.JPEGLosslessSV1)
+    monkeypatch.setattr(lossless, '_available', {})
+    with pytest.raises(InputError, match=r'JPEG Lossless.*pip install'):
+        decoding.decode(shipped('SC_rgb_jpeg_gdcm.dcm'), 4, 'x')
 
 
 def test_a_folder_is_prepared_without_a_word_of_the_patient(tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from metriclt_jax.data import prepare, records
 from metriclt_jax.data.decoding import check_images, decode, to_storage
 from metriclt_jax.errors import InputError
 
@@ -176,6 +177,13 @@ def test_subsampled_colors_of_a_tiff(tmp_path):
     blocks = bytes([100, 100, 100, 100, 128, 128] * 4) + bytes(64)
     refused(tiff([blocks], [8] * 3, 6, t530=[2, 2]), 'YCbCr', tmp_path)
     assert_gray(tiff([bytes([100, 128, 128] * 16)], [8] * 3, 6, t530=[1, 1]), np.full((4, 4), 100))
+
+
+def test_a_tiff_that_does_not_say_what_zero_is(tmp_path):
+    image = tiff([GRAY.tobytes()], 8, 1)
+    at = image.index(struct.pack('<HH', 262, 3))
+    unknown = image[:at] + struct.pack('<H', 261) + image[at + 2 :]
+    refused(unknown, 'Photometric', tmp_path)
 
 
 def test_a_thumbnail_is_not_the_picture():
@@ -348,6 +356,17 @@ def test_color_of_more_than_8_bits_in_jpeg_2000_is_refused(bits, form, tmp_path)
     if bits > 8:  # says so, at least
         at = image.index(b'\xff\x4f\xff\x51') + 42
         refused(image[:at] + bytes([bits - 1]) + image[at + 1 :], '12 bits', tmp_path)
+
+
+def test_the_endings_that_programs_give_to_images(tmp_path):
+    picture = Image.fromarray(NOISE)
+    endings = {'.jfif': 'JPEG', '.JPE': 'JPEG', '.dib': 'BMP', '.pbm': 'PPM', '.j2k': 'JPEG2000'}
+    for number, (ending, form) in enumerate(endings.items()):
+        path = tmp_path / 'source' / 'ab'[number % 2] / f'x{ending}'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.convert('1' if ending == '.pbm' else 'RGB').save(path, form)
+    prepare('folder', str(tmp_path / 'source'), str(tmp_path / 'data'), 'odd')
+    assert len(records.open_records('odd', str(tmp_path / 'data'))) == len(endings)
 
 
 def test_a_file_of_another_kind_is_of_unknown_format(tmp_path):
