@@ -136,21 +136,21 @@ def _overlap(workdir: Path, own: ConfigDict, dataset: Any, part: str) -> str:
     from metriclt_jax.data.leaks import SEEN_IMAGES, seen_images
 
     if not (workdir / SEEN_IMAGES).exists():
-        return f'whether {dataset.name} has images that the run was trained on is not known'
-    known, images, indices = workdir / SEEN_IMAGES, dataset.images, dataset.parts[part]
-    counts = seen_images(known.read_bytes(), images, indices)
-    how = ''
-    if any(counts.values()):
-        how = ' by their checksums (the images of the training are not at hand)'
-        if cache_path(own.name, own.resize, own.data_dir).exists():
-            with contextlib.suppress(InputError):
-                trained_on = load_dataset(own)
-                if trained_on.fingerprint == read_json(workdir / 'data.json')['sha256']:
-                    counts = seen_images(known.read_bytes(), images, indices, trained_on.images)
-                    how = ', pixel for pixel'
+        return (
+            f'whether the training part had images of {dataset.name} is not known, as an older '
+            f'version trained {workdir}'
+        )
+    seen, how = (workdir / SEEN_IMAGES).read_bytes(), 'checksums'
+    counts = seen_images(seen, dataset.images, dataset.parts[part])
+    if any(counts.values()) and cache_path(own.name, own.resize, own.data_dir).exists():
+        with contextlib.suppress(InputError):  # as images that changed meanwhile may raise
+            trained_on = load_dataset(own)
+            if trained_on.fingerprint == read_json(workdir / 'data.json')['sha256']:
+                counts = seen_images(seen, dataset.images, dataset.parts[part], trained_on.images)
+                how = 'pixels'
     return (
-        f'of the {len(indices)} images of {dataset.name}, the run was trained on '
-        f'{counts["train"]} and validated on {counts["validation"]}{how}'
+        f'of the {len(dataset.parts[part])} images of {dataset.name}, the training part of the run '
+        f'has {counts["train"]} and its validation part {counts["validation"]} (by their {how})'
     )
 
 

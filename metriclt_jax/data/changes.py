@@ -30,18 +30,18 @@ def find_changes(before: Records, now: Source) -> list[str]:
     old = _fields(before.class_names, before.read_all(), decoded)
     new = _fields(now.class_names, now.examples, decoded)
     texts = {
-        'images are new': sorted(new.keys() - old.keys()),
-        'images are gone': sorted(old.keys() - new.keys()),
+        'new images': sorted(new.keys() - old.keys()),
+        'images that are gone': sorted(old.keys() - new.keys()),
     }
     both = sorted(old.keys() & new.keys())
     for field in _Fields._fields:
-        texts[f'images have another {field}'] = [
+        texts[f'another {field}'] = [
             image_id if field == 'content' else f'{image_id}: {was!r} became {become!r}'
             for image_id in both
             if (was := getattr(old[image_id], field)) != (become := getattr(new[image_id], field))
         ]
     found = [
-        f'{len(images)} {what} ({", ".join(images[:_NAMED])}'
+        f'{what}: {len(images)} ({", ".join(images[:_NAMED])}'
         f'{", ..." if len(images) > _NAMED else ""})'
         for what, images in texts.items()
         if images

@@ -65,8 +65,8 @@ def load_dataset(config: ConfigDict) -> Dataset:
     found = leaks.find_leaks(labels, groups, leaks.contents_of(cache), parts)
     if len(found.conflicts) and source.dataset == OWN:  # others are taken as published
         raise InputError(
-            f'{len(found.conflicts)} pairs of identical images of {config.name} have different '
-            'labels; correct or remove them in the source and prepare it again: '
+            f'identical images of {config.name} have different labels ({len(found.conflicts)}); '
+            'correct or remove them in the source and prepare it again: '
             f'{leaks.name_conflicts(found.conflicts, cache.ids, labels, class_names)}'
         )
     return Dataset(
@@ -97,8 +97,8 @@ def describe_division(
     split = _mode(config, labels, group_ids, official)
     how, found = {
         'official': ('by the parts of the source', 'names parts'),
-        'grouped': ('by chance, each group in one part', 'names groups but no parts to test on'),
-        'paper': ('by chance, image by image', 'names no groups and no parts to test on'),
+        'grouped': ('at random, each group in one part', 'names groups but no parts to test on'),
+        'paper': ('at random, image by image', 'names no groups and no parts to test on'),
     }[split]
     why = f', as the source {found}' if config.split == 'auto' else ''
     return f'{config.name}: {sizes} images; divided {how} (data.split={config.split}{why})'

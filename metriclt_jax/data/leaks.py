@@ -23,9 +23,9 @@ Pair = tuple[str, str]  # of parts
 class Leaks:
     """What `find_leaks` finds; an image is its index."""
 
-    groups: Mapping[Pair, int]  # how many have images in both parts, where there are any
-    images: Mapping[Pair, int]  # images of the first part that are in the second, too
-    repeats: np.ndarray  # int64 [n, 2], an image and the first one that is identical
+    groups: Mapping[Pair, np.ndarray]  # those that have images in both parts, if any
+    images: Mapping[Pair, np.ndarray]  # of the first part, those that are in the second, if any
+    copies: np.ndarray  # int64 [n, 2], an image and the first one that is identical
     conflicts: np.ndarray  # int64 [n, 2], those of them that have two labels
 
 
@@ -43,19 +43,18 @@ def find_leaks(
     used = np.sort(np.concatenate([*parts.values()]))
     _, first, inverse = np.unique(contents[used], return_index=True, return_inverse=True)
     pairs = np.stack([used, used[first][inverse]], axis=1)
-    repeats = pairs[pairs[:, 0] != pairs[:, 1]]
-    in_two: dict[Pair, int] = {}
-    shared: dict[Pair, int] = {}
+    copies = pairs[pairs[:, 0] != pairs[:, 1]]
+    shared, again = {}, {}
     for one, other in itertools.combinations(parts, 2):
-        known = [set(groups[parts[part]].tolist()) - {''} for part in (one, other)]
-        shared[one, other] = len(known[0] & known[1])
+        common = np.intersect1d(groups[parts[one]], groups[parts[other]])
+        shared[one, other] = common[common != '']
         found = np.isin(contents[parts[other]], contents[parts[one]])
-        in_two[other, one] = int(np.count_nonzero(found))
+        again[other, one] = parts[other][found]
     return Leaks(
-        groups={pair: count for pair, count in shared.items() if count},
-        images={pair: count for pair, count in in_two.items() if count},
-        repeats=repeats,
-        conflicts=repeats[labels[repeats[:, 0]] != labels[repeats[:, 1]]],
+        groups={pair: found for pair, found in shared.items() if len(found)},
+        images={pair: found for pair, found in again.items() if len(found)},
+        copies=copies,
+        conflicts=copies[labels[copies[:, 0]] != labels[copies[:, 1]]],
     )
 
 
@@ -65,24 +64,32 @@ def describe(
     """Returns a sentence on each kind of leak that there is."""
     remarks = []
     if leaks.groups:
-        counts = ', '.join(f'{count} in {a} and {b}' for (a, b), count in leaks.groups.items())
+        counts = [
+            f'{len(found)} in {one} and {other} (such as {found[0]})'
+            for (one, other), found in leaks.groups.items()
+        ]
         remarks.append(
-            f'groups (patients, lesions) in two parts: {counts}; data.split=grouped keeps each in '
-            'one part'
+            f'groups (patients, lesions) in two parts: {", ".join(counts)}; data.split=grouped '
+            'keeps each in one part'
         )
-    if len(leaks.repeats):
-        second, first = ids[leaks.repeats[0]]
-        copies = f'{len(leaks.repeats)} identical copies of images (the first: {second} of {first})'
-        counts = ', '.join(f'{count} of {a} are in {b}' for (a, b), count in leaks.images.items())
+    if leaks.images:
+        counts = [
+            f'{len(found)} of {one} in {other} (such as {ids[found[0]]})'
+            for (one, other), found in leaks.images.items()
+        ]
         remarks.append(
-            f'{copies} in two parts: {counts}; remove them, or give an image and its copies one '
-            'group and use data.split=grouped'
-            if counts
-            else f'{copies}; each is in the part of its original'
+            f'identical images in two parts: {", ".join(counts)}; remove the copies, or give each '
+            'image and its copies one group and use data.split=grouped'
+        )
+    elif len(leaks.copies):
+        copy, original = ids[leaks.copies[0]]
+        remarks.append(
+            f'identical images: {len(leaks.copies)} copies, each in the part of its original (such '
+            f'as {copy} of {original})'
         )
     if len(leaks.conflicts):
         remarks.append(
-            f'{len(leaks.conflicts)} identical images have different labels: '
+            f'identical images with different labels: {len(leaks.conflicts)}, '
             f'{name_conflicts(leaks.conflicts, ids, labels, class_names)}'
         )
     return remarks

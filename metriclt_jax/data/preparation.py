@@ -86,7 +86,7 @@ def prepare(
                         f'them, or leave them out with --skip_bad_files: {_listed(bad)}'
                     )
                 if bad:
-                    announce(f'{len(bad)} of the {total} files are left out: {_listed(bad)}')
+                    announce(f'left out: {len(bad)} of the {total} files, {_listed(bad)}')
                     original = _without(original, bad)
                 if not original.count:
                     raise InputError(f'{name} has no images but those that cannot be used')
@@ -154,7 +154,7 @@ def _require_same(
         )
     skipped = set(skipped_files(path))
     if skipped:
-        announce(f'{len(skipped)} files were left out of {name}; {path / SKIPPED} lists them')
+        announce(f'{name} was prepared without {len(skipped)} of its files: {path / SKIPPED}')
     arguments = {**prepared['origin'], **given}
     if dataset == 'digits_lt':  # comes with a package
         return

@@ -268,6 +268,26 @@ def test_fields_that_do_not_fit_the_data(name, fields, message):
         result(config(name, **fields), [*'abc'], counts)
 
 
+@pytest.mark.parametrize('split', ['paper', 'grouped'])
+def test_official_validation_and_test_images_are_not_divided(split):
+    """Skin7 with the official validation and test archives beside those of the training."""
+    counts = [*SKIN7.values()]
+    rng = np.random.default_rng(0)
+    labels = rng.permutation(np.repeat(np.arange(7), counts))
+    groups = np.array([f'{label}_{index // 2}' for index, label in enumerate(labels)])
+    data = config('skin7', split=split)
+    alone = divide(data, [*SKIN7], labels, groups, np.full(10015, ''))[2]
+
+    more = rng.integers(0, 7, 1705)
+    official = np.repeat(['train', 'validation', 'test'], [10015, 193, 1512])
+    columns = np.concatenate([labels, more]), np.append(groups, np.full(1705, '')), official
+    assert digest(divide(data, [*SKIN7], *columns)[2]) == digest(alone)
+    everything = config('skin7', split=split, divided_parts=())
+    assert sum(map(len, divide(everything, [*SKIN7], *columns)[2].values())) == 11720
+    parts = divide(config('skin7', split='official'), [*SKIN7], *columns)[2]
+    assert [len(indices) for indices in parts.values()] == [10015, 193, 1512]
+
+
 def test_there_are_defaults_for_each_data_set_that_can_be_prepared():
     from metriclt_jax.data.preparation import READERS
 
