@@ -3,6 +3,7 @@
 On any part of the run's own data set, or on another prepared data set with the same classes.
 """
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from metriclt_jax.cli import hosts as hosts_flags
 from metriclt_jax.cli import main as cli
 from metriclt_jax.errors import InputError
 from metriclt_jax.files import read_json, write_atomically
+from metriclt_jax.progress import say
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'work directory of a finished run')
 _PART = flags.DEFINE_enum(
@@ -27,7 +29,7 @@ _PART = flags.DEFINE_enum(
 )
 _DATASET = flags.DEFINE_string('dataset', None, 'another prepared data set with the same classes')
 _SPLIT = flags.DEFINE_string(
-    'split', None, 'how --dataset is divided: paper, grouped or official (default: its own)'
+    'split', None, 'how --dataset is divided: auto, paper, grouped or official (default: its own)'
 )
 _DATA_DIR = flags.DEFINE_string('data_dir', None, 'prepared data (default: as in training)')
 _STAGE = flags.DEFINE_string('stage', None, 'stage1 or stage2 (default: the last stage)')
@@ -76,6 +78,8 @@ def main() -> None:
     console = hosts.console()
     if part == 'all' and not other:
         console.print('part all includes the images that the run was trained on')
+    if other:
+        say(_overlap(workdir, config.data, dataset, part), console)
     with hosts_flags.leaving():
         evaluation = evaluate(
             classifier.model,
@@ -110,7 +114,7 @@ def _load(own: ConfigDict, part: str, class_names: Sequence[str], workdir: Path)
     data.split = _SPLIT.value or data.split
     if part == 'all':  # divide such that every image is in one part
         data.split, data.fractions = 'paper', (1.0, 0.0, 0.0)
-        data.multiple_of, data.imbalance_ratio = 1, 0.0
+        data.multiple_of, data.imbalance_ratio, data.divided_parts = 1, 0.0, ()
     dataset = load_dataset(data)
     known = workdir / 'data.json'
     own_parts = name == own.name and part != 'all' and known.exists()
@@ -123,6 +127,31 @@ def _load(own: ConfigDict, part: str, class_names: Sequence[str], workdir: Path)
     if part == 'all':
         dataset = dataclasses.replace(dataset, parts={'all': dataset.parts['train']})
     return with_classes(dataset, class_names)
+
+
+def _overlap(workdir: Path, own: ConfigDict, dataset: Any, part: str) -> str:
+    """Says how many of the evaluated images the run was trained on, under whatever name."""
+    from metriclt_jax.data import load_dataset
+    from metriclt_jax.data.cache import cache_path
+    from metriclt_jax.data.leaks import SEEN_IMAGES, seen_images
+
+    if not (workdir / SEEN_IMAGES).exists():
+        return (
+            f'whether the training part had images of {dataset.name} is not known, as an older '
+            f'version trained {workdir}'
+        )
+    seen, how = (workdir / SEEN_IMAGES).read_bytes(), 'checksums'
+    counts = seen_images(seen, dataset.images, dataset.parts[part])
+    if any(counts.values()) and cache_path(own.name, own.resize, own.data_dir).exists():
+        with contextlib.suppress(InputError):  # as images that changed meanwhile may raise
+            trained_on = load_dataset(own)
+            if trained_on.fingerprint == read_json(workdir / 'data.json')['sha256']:
+                counts = seen_images(seen, dataset.images, dataset.parts[part], trained_on.images)
+                how = 'pixels'
+    return (
+        f'of the {len(dataset.parts[part])} images of {dataset.name}, the training part of the run '
+        f'has {counts["train"]} and its validation part {counts["validation"]} (by their {how})'
+    )
 
 
 def with_classes(dataset: Any, class_names: Sequence[str]) -> Any:

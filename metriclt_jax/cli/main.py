@@ -13,6 +13,7 @@ from typing import NoReturn
 from absl import app, flags, logging
 
 from metriclt_jax.errors import HostFailed, InputError, Interrupted, TrainingDiverged
+from metriclt_jax.names import quote_names
 
 # Of glibc's malloc.h: M_MMAP_MAX, M_TRIM_THRESHOLD, M_ARENA_MAX and M_TOP_PAD.
 _MALLOC_OPTIONS = {-4: 0, -1: 2**31 - 1, -8: 1, -2: 2**28}
@@ -44,7 +45,7 @@ def run(command: Callable[[], int | None]) -> None:
         if words:
             _fail(f'argument {words[0]!r} is not a flag; flags look like --name=value')
         try:
-            rest = flags.FLAGS(argv)
+            rest = flags.FLAGS(quote_names(argv))
             if flags.FLAGS['verbosity'].using_default_value:
                 flags.FLAGS.verbosity = logging.WARNING  # absl would take INFO
         except (flags.Error, InputError, AttributeError, KeyError, TypeError, ValueError) as error:

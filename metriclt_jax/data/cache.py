@@ -102,6 +102,7 @@ def _build(source: Records, path: Path, shape: tuple[int, ...]) -> None:
     if path.exists():
         _log.warning('The decoded images in %s are outdated or damaged.', path)
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    shutil.rmtree(path.with_name(f'{path.name}.incomplete'), ignore_errors=True)  # of 0.1.0
     what = f'the cache of the decoded images of {source.name}'
     storage.require_space(path.parent, math.prod(shape), what)
     say(

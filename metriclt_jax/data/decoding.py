@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import hashlib
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,8 +26,6 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-_NAMED = 20  # files in a message
 
 
 def to_storage(picture: Image.Image, size: int) -> np.ndarray:
@@ -52,17 +51,10 @@ def decode(image: bytes, size: int, name: str) -> tuple[np.ndarray, float]:
         return _resized(upright, size), upright.width / upright.height
 
 
-def check_images(paths: Sequence[Path]) -> None:
-    """Checks that `decode` will read every file; `InputError` names the first bad ones."""
+def check_images(paths: Sequence[Path]) -> list[tuple[str, bytes]]:
+    """Returns why `decode` would refuse each file ('' if not), and the SHA-256 of its bytes."""
     with ThreadPoolExecutor() as pool:
-        checked = track(in_order(pool, _problem, paths), 'Checking images', len(paths))
-        problems = [problem for problem in checked if problem]
-    if problems:
-        more = f'; and {len(problems) - _NAMED} more' if len(problems) > _NAMED else ''
-        raise InputError(
-            f'{len(problems)} of {len(paths)} images cannot be read: '
-            f'{"; ".join(problems[:_NAMED])}{more}'
-        )
+        return list(track(in_order(pool, _checked, paths), 'Checking images', len(paths)))
 
 
 def in_order(
@@ -82,17 +74,18 @@ def in_order(
             future.cancel()
 
 
-def _problem(path: Path) -> str:
-    """Returns why `decode` would refuse a file, or ''."""
-    problem = f'{path} is not a readable image'
+def _checked(path: Path) -> tuple[str, bytes]:
+    problem = 'not a readable image'
     try:
-        with explained(problem), path.open('rb') as file, _opened(file, problem) as picture:
+        with explained(problem):
+            content = path.read_bytes()
+        with _opened(io.BytesIO(content), problem) as picture:
             # A JPEG is read to its end, but its pixels are computed at an eighth of its size.
             picture.draft('RGB', (1, 1))
             _upright(picture)
     except InputError as error:
-        return str(error)
-    return ''
+        return str(error), b''
+    return '', hashlib.sha256(content).digest()
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from metriclt_jax.evaluation.evaluate import Evaluation, evaluate
 from metriclt_jax.models import Classifier, initialize
 from metriclt_jax.models.pretrained import Pretrained, load
 from metriclt_jax.models.resnet import split_branches
+from metriclt_jax.progress import say
 from metriclt_jax.training.stages import Stage, make_models, make_stages
 from metriclt_jax.training.state import TrainState, create_state
 
@@ -100,6 +101,8 @@ def make_run(config: ConfigDict, workdir: Path, console: Console) -> Run:
     stages = make_stages(config)
     make_models(config, stages, num_classes=2)  # refuses what it can before images are decoded
     dataset = load_dataset(config.data)
+    for remark in dataset.remarks:
+        say(remark, console)
     for part in ('validation', 'test'):
         _require_every_class(dataset, part)
     class_groups = configured_groups(config.data, dataset.train_counts)

@@ -97,6 +97,7 @@ def test_a_run_writes_what_the_readme_says(trained):
         'metrics.jsonl',
         'predictions.npz',
         'results.json',
+        'seen_images.npz',
         'timing.jsonl',
     }
     assert {path.name for path in (folder / 'run' / 'figures').iterdir()} == {

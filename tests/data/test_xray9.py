@@ -134,7 +134,7 @@ SPOILED = {
         '00000001_000.png exists again as .*/nih/images/00000001_000.png',
     ),
     'link': (link, '00000001_000.png leaves the source folder'),
-    'truncated': (lambda f: os.truncate(f / LAST, 60), '00000005_000.png is not a readable'),
+    'truncated': (lambda f: os.truncate(f / LAST, 60), '00000005_000.png .not a readable image'),
 }
 
 
