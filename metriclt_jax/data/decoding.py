@@ -32,8 +32,8 @@ def to_storage(picture: Image.Image, size: int) -> np.ndarray:
     """Converts a picture to what is cached and trained on: upright RGB, uint8 `[size, size, 3]`.
 
     - Orientation: as the EXIF tag says.
-    - Gray: three equal channels; 16 bits are divided by 257.
-    - Transparency (RGBA, LA, palette): blended over black.
+    - Gray: three equal channels; more than 8 bits are scaled.
+    - Transparency (RGBA, LA, palette): blended over black, unless a BMP or TIFF has it everywhere.
     - Several frames: the first.
     - Resizing: bilinear and antialiased, without keeping the aspect ratio.
     - Color profiles are not applied; CMYK, which is undefined without one, is refused.

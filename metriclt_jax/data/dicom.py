@@ -28,18 +28,16 @@ def open_picture(file: BinaryIO) -> Image.Image:
     """
     try:
         import pydicom
-        from pydicom.pixels import apply_color_lut, get_decoder, pixel_array
+        from pydicom.pixels import apply_color_lut, pixel_array
     except ImportError:
-        raise InputError(
-            'it is a DICOM file; to read it, run: pip install pydicom python-gdcm'
-        ) from None
+        raise InputError('it is a DICOM file; to read it, run: pip install pydicom') from None
 
     file.seek(0)
     header = pydicom.dcmread(file)
     for name in _REQUIRED:
         if name not in header:
-            kind = f'DICOM file (modality {header.get("Modality")})'
-            raise InputError(f'it is a {kind} without {name}, so that it has no picture')
+            what = f'DICOM file (modality {header.get("Modality")})'
+            raise InputError(f'it is a {what} without {name}, so that it has no picture')
     if (frames := int(header.get('NumberOfFrames') or 1)) > 1:
         raise InputError(f'it is a DICOM file of {frames} frames; save the one to use by itself')
     require_size(header.Columns, header.Rows)
@@ -48,18 +46,29 @@ def open_picture(file: BinaryIO) -> Image.Image:
         raise InputError(f'its DICOM colors are {kind}; convert them to RGB')
     if header.get('HighBit', bits - 1) != bits - 1:
         raise InputError(f'its {bits} bits end at bit {header.HighBit}; it must be {bits - 1}')
-    syntax = header.file_meta.TransferSyntaxUID
-    if syntax.is_encapsulated and not get_decoder(syntax).is_available:
-        raise InputError(
-            f'its pixels are {syntax.name}; to read them, run: pip install python-gdcm'
-        )
-    pixels = pixel_array(header)
+    pixels = pixel_array(header, decoding_plugin=_plugin(header.file_meta.TransferSyntaxUID))
     if kind in _GRAY:
         return Image.fromarray(_gray(pixels, header))
     if kind == 'PALETTE COLOR':
         pixels = apply_color_lut(pixels, header)[..., :3]
         bits = 8 * pixels.dtype.itemsize
     return Image.fromarray(_scaled(pixels, 0, 2**bits - 1))
+
+
+def _plugin(syntax: Any) -> str:
+    """Returns the name of pydicom's plugin that decodes pixels, or '' if they are plain."""
+    from pydicom.pixels import get_decoder
+
+    if not syntax.is_encapsulated:
+        return ''
+    # GDCM ends the process at a damaged file.
+    plugins = [name for name in get_decoder(syntax).available_plugins if name != 'gdcm']
+    if not plugins:
+        raise InputError(
+            f'its pixels are {syntax.name}; to read them, run: pip install pylibjpeg '
+            'pylibjpeg-libjpeg pylibjpeg-openjpeg'
+        )
+    return plugins[-1]  # pylibjpeg rather than Pillow, which misreads deep colors
 
 
 def _gray(pixels: np.ndarray, header: Any) -> np.ndarray:

@@ -105,12 +105,12 @@ def test_a_colour_that_stands_for_transparent():
         (8, [[2, 4, 6], [1, 3, 5]]),
     ],
 )
-@pytest.mark.parametrize('form', ['PNG', 'TIFF', 'JPEG'])
+@pytest.mark.parametrize('form', ['PNG', 'TIFF', 'JPEG', 'WEBP'])
 def test_the_exif_orientation_is_carried_out(form, orientation, upright):
     values = np.array([[1, 2], [3, 4], [5, 6]], np.uint8) * 40
     exif = Image.Exif()
     exif[0x0112] = orientation
-    options = {'quality': 100} if form == 'JPEG' else {}
+    options = {'JPEG': {'quality': 100}, 'WEBP': {'lossless': True}}.get(form, {})
     picture = Image.fromarray(np.kron(values, np.ones((16, 16), np.uint8)))  # JPEG's blocks
     image = encoded(picture, form, exif=exif.tobytes(), **options)
     stored, aspect = decode(image, 96, 'x')
