@@ -13,7 +13,7 @@ from etils import epath
 
 from metriclt_jax.data import decoding, records, storage
 from metriclt_jax.data.sources import READERS
-from metriclt_jax.data.sources.common import Source
+from metriclt_jax.data.sources.common import Source, expanded
 from metriclt_jax.errors import InputError
 from metriclt_jax.files import locked
 
@@ -108,12 +108,13 @@ def _what_is_written(original: Source, path: Path, name: str) -> str:
 
 
 def _origin(
-    source: str | None, labels: str | None = None, classes: Sequence[str] = (), **_: Any
+    source: str | None, labels: str | None = None, classes: Sequence[str] = (), **options: Any
 ) -> dict[str, Any]:
     """Returns those arguments that decide what the records hold."""
     paths = {'source': source, 'labels': labels}
-    origin = {k: os.path.realpath(Path(path).expanduser()) for k, path in paths.items() if path}
-    return origin | ({'classes': list(classes)} if classes else {})
+    origin = {k: os.path.realpath(expanded(path)) for k, path in paths.items() if path}
+    columns = {key: name for key, name in options.items() if key.endswith('_column')}
+    return origin | columns | ({'classes': list(classes)} if classes else {})
 
 
 def _require_same(name: str, path: epath.Path, dataset: str, origin: Mapping[str, Any]) -> None:
