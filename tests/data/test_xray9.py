@@ -131,7 +131,7 @@ SPOILED = {
     'half downloaded': (lambda f: shutil.rmtree(f / 'images_002'), 'lacks 2 .* 00000003_000'),
     'in two folders': (
         lambda f: shutil.copytree(f / 'images_001' / 'images', f / 'images'),
-        '00000001_000.png exists again as .*/nih/images/00000001_000.png',
+        'nih/images/00000001_000.png exists again as .*/images_001/images/00000001_000.png',
     ),
     'link': (link, '00000001_000.png leaves the source folder'),
     'truncated': (lambda f: os.truncate(f / LAST, 60), '00000005_000.png is not a readable'),

@@ -5,7 +5,6 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterable
-from decimal import Decimal
 
 from metriclt_jax.errors import InputError
 
@@ -31,7 +30,7 @@ _DRAWN_ALIKE = str.maketrans(
     'авекмнорстухѕіјһԁԛԝοı‐‑‒–—―−_’‘ʼ`´“”„',
     "abekmhopctyxsijhdqwoi------- '''''\"\"\"",
 )
-_NUMBER = re.compile(r'([+-]?\d+)(?:[.,](\d*))?')
+_WHOLE_NUMBER = re.compile(r'([+-]?)0*(\d+)(?:[.,]0*)?')
 
 
 def tidy(name: str) -> str:
@@ -63,7 +62,7 @@ def likeness(name: str) -> str:
     """Returns what names that look alike have in common.
 
     They differ by case, blanks, invisible characters, dashes, underscores, quotes, full-width or
-    foreign letters, or the digits of one number.
+    foreign letters, or zeros around a whole number.
 
     >>> likeness('Basal–cell ') == likeness('basal-CELL')
     True
@@ -75,8 +74,8 @@ def likeness(name: str) -> str:
     name = re.sub('[\ufe00-\ufe0f]', '', name)  # variants of the sign before
     name = ''.join(sign for sign in name if unicodedata.category(sign) != 'Cf')
     name = re.sub(r'(?<=\w)-(?=\w)', ' ', ' '.join(name.split()))
-    number = _NUMBER.fullmatch(name)
-    return f'{Decimal(f"{number[1]}.{number[2] or 0}").normalize():f}' if number else name
+    number = _WHOLE_NUMBER.fullmatch(name)
+    return number[1].strip('+') + number[2] if number else name
 
 
 def alike(names: Iterable[str]) -> list[list[str]]:

@@ -38,6 +38,7 @@ METADATA = 'HAM10000_metadata.csv'
 _TRAINING = 'isic2018_task3_training'
 _OTHERS = {'validation': 'isic2018_task3_validation', 'test': 'isic2018_task3_test'}
 _LABELS, _LESIONS, _METADATA = (Path(name).stem.lower() for name in (LABELS, LESIONS, METADATA))
+_ARCHIVE = re.compile(r'isic20\d\d_task[\d-]+_[a-z]+')
 
 _Labels = dict[str, tuple[int, str]]  # label and lesion of each image
 
@@ -88,8 +89,7 @@ def _files(root: Path) -> tuple[dict[str, Path], Mapping[str, dict[str, Path]], 
         stem, suffix = path.stem.lower(), path.suffix.lower()
         is_table = stem in (_LABELS, _LESIONS, _METADATA) or stem.endswith('_groundtruth')
         if suffix == '.jpg':
-            inside = path.relative_to(root).as_posix().lower()
-            archive = re.search(r'isic20\d\d_task[\d-]+_[a-z]+', inside)
+            archive = _ARCHIVE.search(str(path)[len(str(root)) :].lower())
             found, name = images[archive[0] if archive else ''], path.stem
         elif suffix in ('.csv', '.tab', '.tsv', '.txt', '') and is_table:
             found, name = tables, stem
