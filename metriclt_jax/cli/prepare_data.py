@@ -30,6 +30,15 @@ _DATA_DIR = flags.DEFINE_string('data_dir', '~/metriclt_data', 'for prepared dat
 _NAME = flags.DEFINE_string('name', None, 'data.name of the prepared data set; default: --dataset')
 _LABELS = flags.DEFINE_string('labels', None, 'for folder: CSV file (path, label, group, split)')
 _CLASSES = flags.DEFINE_list('classes', None, 'for folder: all class names in order')
+_COLUMNS = [
+    flags.DEFINE_string(f'{kind}_column', None, f'for folder: column of --labels with the {what}')
+    for kind, what in (
+        ('path', 'images'),
+        ('label', 'labels'),
+        ('group', "lesions or patients; '' for none"),
+        ('split', "parts; '' for none"),
+    )
+]
 _ALLOW_UNKNOWN_CHECKSUM = flags.DEFINE_bool(
     'allow_unknown_checksum', None, 'for the MedMNIST family: accept a file that was not published'
 )
@@ -46,7 +55,9 @@ def main() -> None:
     name = _NAME.value or dataset
     if dataset == 'folder' and not _NAME.value:
         raise InputError('--dataset=folder needs a name for your data set: --name=NAME')
-    given = [f for f in (_LABELS, _CLASSES, _ALLOW_UNKNOWN_CHECKSUM) if f.value is not None]
+    given = [
+        f for f in (_LABELS, _CLASSES, *_COLUMNS, _ALLOW_UNKNOWN_CHECKSUM) if f.value is not None
+    ]
     options = {flag.name: flag.value for flag in given}
     already = is_prepared(name, data_dir)
     options['skip_bad_files'] = _SKIP_BAD_FILES.value

@@ -18,7 +18,7 @@ from etils import epath
 from metriclt_jax.data import decoding, records, storage
 from metriclt_jax.data.changes import find_changes
 from metriclt_jax.data.sources import OWN, READERS
-from metriclt_jax.data.sources.common import Source
+from metriclt_jax.data.sources.common import Source, expanded
 from metriclt_jax.errors import InputError
 from metriclt_jax.files import locked
 from metriclt_jax.progress import track
@@ -133,7 +133,7 @@ def _check_arguments(dataset: str, name: str, options: Mapping[str, Any]) -> Non
 def _given(source: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
     """Returns those arguments that decide what the records hold; they are kept with them."""
     given = {name: value for name, value in {'source': source, **options}.items() if value}
-    paths = {k: os.path.realpath(Path(given[k]).expanduser()) for k in _PATHS if k in given}
+    paths = {k: os.path.realpath(expanded(given[k])) for k in _PATHS if k in given}
     return given | paths
 
 

@@ -34,7 +34,8 @@ def is_remote(path: os.PathLike | str) -> bool:
 def local_folder(data_dir: os.PathLike | str) -> Path:
     """Returns `data_dir` itself, or the local folder that belongs to it if it is remote."""
     if not is_remote(data_dir):
-        return Path(data_dir).expanduser()
+        with explained(f'the data folder {str(data_dir)!r} is not a path'):
+            return Path(data_dir).expanduser()
     root = os.environ.get(LOCAL_ROOT, '~/.cache/metriclt_jax/data')
     return Path(root).expanduser() / urllib.parse.quote(os.fspath(data_dir).rstrip('/'), safe='')
 
