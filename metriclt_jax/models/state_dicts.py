@@ -68,7 +68,7 @@ def find(content: Mapping[str, Any], first: str, label: Any) -> dict[str, Any]:
         above = [name.removesuffix(first) for name in arrays if name.endswith(f'.{first}')]
         prefix = min(above, key=len, default='')
         others = [name for name in arrays if not name.startswith(prefix)]
-        if 0 < len(others) < 2 / 3 * len(arrays):
+        if 0 < len(others) < 0.6 * len(arrays):  # MoCo has two networks of equal size
             raise InputError(
                 f'{label} has the network below {prefix!r} and other arrays beside it '
                 f'({", ".join(others[:3])}{", ..." if len(others) > 3 else ""}); '

@@ -23,8 +23,8 @@ SMALL = {
 KEY = jax.random.key(0)
 
 
-def variables_of(name='resnet18', seed=3, num_classes=5, **options):
-    return initialize(create_model(name, num_classes, **(options or SMALL[name])), seed)
+def variables_of(name='resnet18'):
+    return initialize(create_model(name, 5, **SMALL[name]), 3)
 
 
 def below(prefix, arrays):
@@ -149,11 +149,8 @@ def test_resnets_by_their_names(like, stages, convolutions):
 
 @pytest.mark.parametrize('name', ['resnet18', 'resnet50', 'densenet121', 'mobilenet_v2'])
 def test_the_networks_of_the_package_by_their_names(name):
-    arrays = (
-        to_torchvision(variables_of(name, width=8), name)
-        if 'net_v2' not in name
-        else (to_torchvision(initialize(create_model(name, 5), 0), name))
-    )
+    options = {} if name == 'mobilenet_v2' else {'width': 8}
+    arrays = to_torchvision(initialize(create_model(name, 5, **options), 0), name)
     shapes = {key: array.shape for key, array in arrays.items()}
     assert state_dicts.architecture(shapes) == name
     assert state_dicts.architecture(below('module.', shapes)) == name
@@ -172,8 +169,9 @@ def test_the_networks_of_the_package_by_their_names(name):
     ],
 )
 def test_networks_of_other_libraries_are_named(first, words):
-    message = message_of({first: np.ones((8, 3, 3, 3)), 'layer1.0.conv1.weight': np.ones(4)})
-    assert f'look like weights of {words}' in message or words in message
+    others = ('layer1.0.conv1.weight', 'layer1.0.bn1.weight', 'fc.weight', 'fc.bias')
+    message = message_of(dict.fromkeys((first, *others), np.ones(8)))
+    assert words in message.partition('look like weights of ')[2]
 
 
 # Files
