@@ -42,19 +42,25 @@ class Dataset:
         return digest.hexdigest()
 
 
-def load_dataset(config: ConfigDict) -> Dataset:
-    """Opens and divides the data set of a `data` config; digits_lt is prepared on first use."""
+def load_dataset(config: ConfigDict, part: str | None = None) -> Dataset:
+    """Opens and divides the data set of a `data` config; digits_lt is prepared on first use.
+
+    With `part`, only this part is needed, so the training part may lack classes; 'all' is a part
+    with every image.
+    """
     validate_data(config)
     if config.name == 'digits_lt':
         preparation.prepare(config.name, None, config.data_dir)
     source = records.open_records(config.name, config.data_dir)
     if not cache_path(config.name, config.resize, config.data_dir).exists():
         # Fields that do not fit the data are refused before gigabytes are decoded.
-        names, labels, parts = divide(config, source.class_names, *records.read_columns(source))
-        configured_groups(config, np.bincount(labels[parts['train']], minlength=len(names)))
+        columns = records.read_columns(source)
+        names, labels, parts = divide(config, source.class_names, *columns, part)
+        if part is None:
+            configured_groups(config, np.bincount(labels[parts['train']], minlength=len(names)))
     cache = open_cache(source, config.resize, config.data_dir)
     columns = cache.labels, cache.group_ids, cache.parts
-    class_names, labels, parts = divide(config, source.class_names, *columns)
+    class_names, labels, parts = divide(config, source.class_names, *columns, part)
     return Dataset(
         name=config.name,
         class_names=class_names,
@@ -73,22 +79,28 @@ def divide(
     labels: np.ndarray,
     group_ids: np.ndarray,
     official: np.ndarray,
+    part: str | None = None,
 ) -> tuple[tuple[str, ...], np.ndarray, dict[str, np.ndarray]]:
     """Chooses classes, trims their sizes, splits the images and thins out the training part.
 
     Takes the names of all classes, and the label, group id and official part ('' if unknown) of
     each image `[N]`. Returns the names `[C]` of the chosen classes, the labels int32 `[N]` as
-    positions in them (-1 for other classes), and the ascending indices of each part's images.
+    positions in them (-1 for other classes), and the ascending indices of each part's images;
+    `part` is as in `load_dataset`.
     """
     class_names, labels = _choose_classes(labels, class_names, config.classes)
     kept = np.flatnonzero(labels >= 0)
+    if part == 'all':
+        return class_names, labels, {'all': kept}
     if config.multiple_of > 1:
         counts = np.bincount(labels[kept], minlength=len(class_names))
         counts -= counts % config.multiple_of
         kept = kept[long_tail.subset(labels[kept], counts, config.split_seed)]
 
-    parts = _split(config, class_names, labels[kept], group_ids[kept], official[kept])
-    parts = {part: kept[indices] for part, indices in parts.items()}
+    parts = _split(config, class_names, labels[kept], group_ids[kept], official[kept], part)
+    parts = {name: kept[indices] for name, indices in parts.items()}
+    if part in ('validation', 'test'):
+        return class_names, labels, {part: parts[part]}
 
     train = parts['train']
     available = np.bincount(labels[train], minlength=len(class_names))
@@ -127,6 +139,7 @@ def _split(
     labels: np.ndarray,
     group_ids: np.ndarray,
     official: np.ndarray,
+    part: str | None,
 ) -> dict[str, np.ndarray]:
     # What a split needs, '' where the data set has none.
     needs = {'grouped': ('groups', group_ids), 'official': ('official parts', official)}
@@ -137,7 +150,9 @@ def _split(
             f'use {" or ".join(["paper", *available])}'
         )
     if config.split == 'official':
-        return splits.official(official, {part: config[f'{part}_parts'] for part in splits.PARTS})
+        needed = splits.PARTS if part is None else (part,)
+        names = {p: config[f'{p}_parts'] if p in needed else () for p in splits.PARTS}
+        return splits.official(official, names)
     if config.split == 'grouped':
         return splits.grouped(labels, group_ids, config.fractions, config.split_seed, class_names)
     return splits.stratified(labels, config.fractions, config.split_seed, class_names)

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from ml_collections import ConfigDict
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from metriclt_jax.class_groups import configured_groups
 from metriclt_jax.data import records
@@ -64,7 +64,7 @@ def table(name: str, class_names: Sequence[str], counts: Counts, groups: Groups)
     result.add_column('group', no_wrap=True)
     for label in np.argsort(-counts['train'], kind='stable'):
         numbers = [str(images[label]) for images in counts.values()]
-        result.add_row(escape(class_names[label]), *numbers, _group(label, groups))
+        result.add_row(Text(class_names[label]), *numbers, _group(label, groups))
     return result
 
 
