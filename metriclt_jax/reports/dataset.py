@@ -73,7 +73,7 @@ def picture(
 ) -> Figure:
     """Draws from head to tail how many images each class has, beside its `samples` `[S, S, 3]`."""
     order = np.argsort(-counts['train'], kind='stable')
-    names = [name if len(name) <= 24 else f'{name[:23]}…' for name in class_names]
+    names = drawing.readable(class_names)
     columns = math.ceil(len(order) / 40)
     rows = math.ceil(len(order) / columns)
     few = len(order) <= _FEW
