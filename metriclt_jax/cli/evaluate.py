@@ -1,6 +1,7 @@
 """`evaluate.py --workdir=DIR [--part=PART] [--dataset=NAME [--split=SPLIT]]`: metrics of a run.
 
-On any part of the run's own data set, or on another prepared data set with the same classes.
+On any part of the run's own data set, or on another prepared data set: on its images of the run's
+classes, of which some may be missing.
 """
 
 import contextlib
@@ -27,7 +28,7 @@ _PART = flags.DEFINE_enum(
     ['train', 'validation', 'test', 'all'],
     'what to evaluate on (default: test; all images of another data set)',
 )
-_DATASET = flags.DEFINE_string('dataset', None, 'another prepared data set with the same classes')
+_DATASET = flags.DEFINE_string('dataset', None, 'another prepared data set with classes of the run')
 _SPLIT = flags.DEFINE_string(
     'split', None, 'how --dataset is divided: auto, paper, grouped or official (default: its own)'
 )
@@ -72,12 +73,16 @@ def main() -> None:
     devices = choose_devices()
     with hosts.together():
         classifier = load(workdir, stage=stage, checkpoint=_CHECKPOINT.value, devices=devices)
-        dataset = _load(config.data, part, results['class_names'], workdir)
+        dataset = _load(config.data, part, workdir)
         if not len(dataset.parts[part]):
             raise InputError(f'{dataset.name} has no {part} part to evaluate')
+        dataset, left_out = with_classes(dataset, part, results['class_names'])
     console = hosts.console()
     if part == 'all' and not other:
-        console.print('part all includes the images that the run was trained on')
+        say('part all includes the images that the run was trained on', console)
+    if left_out:
+        what = ', '.join(f'{count} of {name}' for name, count in left_out.items())
+        say(f'left out: images of classes that the run does not know ({what})', console)
     if other:
         say(_overlap(workdir, config.data, dataset, part), console)
     with hosts_flags.leaving():
@@ -101,8 +106,8 @@ def main() -> None:
     console.print(summary_table(summary, dataset.class_names, results['groups'], title))
 
 
-def _load(own: ConfigDict, part: str, class_names: Sequence[str], workdir: Path) -> Any:
-    """The data set that the flags name, with the run's classes."""
+def _load(own: ConfigDict, part: str, workdir: Path) -> Any:
+    """The data set that the flags name."""
     from metriclt_jax.data import load_dataset
     from metriclt_jax.data.defaults import DEFAULTS, data_config
 
@@ -112,21 +117,17 @@ def _load(own: ConfigDict, part: str, class_names: Sequence[str], workdir: Path)
     data.name, data.resize = name, own.resize
     data.data_dir = _DATA_DIR.value or own.data_dir
     data.split = _SPLIT.value or data.split
-    if part == 'all':  # divide such that every image is in one part
-        data.split, data.fractions = 'paper', (1.0, 0.0, 0.0)
-        data.multiple_of, data.imbalance_ratio, data.divided_parts = 1, 0.0, ()
-    dataset = load_dataset(data)
+    own_parts = name == own.name and part != 'all'
+    dataset = load_dataset(data, None if own_parts else part)
     known = workdir / 'data.json'
-    own_parts = name == own.name and part != 'all' and known.exists()
-    if own_parts and read_json(known)['sha256'] != dataset.fingerprint:
+    changed = own_parts and known.exists() and read_json(known)['sha256'] != dataset.fingerprint
+    if changed:
         raise InputError(
             f'the images or parts of {name} in {data.data_dir} changed since {workdir} was '
             f'trained, so the {part} part might contain training images; use the data of the '
             'training, or --part=all'
         )
-    if part == 'all':
-        dataset = dataclasses.replace(dataset, parts={'all': dataset.parts['train']})
-    return with_classes(dataset, class_names)
+    return dataset
 
 
 def _overlap(workdir: Path, own: ConfigDict, dataset: Any, part: str) -> str:
@@ -154,19 +155,25 @@ def _overlap(workdir: Path, own: ConfigDict, dataset: Any, part: str) -> str:
     )
 
 
-def with_classes(dataset: Any, class_names: Sequence[str]) -> Any:
-    """The data set with its classes in the order of `class_names`."""
-    if different := set(dataset.class_names) ^ set(class_names):
+def with_classes(dataset: Any, part: str, class_names: Sequence[str]) -> tuple[Any, dict[str, int]]:
+    """A part of the data set with the classes `class_names`, and how many images it loses.
+
+    These are by the names of the classes that are not among `class_names`.
+    """
+    indices, names = dataset.parts[part], list(class_names)
+    counts = np.bincount(dataset.labels[indices], minlength=len(dataset.class_names))
+    counts = dict(zip(dataset.class_names, counts.tolist(), strict=True))
+    left_out = {name: count for name, count in counts.items() if count and name not in names}
+    if sum(left_out.values()) == len(indices):
         raise InputError(
-            f'data set {dataset.name} must have the classes of the run, in any order; only one of '
-            f'the two has {", ".join(sorted(different))}'
+            f'the {part} part of {dataset.name} has no image of a class that the run knows '
+            f'({", ".join(names)}); its classes are {", ".join(left_out)}'
         )
-    new = np.array([*map(list(class_names).index, dataset.class_names), -1], np.int32)
-    return dataclasses.replace(
-        dataset,
-        class_names=tuple(class_names),
-        labels=new[dataset.labels],  # -1 stays -1
-    )
+    new = [names.index(name) if name in names else -1 for name in dataset.class_names]
+    labels = np.array([*new, -1], np.int32)[dataset.labels]  # -1 stays -1
+    parts = {part: indices[labels[indices] >= 0]}
+    changed = {'class_names': tuple(names), 'labels': labels, 'parts': parts}
+    return dataclasses.replace(dataset, **changed), left_out
 
 
 def _file_to_write(flag: str, value: str | None) -> Path | None:

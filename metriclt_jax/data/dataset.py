@@ -44,8 +44,11 @@ class Dataset:
         return digest.hexdigest()
 
 
-def load_dataset(config: ConfigDict) -> Dataset:
+def load_dataset(config: ConfigDict, part: str | None = None) -> Dataset:
     """Opens and divides the data set of a `data` config; digits_lt is prepared on first use.
+
+    With `part`, only this part is needed, so the training part may lack classes; 'all' is a part
+    with every image.
 
     Raises:
         InputError: the data set is not prepared or damaged, does not fit the config, or has
@@ -57,11 +60,14 @@ def load_dataset(config: ConfigDict) -> Dataset:
     source = records.open_records(config.name, config.data_dir)
     if not cache_path(config.name, config.resize, config.data_dir).exists():
         # Fields that do not fit the data are refused before gigabytes are decoded.
-        names, labels, parts = divide(config, source.class_names, *records.read_columns(source)[:3])
-        configured_groups(config, np.bincount(labels[parts['train']], minlength=len(names)))
+        columns = records.read_columns(source)[:3]
+        names, labels, parts = divide(config, source.class_names, *columns, part)
+        if part is None:
+            configured_groups(config, np.bincount(labels[parts['train']], minlength=len(names)))
     cache = open_cache(source, config.resize, config.data_dir)
     groups, official = cache.group_ids, cache.parts
-    class_names, labels, parts = divide(config, source.class_names, cache.labels, groups, official)
+    columns = cache.labels, groups, official
+    class_names, labels, parts = divide(config, source.class_names, *columns, part)
     found = leaks.find_leaks(labels, groups, leaks.contents_of(cache), parts)
     if len(found.conflicts) and source.dataset == OWN:  # others are taken as published
         raise InputError(
@@ -110,16 +116,20 @@ def divide(
     labels: np.ndarray,
     group_ids: np.ndarray,
     official: np.ndarray,
+    part: str | None = None,
 ) -> tuple[tuple[str, ...], np.ndarray, dict[str, np.ndarray]]:
     """Chooses classes, trims their sizes, splits the images and thins out the training part.
 
     Takes the names of all classes, and the label, group id and official part ('' if unknown) of
     each image `[N]`. Returns the names `[C]` of the chosen classes, the labels int32 `[N]` as
-    positions in them (-1 for other classes), and the ascending indices of each part's images.
+    positions in them (-1 for other classes), and the ascending indices of each part's images;
+    `part` is as in `load_dataset`.
     """
     class_names, labels = _choose_classes(labels, class_names, config.classes)
     split = _mode(config, labels, group_ids, official)
     chosen = labels >= 0
+    if part == 'all':
+        return class_names, labels, {'all': np.flatnonzero(chosen)}
     if split != 'official' and config.divided_parts and np.any(official != ''):
         names = list(config.divided_parts)
         splits.require_parts('data.divided_parts', names, official, names)
@@ -131,8 +141,10 @@ def divide(
         kept = kept[long_tail.subset(labels[kept], counts, config.split_seed)]
 
     columns = labels[kept], group_ids[kept], official[kept]
-    parts = _split(split, config, class_names, *columns)
-    parts = {part: kept[indices] for part, indices in parts.items()}
+    parts = _split(split, config, class_names, *columns, part)
+    parts = {name: kept[indices] for name, indices in parts.items()}
+    if part in ('validation', 'test'):
+        return class_names, labels, {part: parts[part]}
 
     train = parts['train']
     available = np.bincount(labels[train], minlength=len(class_names))
@@ -181,6 +193,7 @@ def _split(
     labels: np.ndarray,
     group_ids: np.ndarray,
     official: np.ndarray,
+    part: str | None,
 ) -> dict[str, np.ndarray]:
     # What a split needs, '' where the data set has none.
     needs = {'grouped': ('groups', group_ids), 'official': ('official parts', official)}
@@ -191,7 +204,8 @@ def _split(
             f'{" or ".join(["paper", *available])}'
         )
     if split == 'official':
-        names = {part: config[f'{part}_parts'] for part in splits.PARTS}
+        needed = splits.PARTS if part is None else (part,)
+        names = {p: config[f'{p}_parts'] if p in needed else () for p in splits.PARTS}
         if names['validation'] == ('validation',) and 'validation' not in official:
             names['validation'] = ()  # the default; many data sets have none
         return splits.official(official, names)

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from ml_collections import ConfigDict
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from metriclt_jax.class_groups import configured_groups
 from metriclt_jax.data import leaks, records
@@ -72,7 +72,7 @@ def table(name: str, class_names: Sequence[str], counts: Counts, groups: Groups)
     result.add_column('group', no_wrap=True)
     for label in np.argsort(-counts['train'], kind='stable'):
         numbers = [str(images[label]) for images in counts.values()]
-        result.add_row(escape(class_names[label]), *numbers, _group(label, groups))
+        result.add_row(Text(class_names[label]), *numbers, _group(label, groups))
     return result
 
 
@@ -81,7 +81,7 @@ def picture(
 ) -> Figure:
     """Draws from head to tail how many images each class has, beside its `samples` `[S, S, 3]`."""
     order = np.argsort(-counts['train'], kind='stable')
-    names = [name if len(name) <= 24 else f'{name[:23]}…' for name in class_names]
+    names = drawing.readable(class_names)
     columns = math.ceil(len(order) / 40)
     rows = math.ceil(len(order) / columns)
     few = len(order) <= _FEW

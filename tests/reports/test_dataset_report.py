@@ -44,7 +44,8 @@ def test_the_picture_has_a_bar_for_each_part_and_class_and_samples_beside(tmp_pa
     drawing.save(figure, tmp_path / 'classes.png')  # without a warning of an unknown character
     bars, sheet = figure.axes
     order = [1, 2, 0, 3]
-    assert [label.get_text() for label in bars.get_yticklabels()] == [NAMES[c] for c in order]
+    shown = drawing.readable(NAMES)
+    assert [label.get_text() for label in bars.get_yticklabels()] == [shown[c] for c in order]
     widths = [[bar.get_width() for bar in container] for container in bars.containers]
     assert widths == [images[order].tolist() for images in COUNTS.values()]
     numbers = {str(n) for images in COUNTS.values() for n in images}
