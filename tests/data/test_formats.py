@@ -1,6 +1,7 @@
 """A picture is what its file means, also where Pillow hands over something else."""
 
 import io
+import re
 import struct
 import zlib
 
@@ -93,8 +94,8 @@ def refused(image, words, tmp_path):
         decode(image, 4, 'x')
     path = tmp_path / 'file'
     path.write_bytes(image)
-    with pytest.raises(InputError, match=words):
-        check_images([path])
+    ((problem, _),) = check_images([path])
+    assert re.search(words, problem)
 
 
 @pytest.mark.parametrize('compressed', [False, True])
@@ -292,7 +293,7 @@ def test_what_a_png_has_beside_its_pixels_does_not_matter(chunk, after, tmp_path
     for content in (image, wrong_checksum):
         assert_gray(content, GRAY)
         path.write_bytes(content)
-        check_images([path])
+        assert check_images([path])[0][0] == ''
     start = image.index(b'IDAT')
     refused(image[: start + 10], 'truncated|broken', tmp_path)
     refused(image[: start + 6] + b'\1' + image[start + 7 :], 'broken|truncated', tmp_path)
@@ -352,7 +353,7 @@ def test_color_of_more_than_8_bits_in_jpeg_2000_is_refused(bits, form, tmp_path)
     np.testing.assert_array_equal(pixels(image), COLOR)
     path = tmp_path / 'x.jp2'
     path.write_bytes(image)
-    check_images([path])
+    assert check_images([path])[0][0] == ''
     if bits > 8:  # says so, at least
         at = image.index(b'\xff\x4f\xff\x51') + 42
         refused(image[:at] + bytes([bits - 1]) + image[at + 1 :], '12 bits', tmp_path)
