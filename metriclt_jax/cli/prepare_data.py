@@ -35,8 +35,8 @@ _COLUMNS = [
     for kind, what in (
         ('path', 'images'),
         ('label', 'labels'),
-        ('group', "lesions or patients; '' for none"),
-        ('split', "parts; '' for none"),
+        ('group', 'lesions or patients, or none'),
+        ('split', 'parts, or none'),
     )
 ]
 _ALLOW_UNKNOWN_CHECKSUM = flags.DEFINE_bool(

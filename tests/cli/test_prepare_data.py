@@ -152,3 +152,26 @@ def test_files_that_cannot_be_used_are_left_out_on_request(images, tmp_path):
     code, _, error = command(*arguments)
     assert code == 2
     assert 'gone: 1 (mole/09.png)' in error
+
+
+def test_columns_may_be_named_and_are_said(tmp_path):
+    (tmp_path / 'images').mkdir()
+    table = ['photo;finding;doctor;where']
+    for number in range(12):
+        Image.new('L', (9, 9), number).save(tmp_path / 'images' / f'{number}.png')
+        table.append(
+            f'{number};{"ab"[number % 2]};Dr {number % 3};{"train" if number < 8 else "Test"}'
+        )
+    (tmp_path / 'labels.csv').write_text('\n'.join(table))
+    columns = {'path': 'photo', 'label': 'finding', 'group': 'doctor', 'split': 'where'}
+    flags = [f'--{kind}_column={name}' for kind, name in columns.items()]
+    arguments = [
+        '--dataset=folder', '--name=own', f'--source={tmp_path}/images', f'--data_dir={tmp_path}',
+        f'--labels={tmp_path}/labels.csv',
+    ]  # fmt: skip
+    code, _, error = command(*arguments)
+    assert code == 2
+    assert '--path_column' in error
+    code, output, _ = command(*arguments, *flags)
+    assert code == 0
+    assert 'own: 12 images of 2 classes, 3 groups, 2 parts' in output

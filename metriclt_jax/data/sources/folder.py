@@ -28,8 +28,8 @@ def read_source(
         classes: all class names in order, by default those that occur, sorted.
         path_column: the column that names the images, by default found by its name.
         label_column: likewise.
-        group_column: likewise; '' for none.
-        split_column: likewise; '' for none.
+        group_column: likewise; 'none' for no groups.
+        split_column: likewise; 'none' for no parts.
     """
     layout = 'one folder per class, or images that a CSV file lists (--labels)'
     root = common.open_folder(source, 'folder', layout)

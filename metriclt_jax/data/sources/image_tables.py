@@ -32,6 +32,9 @@ COLUMNS: Mapping[str, Sequence[str]] = {
 """The names of each column, without regard to case, blanks and signs; the first has precedence."""
 
 
+NONE = 'none'
+"""Given instead of the name of a column: leave it out."""
+
 _BITS = {'0': 0, '0.0': 0, 'false': 0, '1': 1, '1.0': 1, 'true': 1}
 
 
@@ -102,15 +105,18 @@ def _note(
 
 def _choose(table: Table, kind: str, given: str | None) -> str:
     """Returns the column of one kind, '' if there is none."""
-    if given:
+    if given and given not in table.header:
         matching = [name for name in table.header if _plain(name) == _plain(given)]
-        return given if given in table.header or not matching else matching[0]
+        given = matching[0] if matching else given
+    if given:
+        without = given == NONE and NONE not in table.header and kind != 'path'
+        return '' if without else given
     columns = [name for name in table.header if _plain(name) in COLUMNS[kind]]
     preferred = [name for name in columns if _plain(name) == COLUMNS[kind][0]]
     if kind == 'split' and not preferred:  # 'part' may also be one of the body
         columns = [name for name in columns if any(map(names.part_of, table.column(name)))]
     columns = list(dict.fromkeys(preferred or columns))
-    if given is None and len(columns) > 1:
+    if len(columns) > 1:
         raise InputError(
             f'{table.path} has several columns for the {kind}, {", ".join(columns)}; choose one '
             f'with --{kind}_column'
@@ -120,7 +126,7 @@ def _choose(table: Table, kind: str, given: str | None) -> str:
             f'{table.path} has no column that names the images; its first line must name the '
             f'columns, such as path,label, or use --path_column; it has {table.shown()}'
         )
-    return columns[0] if columns and given is None else ''
+    return columns[0] if columns else ''
 
 
 def _plain(column: str) -> str:
