@@ -10,10 +10,9 @@ What to expect depends on the images: compare `ce_sc_crw` with `ce_crw`. The def
 recipe (ResNet50 from ImageNet weights, 224 px, 100 + 10 epochs). `scale=cpu` is a small variant
 from scratch for a laptop.
 
-Images are divided by what is known of them (`data.split=auto`): by the table's column `split` if it
-has one; else at random, 75 % for training, 5 % for validation and 20 % for the test, with all
-images of a `group` (patient) in one part; else image by image, as in the paper. Training says
-which.
+Images are divided by what is known of them (`data.split=auto`): by a CSV's column `split`, if any.
+Otherwise at random, 75 % for training, 5 % for validation, 20 % for the test, with all images of a
+`group` (patient) in one part; without groups image by image, as in the paper. Training says which.
 
 MCR major and minor are the recall of the most and the least frequent class. With more classes, set
 `--config.data.major` and `--config.data.minor`, or `--config.data.groups=thirds`.
