@@ -23,14 +23,14 @@ TINY = {
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
-    """Trains on 40 images of the classes 1, 01 and None; returns the folder and what was said."""
+    """Trains on 40 images of the classes 1, 02 and True; returns the folder and what was said."""
     folder = tmp_path_factory.mktemp('own')
     (folder / 'images').mkdir()
     rows, rng = ['path,label,split'], np.random.default_rng(0)
     for number in range(60):
         pixels = rng.integers(0, 256, (8, 8, 3), np.uint8)
         Image.fromarray(pixels).save(folder / 'images' / f'{number}.png')
-        label, part = ('01', '1', 'None')[number % 3], ('train', 'train', 'test')[number // 3 % 3]
+        label, part = ('02', '1', 'True')[number % 3], ('train', 'train', 'test')[number // 3 % 3]
         rows.append(f'{number}.png,{label},{part}')
     (folder / 'labels.csv').write_text('\n'.join(rows))
     prepare(folder, 'own')
@@ -41,7 +41,7 @@ def trained(tmp_path_factory):
         '--config.data.name=own',
         f'--config.data.data_dir={folder}',
         f'--workdir={folder}/run',
-        '--config.data.classes=None,1,01',
+        '--config.data.classes=True,1,02',
         *fields,
     )
     return folder, said
@@ -61,8 +61,8 @@ def test_training_takes_the_parts_of_the_table_and_says_so(trained):
     with np.load(folder / 'run' / 'predictions.npz') as predictions:
         numbers = [int(name.removesuffix('.png')) for name in predictions['ids']]
         assert {number // 3 % 3 for number in numbers} == {2}
-        assert [('None', '1', '01')[label] for label in predictions['labels']] == [
-            ('01', '1', 'None')[number % 3] for number in numbers
+        assert [('True', '1', '02')[label] for label in predictions['labels']] == [
+            ('02', '1', 'True')[number % 3] for number in numbers
         ]
 
 
@@ -94,4 +94,4 @@ def test_a_class_that_does_not_exist_is_named(trained):
         'train', f'--config={ROOT}/configs/folder.py:ce', '--config.data.name=own',
         f'--config.data.data_dir={folder}', f'--workdir={folder}/new', '--config.data.classes=1,2',
     )  # fmt: skip
-    assert_refused(result, "data.classes has '2'", '01, 1, None')
+    assert_refused(result, "data.classes has '2'", '02, 1, True')

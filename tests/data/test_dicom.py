@@ -273,11 +273,11 @@ def test_damaged_pixels_never_end_the_process(name):
 
 
 def test_a_folder_is_prepared_without_a_word_of_the_patient(tmp_path):
-    for label in 'ab':
+    for index, label in enumerate('ab'):
         for number in range(3):
             path = tmp_path / 'source' / label / f'{number}.dcm'
             path.parent.mkdir(parents=True, exist_ok=True)
-            dicom(RAMP + np.uint16(number)).save_as(path, enforce_file_format=True)
+            dicom(RAMP + np.uint16(3 * index + number)).save_as(path, enforce_file_format=True)
     prepare('folder', str(tmp_path / 'source'), str(tmp_path / 'data'), 'xrays')
     opened = records.open_records('xrays', str(tmp_path / 'data'))
     for example in opened.read(range(6)):
