@@ -172,7 +172,7 @@ vectors_of_7 = hnp.arrays(np.int8, (7, 4), elements=st.integers(-3, 3)).map(np.f
 
 
 @each_metric
-@few
+@settings(deadline=None, max_examples=5)  # each number of masked examples compiles anew
 @given(
     vectors=vectors_of_7,
     labels=hnp.arrays(np.int32, 7, elements=st.integers(0, 2)),

@@ -1,8 +1,9 @@
 """Weights as people have them: within checkpoints, below prefixes, of other networks."""
 
 import argparse
-import pathlib
+import re
 import zipfile
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
 from metriclt_jax.errors import InputError
 from metriclt_jax.models import create_model, initialize, state_dicts
@@ -177,6 +179,19 @@ def test_networks_of_other_libraries_are_named(first, words):
 # Files
 
 
+@pytest.mark.slow
+def test_the_code_of_the_page(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / 'docs' / 'backbones.md').read_text()
+    (block,) = re.findall(r'```python\n(.*?)```', page, flags=re.S)
+    block = block.replace('resnet50', 'resnet18')  # half the time
+    monkeypatch.chdir(tmp_path)
+    arrays = to_torchvision(initialize(create_model('resnet18', 1000), 0), 'resnet18')
+    save_file({key: np.ascontiguousarray(a) for key, a in arrays.items()}, 'resnet18.safetensors')
+    names = {'images': np.zeros((1, 32, 32, 3), np.float32)}
+    exec(block, names)
+    assert names['logits'].shape == (1, 7)
+
+
 def test_npz_files(arrays, variables, tmp_path):
     path = tmp_path / 'weights.npz'
     np.savez(path, **below('module.', arrays))
@@ -226,7 +241,7 @@ def test_checkpoints_of_training_scripts(torch, tensors, variables, tmp_path, su
     content = {
         'epoch': 90,
         'arch': 'resnet18',
-        'args': argparse.Namespace(lr=0.1, data=pathlib.Path('/data')),
+        'args': argparse.Namespace(lr=0.1, data=Path('data')),
         'best_acc1': np.float64(76.1),
         'flags': [np.int64(3), np.bool_(True), np.float32(0.5)],
         'optimizer': optimizer.state_dict(),
