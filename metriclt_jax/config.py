@@ -13,7 +13,7 @@ from ml_collections.config_dict import placeholder
 
 from metriclt_jax.errors import InputError
 from metriclt_jax.methods import get_method
-from metriclt_jax.names import NAME_FIELDS
+from metriclt_jax.quoting import NAME_FIELDS
 
 # Fields that cannot change what a run computes.
 FIELDS_WITHOUT_INFLUENCE = ('data.data_dir', 'figures', 'checkpoint_every')

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict, config_flags
 from metriclt_jax import config_files
 from metriclt_jax.errors import InputError
 from metriclt_jax.methods import METHODS, get_method
-from metriclt_jax.names import quote_names
+from metriclt_jax.quoting import quote_names
 from metriclt_jax.reports.published import distinct, methods_of, table_values
 from metriclt_jax.training.workdir import config_as_json
 

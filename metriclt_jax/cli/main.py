@@ -14,7 +14,7 @@ from absl import app, flags, logging
 
 from metriclt_jax import config_files
 from metriclt_jax.errors import HostFailed, InputError, Interrupted, TrainingDiverged
-from metriclt_jax.names import quote_names
+from metriclt_jax.quoting import quote_names
 
 # Of glibc's malloc.h: M_MMAP_MAX, M_TRIM_THRESHOLD, M_ARENA_MAX and M_TOP_PAD.
 _MALLOC_OPTIONS = {-4: 0, -1: 2**31 - 1, -8: 1, -2: 2**28}
@@ -110,7 +110,7 @@ class _Output(io.FileIO):
 
     @classmethod
     def instead_of(cls, stream: TextIO | None) -> TextIO | None:
-        """The stream with this output below it; itself if there is no file."""
+        """The stream with this output below it; streams without a file stay as they are."""
         try:
             buffer = io.BufferedWriter(cls(stream.fileno(), 'w', closefd=False))
         except (AttributeError, OSError):
@@ -120,10 +120,10 @@ class _Output(io.FileIO):
         return io.TextIOWrapper(buffer, stream.encoding, 'backslashreplace', **options)
 
     def write(self, content: Any) -> int:
-        """Writes if it can be written."""
+        """Writes, unless nobody reads."""
         try:
             return super().write(content)
-        except OSError:
+        except BrokenPipeError:
             return len(content)
 
 

@@ -162,9 +162,8 @@ def _correct_jpeg2000(picture: Image.Image) -> None:
     _, _, sizes = picture.fp.read().partition(_SIZ)
     picture.fp.seek(position)
     of_each = sizes[38 : 38 + 3 * len(picture.getbands()) : 3]
-    if (
-        bits := max((1 + (byte & 0x7F) for byte in of_each), default=0)
-    ) > 8:  # Pillow lets the brightest values overflow
+    bits = max((1 + (byte & 0x7F) for byte in of_each), default=0)
+    if bits > 8:  # Pillow lets the brightest values overflow
         raise InputError(f'it is a color JPEG 2000 of {bits} bits; {_ADVICE}')
 
 

@@ -126,7 +126,7 @@ def official(named: np.ndarray, names: Mapping[str, Sequence[str]]) -> dict[str,
 def require_parts(
     field: str, names: Sequence[str], named: np.ndarray, taken: Sequence[str]
 ) -> None:
-    """Refuses names that are no parts of the source, or are several times in `taken`."""
+    """Refuses names that are not parts of the source, or occur several times in `taken`."""
     known = sorted(set(named.tolist()) - {''})
     for name in names:
         if name not in known or taken.count(name) > 1:

@@ -88,7 +88,7 @@ def assert_gray(image, expected):
     np.testing.assert_array_equal(pixels(image), np.repeat(np.array(expected)[..., None], 3, 2))
 
 
-def refused(image, words, tmp_path):
+def assert_refused(image, words, tmp_path):
     """Decoding and checking agree on what is refused."""
     with pytest.raises(InputError, match=words):
         decode(image, 4, 'x')
@@ -110,7 +110,7 @@ def test_gray_tiff(bits, white_is_zero, order, compressed, tmp_path):
     image = tiff([data], bits, 0 if white_is_zero else 1, order, compressed)
     read = not white_is_zero or bits <= 8 or (bits, order) == (16, '<')
     if not read or (bits, order) == (12, '>'):
-        refused(image, f'kind of TIFF .*BitsPerSample .{bits}', tmp_path)
+        assert_refused(image, f'kind of TIFF .*BitsPerSample .{bits}', tmp_path)
     else:
         assert_gray(image, np.rint(levels / top * 255))
 
@@ -131,7 +131,7 @@ def test_samples_without_a_known_range_are_refused(
     bits, kind, sample_format, words, compressed, tmp_path
 ):
     data = np.arange(16).astype(kind).tobytes()
-    refused(tiff([data], bits, 1, '<', compressed, t339=sample_format), words, tmp_path)
+    assert_refused(tiff([data], bits, 1, '<', compressed, t339=sample_format), words, tmp_path)
 
 
 @pytest.mark.parametrize('compressed', [False, True])
@@ -147,7 +147,7 @@ def test_the_fourth_sample_of_a_tiff(compressed, tmp_path):
     np.testing.assert_allclose(pixels(image(128, 2)), COLOR / 2, atol=1)
     half = COLOR // 2  # multiplied, as it lies over black
     np.testing.assert_allclose(pixels(image(128, 1, half)), half, atol=1)
-    refused(image(0, 1), 'alpha', tmp_path)
+    assert_refused(image(0, 1), 'alpha', tmp_path)
     gray = np.dstack([GRAY // 2, np.full((4, 4), 128, np.uint8)]).tobytes()
     stored = pixels(tiff([gray], [8, 8], 1, '<', compressed, t338=1))
     np.testing.assert_allclose(stored[..., 0], GRAY // 2, atol=1)
@@ -160,10 +160,10 @@ def test_separate_planes_of_a_tiff(tmp_path):
         np.testing.assert_array_equal(pixels(image), COLOR)
     deep = [(plane.astype('<u2') * 257).tobytes() for plane in planes]
     np.testing.assert_array_equal(pixels(tiff(deep, [16] * 3, 2, '<', True, t284=2)), COLOR)
-    refused(tiff(deep, [16] * 3, 2, t284=2), 'PlanarConfiguration', tmp_path)
+    assert_refused(tiff(deep, [16] * 3, 2, t284=2), 'PlanarConfiguration', tmp_path)
     assert_gray(tiff([GRAY.tobytes()], 8, 1, t284=2), GRAY)
     assert_gray(tiff([(255 - GRAY).tobytes()], 8, 0, '<', True, t284=2), GRAY)
-    refused(tiff([(255 - GRAY).tobytes()], 8, 0, t284=2), 'PlanarConfiguration', tmp_path)
+    assert_refused(tiff([(255 - GRAY).tobytes()], 8, 0, t284=2), 'PlanarConfiguration', tmp_path)
 
 
 @pytest.mark.parametrize('factor', [1, 257])
@@ -176,7 +176,7 @@ def test_palette_of_a_tiff_in_8_or_16_bits(factor):
 
 def test_subsampled_colors_of_a_tiff(tmp_path):
     blocks = bytes([100, 100, 100, 100, 128, 128] * 4) + bytes(64)
-    refused(tiff([blocks], [8] * 3, 6, t530=[2, 2]), 'YCbCr', tmp_path)
+    assert_refused(tiff([blocks], [8] * 3, 6, t530=[2, 2]), 'YCbCr', tmp_path)
     assert_gray(tiff([bytes([100, 128, 128] * 16)], [8] * 3, 6, t530=[1, 1]), np.full((4, 4), 100))
 
 
@@ -184,7 +184,7 @@ def test_a_tiff_that_does_not_say_what_zero_is(tmp_path):
     image = tiff([GRAY.tobytes()], 8, 1)
     at = image.index(struct.pack('<HH', 262, 3))
     unknown = image[:at] + struct.pack('<H', 261) + image[at + 2 :]
-    refused(unknown, 'Photometric', tmp_path)
+    assert_refused(unknown, 'Photometric', tmp_path)
 
 
 def test_a_thumbnail_is_not_the_picture():
@@ -223,7 +223,7 @@ def test_bmp_with_an_alpha_that_nobody_filled(size):
 
 def test_bmp_of_few_grays(tmp_path):
     black, white = bytes(4), b'\xff\xff\xff\0'
-    refused(bmp(40, (), GRAY % 2, 8, black + white), 'BMP of 8 bits', tmp_path)
+    assert_refused(bmp(40, (), GRAY % 2, 8, black + white), 'BMP of 8 bits', tmp_path)
     image = bmp(40, (), GRAY % 2, 8, white + black)
     assert_gray(image, np.where(GRAY % 2, 0, 255)[::-1])
 
@@ -246,7 +246,7 @@ def test_portable_maps(magic, maxval):
 
 
 def test_floating_point_map(tmp_path):
-    refused(b'Pf 4 4 -1.0\n' + bytes(64), 'floating point', tmp_path)
+    assert_refused(b'Pf 4 4 -1.0\n' + bytes(64), 'floating point', tmp_path)
 
 
 @pytest.mark.parametrize('bits', [2, 4, 8, 16])
@@ -264,7 +264,7 @@ def test_a_gray_that_stands_for_transparent(bits):
 
 def test_a_color_of_16_bits_that_stands_for_transparent(tmp_path):
     rows = [samples(np.full(12, 25700, np.uint16), '>')] * 4
-    refused(png(16, 2, rows, (b'tRNS', bytes(6))), '16 bits', tmp_path)
+    assert_refused(png(16, 2, rows, (b'tRNS', bytes(6))), '16 bits', tmp_path)
 
 
 BEYOND = zlib.compress(bytes(3_000_000))
@@ -295,8 +295,8 @@ def test_what_a_png_has_beside_its_pixels_does_not_matter(chunk, after, tmp_path
         path.write_bytes(content)
         assert check_images([path])[0][0] == ''
     start = image.index(b'IDAT')
-    refused(image[: start + 10], 'truncated|broken', tmp_path)
-    refused(image[: start + 6] + b'\1' + image[start + 7 :], 'broken|truncated', tmp_path)
+    assert_refused(image[: start + 10], 'truncated|broken', tmp_path)
+    assert_refused(image[: start + 6] + b'\1' + image[start + 7 :], 'broken|truncated', tmp_path)
 
 
 def test_metadata_beyond_all_limits_leaves_orientation_and_transparency():
@@ -341,7 +341,7 @@ def test_a_photograph_of_several_frames_is_its_first():
 def test_jpeg_of_12_bits_says_so(tmp_path):
     image = bytearray(encoded(Image.fromarray(NOISE), 'JPEG'))
     image[image.index(b'\xff\xc0') + 4] = 12
-    refused(bytes(image), '12-bit', tmp_path)
+    assert_refused(bytes(image), '12-bit', tmp_path)
 
 
 @pytest.mark.parametrize('bits', [8, 12])
@@ -356,7 +356,7 @@ def test_color_of_more_than_8_bits_in_jpeg_2000_is_refused(bits, form, tmp_path)
     assert check_images([path])[0][0] == ''
     if bits > 8:  # says so, at least
         at = image.index(b'\xff\x4f\xff\x51') + 42
-        refused(image[:at] + bytes([bits - 1]) + image[at + 1 :], '12 bits', tmp_path)
+        assert_refused(image[:at] + bytes([bits - 1]) + image[at + 1 :], '12 bits', tmp_path)
 
 
 def test_the_endings_that_programs_give_to_images(tmp_path):
@@ -373,7 +373,7 @@ def test_the_endings_that_programs_give_to_images(tmp_path):
 
 def test_a_file_of_another_kind_is_of_unknown_format(tmp_path):
     for content in (b'Python', b'P7\nWIDTH 4\n'):
-        refused(content, 'unknown format; use .*DICOM', tmp_path)
+        assert_refused(content, 'unknown format; use .*DICOM', tmp_path)
 
 
 @pytest.mark.parametrize('size', [(0, 4), (4, 0)])

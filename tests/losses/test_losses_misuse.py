@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from every_loss import CLASSIFICATION, COUNTS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -27,16 +28,7 @@ from metriclt_jax.losses import (
     weighted_mean,
 )
 
-COUNTS = np.array([500, 50, 5])
 CENTERS = np.eye(3, 4, dtype=np.float32)
-CLASSIFICATION = {
-    'cross_entropy': cross_entropy,
-    'focal': focal,
-    'logit_adjusted': functools.partial(logit_adjusted, class_counts=COUNTS),
-    'ldam': functools.partial(ldam, class_counts=COUNTS),
-    'cosface': cosface,
-    'arcface': arcface,
-}
 METRIC = {
     'triplet batch_hard': functools.partial(triplet, margin=1.5),
     'triplet batch_all': functools.partial(triplet, margin=1.5, mining='batch_all'),

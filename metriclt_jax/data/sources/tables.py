@@ -106,5 +106,5 @@ def _text(path: Path, content: bytes) -> str:
             f'{path} is not {encoding.upper()} text in line {line}; {_AS_TEXT}'
         ) from None
     if '\0' in text:
-        raise InputError(f'{path} has a NUL character, so it is no text file; {_AS_TEXT}')
+        raise InputError(f'{path} has a NUL character, so it is not a text file; {_AS_TEXT}')
     return text

@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 from metriclt_jax import grids
 from metriclt_jax.config import data_fields, validate_data
 from metriclt_jax.errors import InputError
-from metriclt_jax.names import quote_names
+from metriclt_jax.quoting import quote_names
 
 WRITTEN = {
     '7,8': ('7', '8'),
