@@ -79,6 +79,8 @@ def bootstrap(
     """
     gain, labels = np.subtract(first, second, dtype=float), np.asarray(labels)
     chosen = np.flatnonzero(np.isin(labels, classes))
+    if not len(chosen):
+        return Difference(math.nan, Interval(), math.nan)
     _, labels = np.unique(labels[chosen], return_inverse=True)
     group_of = np.arange(len(chosen))
     if groups is not None:
