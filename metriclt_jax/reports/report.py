@@ -191,11 +191,14 @@ def _draw_predictions(ends, class_names: Sequence[str], file) -> dict[str, Any]:
         kept = [run for run in runs if run.predictions]
         if not kept:
             continue
-        _, labels, probabilities = zip(*(run.predictions for run in kept), strict=True)
-        bins[title] = calibrate(np.concatenate(probabilities), np.concatenate(labels))
+        outputs = [run.predictions for run in kept]
+        bins[title] = calibrate(
+            np.concatenate([one.probabilities for one in outputs]),
+            np.concatenate([one.labels for one in outputs]),
+        )
         features = read_features(kept[0].directory, len(kept[0].predictions.labels))
         if features is not None:
-            maps[title] = (features, labels[0])
+            maps[title] = (features, outputs[0].labels)
             seeds.append(kept[0].results['seed'])
     if bins:
         figures.reliability_diagrams(bins, file('reliability'))

@@ -29,8 +29,8 @@ def tidy(section: Section) -> pd.DataFrame:
             if test is None:
                 continue
             if stage == 'last' and run.predictions:
-                _, labels, probabilities = run.predictions
-                error = statistics.calibrate(probabilities, labels).error
+                outputs = run.predictions
+                error = statistics.calibrate(outputs.probabilities, outputs.labels).error
             line = [run.results['method'], variant, run.path, run.results['seed'], stage]
             line += [titles.get((run.path, stage)), *map(test.get, summaries)]
             confusion = np.array(test['confusion'], float)
@@ -117,12 +117,12 @@ def _over_images(pair: tuple[Row, Row], seeds: set[int], classes) -> statistics.
     outputs = [*kept[0], *kept[1]]
     if None in outputs or '1' in (row.stage for row in pair):
         return statistics.Interval()
-    ids, labels, _ = outputs[0]
+    ids, labels, _, groups = outputs[0]
     if not all(np.array_equal(o.ids, ids) and np.array_equal(o.labels, labels) for o in outputs):
         return statistics.Interval()
     shares = [
         np.mean([one.probabilities.argmax(axis=1) == labels for one in of_row], axis=0)
         for of_row in kept
     ]
-    interval = statistics.bootstrap(*shares, labels, classes).interval
+    interval = statistics.bootstrap(*shares, labels, classes, groups).interval
     return statistics.Interval(*(100 * end for end in interval))
