@@ -106,6 +106,8 @@ def describe_division(
         'grouped': ('at random, each group in one part', 'names groups but no parts to test on'),
         'paper': ('at random, image by image', 'names no groups and no parts to test on'),
     }[split]
+    if config.folds:
+        how = f'{how}; test part: fold {config.fold} of {config.folds}'
     why = f', as the source {found}' if config.split == 'auto' else ''
     return f'{config.name}: {sizes} images; divided {how} (data.split={config.split}{why})'
 
@@ -168,7 +170,8 @@ def _mode(
     """Returns how the images of the chosen classes are divided."""
     if config.split != 'auto':
         return config.split
-    return splits.choose(group_ids[labels >= 0], official[labels >= 0])
+    named = official[labels >= 0]
+    return splits.choose(group_ids[labels >= 0], np.full_like(named, '') if config.folds else named)
 
 
 def _choose_classes(

@@ -40,6 +40,12 @@ class Run:
     config: Mapping[str, Any] | None  # fields by dotted name; None without config.json
     epochs: list[dict[str, Any]]  # the lines of metrics.jsonl
     predictions: Predictions | None
+    folds: tuple['Run', ...] = ()  # of a cross-validation, in their order
+
+    @property
+    def trainings(self) -> tuple['Run', ...]:
+        """The runs that were trained: itself, or those on its folds."""
+        return self.folds or (self,)
 
 
 Problem = tuple[str, str]  # a work directory and why the report leaves out it or a part of it

@@ -1,4 +1,4 @@
-"""Statistics of a report: over seeds, over test images, and of calibration."""
+"""Statistics of a report: over trainings, over test images, and of calibration."""
 
 import math
 from collections.abc import Sequence
@@ -44,18 +44,22 @@ def best_and_second(values: Sequence[float | None]) -> list[str]:
     return [marks.get(value, '') for value in values]
 
 
-def seeds_interval(first: Sequence[float], second: Sequence[float]) -> Interval:
-    """Student's interval of the mean of `first - second`, paired over seeds.
+def trainings_interval(differences: Sequence[float], test_share: float = 0.0) -> Interval:
+    """Student's interval of the mean of paired differences over trainings: seeds, folds or both.
 
-    It needs two seeds and differences that vary. It covers the chance in training only.
+    It needs two that differ. Folds have training images in common, so that their J differences
+    vary too little: the variance of the mean is taken times 1 / J + n_test / n_train (Nadeau and
+    Bengio, 2003), where `test_share` is the share of all images that a fold tests.
     """
     from scipy import stats
 
-    differences = np.asarray(np.subtract(first, second))
-    if len(differences) < 2 or np.ptp(differences) < _ROUNDING:
+    count = len(differences)
+    if count < 2 or np.ptp(differences) < _ROUNDING:
         return Interval()
-    low, high = stats.ttest_1samp(differences, 0).confidence_interval(CONFIDENCE)
-    return Interval(float(low), float(high))
+    error = np.std(differences, ddof=1) * math.sqrt(1 / count + test_share / (1 - test_share))
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * error
+    mean = float(np.mean(differences))
+    return Interval(float(mean - half), float(mean + half))
 
 
 def bootstrap(
@@ -111,23 +115,6 @@ def bootstrap(
     return Difference(difference, Interval(float(low), float(high)), p)
 
 
-def folds_interval(differences: Sequence[float], test_share: float) -> Interval:
-    """Student's interval of the mean over folds and seeds, whose training parts overlap.
-
-    The variance of the J differences is taken times 1 / J + n_test / n_train (Nadeau and Bengio,
-    2003); `test_share` is the share of all images that a fold tests.
-    """
-    from scipy import stats
-
-    count = len(differences)
-    if count < 2 or np.ptp(differences) < _ROUNDING:
-        return Interval()
-    error = np.std(differences, ddof=1) * math.sqrt(1 / count + test_share / (1 - test_share))
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * error
-    mean = float(np.mean(differences))
-    return Interval(float(mean - half), float(mean + half))
-
-
 def holm(p_values: ArrayLike) -> np.ndarray:
     """P-values `[K]` corrected for K comparisons (Holm, 1979)."""
     p = np.asarray(p_values, float)
@@ -138,20 +125,23 @@ def holm(p_values: ArrayLike) -> np.ndarray:
     return corrected
 
 
-def verdict(difference: float, over_seeds: Interval, over_images: Interval, seeds: int) -> str:
-    """What may be claimed: a sign only where every interval that exists excludes zero."""
-    has_seeds, has_images = (not math.isnan(i.low) for i in (over_seeds, over_images))
-    if not has_seeds and not has_images:
+def verdict(difference: float, over_trainings: Interval, p_images: float, trainings: int) -> str:
+    """What may be claimed: a sign only where all that exists speaks for it.
+
+    That is an interval over trainings, and the corrected p-value over images, NaN for none.
+    """
+    has_trainings, has_images = not math.isnan(over_trainings.low), not math.isnan(p_images)
+    if not has_trainings and not has_images:
         return 'no interval'
-    # A comparison with NaN is false.
-    if any((i.low if difference > 0 else -i.high) <= 0 for i in (over_seeds, over_images)):
+    low = over_trainings.low if difference > 0 else -over_trainings.high
+    if low <= 0 or p_images >= 1 - CONFIDENCE:  # a comparison with NaN is false
         return 'no difference shown'
     sign = 'higher' if difference > 0 else 'lower'
-    if not has_seeds:
+    if not has_trainings:
         return f'{sign}, for these trained networks'
     if not has_images:
         return f'{sign}, on these images'
-    return sign if seeds > 2 else f'{sign}, two seeds only'
+    return sign if trainings > 2 else f'{sign}, two trainings only'
 
 
 def calibrate(probabilities: ArrayLike, labels: ArrayLike, bins: int = BINS) -> Calibration:

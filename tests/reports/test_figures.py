@@ -246,7 +246,7 @@ def test_sensitivity(tmp_path, drawn):
 
 
 def test_differences(tmp_path, drawn):
-    line = {'seeds_low': -10.0, 'seeds_high': 30.0, 'images_low': 5.0, 'images_high': 15.0}
+    line = {'trainings_low': -10.0, 'trainings_high': 30.0, 'low': 5.0, 'high': 15.0}
     table = pd.DataFrame([{'first': title, 'difference': 10.0, **line} for title in TITLES[:9]])
     table = pd.concat([table, pd.DataFrame([{'first': 'without', 'difference': 20.0}])])
     figures.differences(table, 'MCR all: difference', tmp_path / 'a.png')

@@ -11,9 +11,8 @@ from metriclt_jax.reports.statistics import (
     best_and_second,
     bootstrap,
     calibrate,
-    folds_interval,
     holm,
-    seeds_interval,
+    trainings_interval,
     verdict,
 )
 
@@ -25,18 +24,18 @@ def test_ties_share_a_mark():
 
 
 @pytest.mark.parametrize('count', [2, 3, 10])
-def test_seeds_interval_is_that_of_a_paired_t_test(count):
+def test_the_interval_over_trainings_is_that_of_a_paired_t_test(count):
     first, second = np.random.default_rng(count).normal(size=(2, count))
     test = stats.ttest_rel(first, second)
     expected = test.confidence_interval(0.95)
-    interval = seeds_interval(first, second)
+    interval = trainings_interval(first - second)
     assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high))
 
 
-def test_one_seed_or_no_variation_allow_no_interval():
+def test_one_training_or_no_variation_allow_no_interval():
     bases = [3 / 23, 11 / 23, 7 / 23]  # one image more of 23 each time: equal but for rounding
     cases = ([0.9], [0.5]), ([0.75, 0.5], [0.5, 0.25]), ([base + 1 / 23 for base in bases], bases)
-    assert all(np.isnan(seeds_interval(*case)).all() for case in cases)
+    assert all(np.isnan(trainings_interval(np.subtract(*case))).all() for case in cases)
 
 
 def test_bootstrap_enumerated():
@@ -117,14 +116,13 @@ def test_holm_by_hand():
     assert holm([0.6, 0.9]).tolist() == [1.0, 1.0]
 
 
-def test_folds_interval_is_wider_than_a_t_test_by_the_overlap():
+def test_folds_that_overlap_widen_the_interval():
     differences = np.random.default_rng(6).normal(1.0, 0.5, 5)
     plain = stats.ttest_1samp(differences, 0).confidence_interval(0.95)
-    interval = folds_interval(differences, test_share=0.2)
+    interval = trainings_interval(differences, test_share=0.2)
     # The factor of Nadeau and Bengio (2003): sqrt(1 + J n_test / n_train).
     assert np.diff(interval) == pytest.approx(np.diff(plain) * math.sqrt(1 + 5 / 4))
     assert np.mean(interval) == pytest.approx(differences.mean())
-    assert np.isnan(folds_interval([0.5], 0.2)).all()
 
 
 def test_calibration_by_hand():
@@ -157,19 +155,19 @@ UP, DOWN, BOTH, NONE = Interval(0.05, 0.2), Interval(-0.2, -0.05), Interval(-0.1
 
 
 @pytest.mark.parametrize(
-    ('difference', 'seeds', 'images', 'count', 'expected'),
+    ('difference', 'over_trainings', 'p', 'count', 'expected'),
     [
-        (0.1, UP, UP, 3, 'higher'),
-        (0.1, UP, UP, 2, 'higher, two seeds only'),
-        (-0.1, DOWN, DOWN, 3, 'lower'),
-        (0.1, BOTH, UP, 3, 'no difference shown'),
-        (0.1, UP, BOTH, 3, 'no difference shown'),
-        (0.1, NONE, UP, 1, 'higher, for these trained networks'),
-        (0.1, NONE, BOTH, 1, 'no difference shown'),
-        (-0.1, DOWN, NONE, 3, 'lower, on these images'),
-        (0.1, NONE, NONE, 1, 'no interval'),
-        (0.1, UP, DOWN, 3, 'no difference shown'),
+        (0.1, UP, 0.01, 3, 'higher'),
+        (0.1, UP, 0.01, 2, 'higher, two trainings only'),
+        (-0.1, DOWN, 0.01, 3, 'lower'),
+        (0.1, BOTH, 0.01, 3, 'no difference shown'),
+        (0.1, UP, 0.06, 3, 'no difference shown'),
+        (0.1, NONE, 0.01, 1, 'higher, for these trained networks'),
+        (0.1, NONE, 0.2, 1, 'no difference shown'),
+        (-0.1, DOWN, math.nan, 3, 'lower, on these images'),
+        (0.1, NONE, math.nan, 1, 'no interval'),
+        (0.1, DOWN, 0.01, 3, 'no difference shown'),
     ],
 )
-def test_nothing_is_claimed_against_an_interval(difference, seeds, images, count, expected):
-    assert verdict(difference, seeds, images, count) == expected
+def test_nothing_is_claimed_against_an_interval(difference, over_trainings, p, count, expected):
+    assert verdict(difference, over_trainings, p, count) == expected
