@@ -11,6 +11,10 @@ class InputError(ValueError):
     """
 
 
+class NotWritten(InputError):
+    """A file that cannot be written, perhaps by this process only: its disk is full."""
+
+
 class TrainingDiverged(ArithmeticError):
     """The loss is no longer finite."""
 

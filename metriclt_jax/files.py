@@ -1,6 +1,6 @@
 """Files that several processes share: whole or not there at all, and locked while in use.
 
-Paths are local or addresses, see `paths`. Whatever cannot be written is an `InputError`.
+Paths are local or addresses, see `paths`. Whatever cannot be written is `NotWritten`.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from metriclt_jax.errors import CLEAR, InputError
+from metriclt_jax.errors import CLEAR, InputError, NotWritten
 from metriclt_jax.paths import is_remote
 
 _log = logging.getLogger(__name__)
@@ -38,38 +38,34 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 @contextlib.contextmanager
 def written(path: Path) -> Iterator[None]:
-    """Turns what can go wrong in writing below `path` into an `InputError` that names it."""
+    """Turns what goes wrong in writing below `path` into `NotWritten`, which names it."""
     try:
         yield
     except CLEAR:
         raise
-    except Exception as error:
-        if not isinstance(error, OSError) and not is_remote(path):
-            raise
-        raise InputError(not_written(path, error)) from error
-
-
-def not_written(path: Path, error: Exception) -> str:
-    """The message for what cannot be written, however deep in a library the error arose."""
-    code = re.search(r"os_error_code='(\d+)'", str(error))  # TensorStore's
-    reason = os.strerror(int(code[1])) if code else getattr(error, 'strerror', None)
-    reason = reason or f'{type(error).__name__}: {error}'
-    return f'{path} cannot be written ({reason}); make room or allow it, then run the same command again'
+    except Exception as error:  # libraries raise a full disk as anything
+        code = re.search(r"os_error_code='(\d+)'", str(error))  # TensorStore's
+        reason = os.strerror(int(code[1])) if code else getattr(error, 'strerror', None)
+        raise NotWritten(
+            f'{path} cannot be written ({reason or repr(error)}); make room or allow it, then run '
+            'the same command again'
+        ) from error
 
 
 @contextlib.contextmanager
 def appended(path: Path) -> Iterator[IO[str]]:
     """A text file to append to; an object grows only when the block ends."""
-    if not is_remote(path):
-        with path.open('a') as file:
-            yield file
-        return
-    before = path.read_bytes() if path.exists() else b''
-    with io.StringIO() as file:
+    with written(path):
+        if not is_remote(path):
+            with path.open('a') as file:
+                yield file
+            return
+        file = io.StringIO(path.read_text() if path.exists() else '')
+        file.seek(0, io.SEEK_END)
         try:
             yield file
         finally:
-            write_atomically(path, before + file.getvalue().encode())
+            write_atomically(path, file.getvalue())
 
 
 def make_folder(folder: Path) -> None:

@@ -21,7 +21,7 @@ from jax.experimental import multihost_utils
 from rich.console import Console
 
 from metriclt_jax.devices import AXIS, split
-from metriclt_jax.errors import HostFailed, InputError
+from metriclt_jax.errors import HostFailed, InputError, NotWritten
 
 # After this time without a heartbeat a process counts as dead, and the others end too.
 _HEARTBEAT_SECONDS = 30
@@ -153,13 +153,16 @@ def leave(error: Exception) -> NoReturn:
     """
     if jax.process_count() == 1:
         raise error
-    if isinstance(error, jax.errors.JaxRuntimeError):
-        reason = str(error).strip().splitlines()[0]
+    cause = error.__cause__ if isinstance(error, NotWritten) else error
+    if isinstance(cause, jax.errors.JaxRuntimeError):
+        reason = str(cause).strip().splitlines()[0]
         print(
             f'error: process {jax.process_index()} lost contact with the others. Check their '
             f'output for the cause, then run the same commands again to resume ({reason})',
             file=sys.stderr,
         )
+    elif isinstance(error, NotWritten):
+        print(f'error: {error}', file=sys.stderr)
     else:
         traceback.print_exception(error)
     sys.stdout.flush()

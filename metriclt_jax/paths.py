@@ -5,13 +5,17 @@ listing and writing whole files. An address has no folders to make, no locks and
 """
 
 import contextlib
+import errno
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from metriclt_jax.errors import InputError, explained
+
+# Errors that a remote storage does not have: full disks, quotas and read-only file systems.
+_OF_LOCAL_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def is_remote(path: os.PathLike | str) -> bool:
@@ -41,17 +45,21 @@ def local_path(text: os.PathLike | str) -> Path:
     text = os.fspath(text)
     if re.match(r'\w+:/', text):
         raise InputError(f'{text} cannot be used here; write a local path')
-    try:
+    with explained(f'{text} is not a path'):
         return Path(text).expanduser()
-    except RuntimeError:
-        raise InputError(f'{text} begins with ~ of an unknown user; write the whole path') from None
 
 
-def reached(path: os.PathLike | str) -> contextlib.AbstractContextManager:
+@contextlib.contextmanager
+def reached(path: os.PathLike | str) -> Iterator[None]:
     """Turns errors of remote storage into `InputError`; leaves those of local files."""
-    if not is_remote(path):
-        return contextlib.nullcontext()
-    return explained(f'{path} cannot be reached; gs:// needs the package gcsfs and credentials')
+    problem = f'{path} cannot be reached; gs:// needs the package gcsfs and credentials'
+    with explained(problem) if is_remote(path) else contextlib.nullcontext():
+        try:
+            yield
+        except OSError as error:
+            if error.errno in _OF_LOCAL_DISKS:
+                raise InputError(f'{error.filename or path}: {error.strerror}') from error
+            raise
 
 
 def absolute(path: Path) -> Path:
@@ -59,10 +67,10 @@ def absolute(path: Path) -> Path:
     return path if is_remote(path) else path.absolute()  # epath would put the directory before gs:
 
 
-def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+def walk(root: Path, on_error: Callable[[OSError], None] | None = None) -> Iterator[tuple]:
     """Each folder below `root` and the names of its folders and files, as os.walk has them."""
     if not is_remote(root):
-        for folder, folders, files in os.walk(root):
+        for folder, folders, files in os.walk(root, onerror=on_error):
             yield Path(folder), folders, files
         return
     for folder, folders, files in root.walk():  # fsspec's folders have lost their gs://

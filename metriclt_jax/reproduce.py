@@ -15,9 +15,9 @@ from rich.console import Console
 
 from metriclt_jax.config import validate
 from metriclt_jax.errors import InputError, Interrupted
-from metriclt_jax.files import appended, make_folder, write_atomically, written
+from metriclt_jax.files import appended, make_folder, write_atomically
 from metriclt_jax.grids import PlannedRun
-from metriclt_jax.paths import is_remote
+from metriclt_jax.paths import is_remote, reached
 from metriclt_jax.progress import say
 from metriclt_jax.training.checkpoints import copy_checkpoints
 from metriclt_jax.training.stages import make_models, make_stages
@@ -64,7 +64,7 @@ def execute(planned: Sequence[PlannedRun], root: Path, console: Console) -> dict
         InputError: another process is doing this below `root`.
         Interrupted: SIGTERM or Ctrl-C arrived; the same call resumes.
     """
-    with lock_folder(root, 'reproducing in'), written(root):
+    with lock_folder(root, 'reproducing in'), reached(root):
         return _execute(planned, root, console)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from absl import flags
 
-from metriclt_jax.errors import HostFailed, InputError, Interrupted, TrainingDiverged
+from metriclt_jax.errors import HostFailed, InputError, Interrupted, NotWritten, TrainingDiverged
 
 _DISTRIBUTED = flags.DEFINE_bool(
     'distributed',
@@ -47,6 +47,8 @@ def leaving() -> Iterator[None]:
 
     try:
         yield
+    except NotWritten as error:
+        hosts.leave(error)
     except (HostFailed, InputError, Interrupted, TrainingDiverged):
         raise
     except Exception as error:

@@ -15,8 +15,11 @@ from metriclt_jax.errors import InputError
 
 _TABLE = flags.DEFINE_enum('table', None, ['2', '3', '4', '5'], 'table of the paper')
 _FIGURE = flags.DEFINE_enum('figure', None, ['2'], 'figure of the paper')
-_DATASET = flags.DEFINE_string('dataset', None, 'data set: name of a file in --configs')
+_DATASET = flags.DEFINE_string('dataset', None, 'data set: name of its config file')
 _SEEDS = flags.DEFINE_integer('seeds', 3, 'runs of each row, with seeds 0, 1, ...')
+_FOLDS = flags.DEFINE_integer(
+    'folds', 0, 'train each row on every fold of a cross-validation of so many; 0 for one split'
+)
 _METHODS = flags.DEFINE_string(
     'methods', None, "rows, separated by commas, or 'all'; default: those of the table"
 )
@@ -29,7 +32,9 @@ _DATA_DIR = flags.DEFINE_string('data_dir', None, 'folder of prepared data sets'
 _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'folder of runs and report; default: runs/reproduce/DATASET[_SCALE]'
 )
-_CONFIGS = flags.DEFINE_string('configs', 'configs', 'folder of the config files')
+_CONFIGS = flags.DEFINE_string(
+    'configs', None, "folder of the config files; default: configs/ here, then the package's own"
+)
 flags.mark_flag_as_required('dataset')
 
 
@@ -38,6 +43,10 @@ def main() -> int | None:
     """Does what the flags say; prints a line for each run and where the report is."""
     if (_TABLE.value is None) == (_FIGURE.value is None):
         raise InputError('give either --table=2, 3, 4 or 5, or --figure=2')
+    if _FIGURE.value and _FOLDS.value:
+        raise InputError(
+            '--folds goes with --table; for figure 2, set --override=data.folds=K and data.fold=k'
+        )
     from rich.console import Console
 
     from metriclt_jax import grids
@@ -53,12 +62,13 @@ def main() -> int | None:
     cli.keep_compiled_programs()
     data_dir = [f'data.data_dir={_DATA_DIR.value}'] if _DATA_DIR.value else []
     overrides = [*_OVERRIDE.value, *data_dir]
-    configs = Path(_CONFIGS.value).expanduser()
+    configs = _CONFIGS.value and Path(_CONFIGS.value).expanduser()
     make_config = grids.config_maker(configs, _DATASET.value, _SCALE.value, overrides)
     methods = grids.parse_methods(_METHODS.value)
     table = _TABLE.value and int(_TABLE.value)
     if table:
-        planned = grids.table_grid(make_config, table, _SEEDS.value, methods, _PRETRAINED.value)
+        options = methods, _PRETRAINED.value, _FOLDS.value
+        planned = grids.table_grid(make_config, table, _SEEDS.value, *options)
     else:
         planned = grids.figure_grid(make_config, _SEEDS.value, methods, _PRETRAINED.value)
     name = '_'.join(filter(None, (_DATASET.value, _SCALE.value)))

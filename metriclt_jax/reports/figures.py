@@ -136,7 +136,7 @@ def confusion_matrices(
     confusions: Mapping[str, np.ndarray], names: Sequence[str], path: Path, *, counted: bool = False
 ) -> None:
     """Draws counts `[C, C]` by true and predicted class in per cent; `counted` adds the counts."""
-    count = len(names)
+    names, count = drawing.readable(names), len(names)
     few = count <= 12  # numbers in more cells could not be read
     named = few or (counted and count <= 30)
     side = (0.6 if counted else 0.36) * np.clip(count, 8, 12)
@@ -187,7 +187,7 @@ def feature_maps(
 
     Of more than `max_points` images, the most frequent classes are thinned out.
     """
-    count = len(class_names)
+    names, count = drawing.readable(class_names), len(class_names)
     few = count <= len(drawing.LOOKS)  # each class has its own color and marker
     side, scale = (6.6, 1.0) if len(features) == 1 else (3.0, 0.5)
     figure, panels = drawing.new_panels(features, ('', ''), side, side)
@@ -202,7 +202,7 @@ def feature_maps(
             # The rarest, drawn last, are not hidden.
             style = {'s': scale * (14 + 36 * rarity**2), 'linewidth': scale * (0.3 + 0.4 * rarity)}
             style |= {'color': color, 'marker': marker, 'edgecolor': 'white'}
-            axes.scatter(*points[labels == c].T, label=f'{class_names[c]} ({totals[c]})', **style)
+            axes.scatter(*points[labels == c].T, label=f'{names[c]} ({totals[c]})', **style)
         axes.set(xticks=[], yticks=[])  # only distances mean something
     if few:
         handles = {points.get_label(): points for points in panels[0].collections}
@@ -241,22 +241,25 @@ def sensitivity(studies: Mapping[str, tuple], path: Path) -> None:
 def differences(lines: pd.DataFrame, title: str, path: Path) -> None:
     """Draws the differences of `tidy.differences` in points with their intervals.
 
-    The axis holds the intervals over images; arrows mark the ends of those over seeds, which are
-    often too wide to see anything else beside them.
+    The axis holds the intervals over images; arrows mark the ends of those over trainings, which
+    are often too wide to see anything else beside them.
     """
     figure, (axes,) = drawing.new_panels([''], (title, ''), 0.4 + 0.42 * len(lines), 6.9)
     lines = lines.reset_index(drop=True)
-    scale = 'images' if lines.images_low.notna().any() else 'seeds'
-    ends = lines[['difference', f'{scale}_low', f'{scale}_high']]
+    images, trainings = ('low', 'high'), ('trainings_low', 'trainings_high')
+    scale = images if lines.low.notna().any() else trainings
+    ends = lines[['difference', *scale]]
     left, right = min(0.0, ends.min(axis=None)), max(0.0, ends.max(axis=None))
     margin = 0.08 * (right - left) or 1.0
     left, right = left - margin, right + margin
-    images, seeds = ('test images (bootstrap)', BLUE, -0.13), ('seeds (Student)', ORANGE, 0.13)
-    for over, (label, color, shift) in {'images': images, 'seeds': seeds}.items():
-        known = lines[lines[f'{over}_low'].notna()]
+    for over, label, color, shift in (
+        (images, 'test images (bootstrap)', BLUE, -0.13),
+        (trainings, 'trainings (Student)', ORANGE, 0.13),
+    ):
+        known = lines[lines[over[0]].notna()]
         if known.empty:
             continue
-        low, high, places = known[f'{over}_low'], known[f'{over}_high'], known.index + shift
+        low, high, places = known[over[0]], known[over[1]], known.index + shift
         errors = known.difference - low, high - known.difference
         style = {'color': color, 'linestyle': 'none'}
         label = f'95 % interval over {label}'

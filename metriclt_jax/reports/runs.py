@@ -20,11 +20,15 @@ _NOT_RUNS = ('checkpoints', 'figures')  # folders inside a work directory
 
 
 class Predictions(NamedTuple):
-    """`ids` `[N]`, `labels` `[N]` and final `probabilities` `[N, C]` of the test images."""
+    """Final outputs for the test images: `ids` `[N]`, `labels` `[N]`, `probabilities` `[N, C]`.
+
+    `groups` `[N]` are their lesions or patients, '' where unknown.
+    """
 
     ids: np.ndarray
     labels: np.ndarray
     probabilities: np.ndarray
+    groups: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +41,12 @@ class Run:
     config: Mapping[str, Any] | None  # fields by dotted name; None without config.json
     epochs: list[dict[str, Any]]  # the lines of metrics.jsonl
     predictions: Predictions | None
+    folds: tuple['Run', ...] = ()  # of a cross-validation, in their order
+
+    @property
+    def trainings(self) -> tuple['Run', ...]:
+        """The runs that were trained: itself, or those on its folds."""
+        return self.folds or (self,)
 
 
 Problem = tuple[str, str]  # a work directory and why the report leaves out it or a part of it
@@ -57,7 +67,12 @@ def _read_runs(root: Path) -> tuple[list[Run], list[Problem]]:
     if not root.is_dir():
         raise InputError(f'--runs is {root}, which must be a folder with work directories')
     runs, problems = [], []
-    for folder, names, files in walk(root):
+
+    def unreadable(error: OSError) -> None:
+        path = Path(error.filename).relative_to(root).as_posix()
+        problems.append((path, f'cannot be read: {error.strerror}'))
+
+    for folder, names, files in walk(root, unreadable):
         is_run = 'results.json' in files or 'config.json' in files
         names[:] = sorted(name for name in names if not (is_run and name in _NOT_RUNS))
         if is_run:
@@ -67,6 +82,8 @@ def _read_runs(root: Path) -> tuple[list[Run], list[Problem]]:
                 runs.append(run)
             except InputError as error:
                 remarks = [str(error)]
+            except OSError as error:
+                remarks = [f'cannot be read: {error.strerror}']
             problems += [(path, remark) for remark in remarks if remark]
     return runs, problems
 
@@ -98,7 +115,9 @@ def read_epochs(directory: Path) -> tuple[list[dict[str, Any]], str | None]:
     try:
         for text in path.read_text(encoding='utf-8').splitlines():
             line = json.loads(text)
-            numbers = [*line['train'].values(), *(line['validation'] or {}).values()]
+            validation = dict(line['validation'] or {})
+            validation.pop('classes_without_images', None)
+            numbers = [*line['train'].values(), *(v for v in validation.values() if v is not None)]
             if not (isinstance(line['stage'], str) and isinstance(line['epoch'], int)):
                 raise TypeError(line)
             math.fsum(numbers)
@@ -166,12 +185,20 @@ def _results_checks(results: Mapping[str, Any], config: Mapping[str, Any] | None
     for test in (test for test in tests if test is not None):
         shape = np.shape(test['confusion'])
         yield f'a confusion matrix that is not {classes} x {classes}', shape == (classes, classes)
+        sizes = np.sum(test['confusion'], axis=1)
+        missing = [results['class_names'][c] for c in np.flatnonzero(sizes == 0)]
+        stated = test.get('classes_without_images', [])
+        yield f'test images of all classes but {stated}, not {missing}', stated == missing
         for group, members in {'all': range(classes), **results['groups']}.items():
-            stated, computed = test[f'mcr_{group}'], mean_class_recall(test['confusion'], members)
+            stated, members = test[f'mcr_{group}'], [c for c in members if sizes[c]]
+            computed = mean_class_recall(test['confusion'], members) if members else None
             what = f'mcr_{group} {stated}, but its confusion matrix gives {computed}'
-            yield what, math.isclose(stated, computed, abs_tol=1e-6)
+            same = stated is computed if None in (stated, computed) else None
+            yield what, math.isclose(stated, computed, abs_tol=1e-6) if same is None else same
         for name in ('accuracy', 'macro_f1', 'macro_auroc'):
-            yield f'{name} {test[name]}, which must be 0 to 1', 0 <= test[name] <= 1
+            alone = name == 'macro_auroc' and np.count_nonzero(sizes) == 1  # nothing to tell from
+            right = test[name] is None if alone else 0 <= test[name] <= 1
+            yield f'{name} {test[name]}, which must be 0 to 1', right
 
 
 def _read_predictions(path: Path, results: Mapping[str, Any]) -> Predictions:
@@ -180,16 +207,18 @@ def _read_predictions(path: Path, results: Mapping[str, Any]) -> Predictions:
     try:
         # np.load leaves a damaged file open that it opened itself.
         with path.open('rb') as file, np.load(file, allow_pickle=False) as arrays:
-            found = Predictions(*(arrays[name] for name in Predictions._fields))
+            found = [arrays[name] for name in ('ids', 'labels', 'probabilities')]
+            groups = arrays['groups'] if 'groups' in arrays else np.full(len(found[0]), '')
     except Exception as error:  # a damaged archive raises whatever its parts raise
         raise InputError(f'predictions.npz cannot be read ({type(error).__name__})') from None
-    _require('predictions.npz', _predictions_checks(*found, results))
-    return found
+    _require('predictions.npz', _predictions_checks(*found, groups, results))
+    return Predictions(*found, groups)
 
 
-def _predictions_checks(ids, labels, probabilities, results: Mapping[str, Any]) -> Checks:
+def _predictions_checks(ids, labels, probabilities, groups, results: Mapping[str, Any]) -> Checks:
     count, classes = len(ids), len(results['class_names'])
-    fit = (ids.shape, labels.shape, probabilities.shape) == ((count,), (count,), (count, classes))
+    shapes = [(count,), (count,), (count, classes), (count,)]
+    fit = [array.shape for array in (ids, labels, probabilities, groups)] == shapes
     yield 'arrays of shapes that do not fit', fit
     in_range = np.isfinite(probabilities).all() and np.isin(labels, range(classes)).all()
     yield 'labels or probabilities out of range', in_range

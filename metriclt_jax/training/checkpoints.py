@@ -7,8 +7,7 @@ So a killed run resumes from the newest complete one.
 """
 
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,10 +16,11 @@ import jax
 import orbax.checkpoint as ocp
 
 from metriclt_jax.devices import replicated_globally, to_global, to_local
-from metriclt_jax.errors import CLEAR, InputError
-from metriclt_jax.files import not_written
+from metriclt_jax.errors import InputError
+from metriclt_jax.files import written
 from metriclt_jax.paths import absolute, is_remote, reached, walk
 from metriclt_jax.training.state import TrainState
+
 
 class Best(NamedTuple):
     """The step that validated best so far, and its value."""
@@ -63,7 +63,7 @@ class StageCheckpoints:
         self._directory = directory
         self._policy = _LatestAndBest()
         options = ocp.CheckpointManagerOptions(preservation_policy=self._policy)
-        with self._written():
+        with written(self._directory):
             self._manager = ocp.CheckpointManager(absolute(directory), options=options)
 
     def save(self, step: int, state: TrainState, best: Best | None) -> None:
@@ -74,7 +74,7 @@ class StageCheckpoints:
             training=ocp.args.StandardSave(training),
             best=ocp.args.JsonSave(None if best is None else best._asdict()),
         )
-        with self._written():
+        with written(self._directory):
             self._manager.wait_until_finished()
             self._policy.best = best
             self._manager.save(step, args=items)
@@ -94,18 +94,8 @@ class StageCheckpoints:
 
     def close(self) -> None:
         """Returns when everything is written."""
-        with self._written():
+        with written(self._directory):
             self._manager.close()
-
-    @contextmanager
-    def _written(self) -> Iterator[None]:
-        """Turns whatever Orbax raises into an `InputError`: TensorStore's are of any type."""
-        try:
-            yield
-        except CLEAR:
-            raise
-        except Exception as error:
-            raise InputError(not_written(self._directory, error)) from error
 
 
 def restore_variables(directory: Path, which: str, devices: Sequence[jax.Device]) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from metriclt_jax.config import FIELDS_WITHOUT_INFLUENCE, paper_config
+from metriclt_jax.data.defaults import DEFAULTS
+from metriclt_jax.data.sources import OWN
 from metriclt_jax.data.storage import local_folder
 from metriclt_jax.errors import InputError
 from metriclt_jax.files import locked, make_folder, read_json, write_atomically, written
@@ -33,7 +35,7 @@ def config_text(config: ConfigDict) -> str:
 
 
 def read_config(workdir: Path) -> ConfigDict:
-    """The config that made `workdir`; fields that are newer than it have their defaults."""
+    """The config that made `workdir`; newer fields have the defaults of its data set."""
     path = workdir / 'config.json'
     with reached(workdir):
         if not path.is_file():
@@ -43,6 +45,8 @@ def read_config(workdir: Path) -> ConfigDict:
         config[group].unlock()
     saved = read_json(path)
     try:
+        name = saved.get('data', {}).get('name')
+        config.data.update(DEFAULTS.get(name, DEFAULTS[OWN]))
         config.update(lists_to_tuples(saved))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(

@@ -1,10 +1,10 @@
 import json
-from pathlib import Path
 
 import pytest
 
 from metriclt_jax.config import paper_config
 from metriclt_jax.errors import InputError
+from metriclt_jax.paths import to_path
 from metriclt_jax.training.workdir import (
     EpochLog,
     claim,
@@ -142,7 +142,7 @@ def test_log_keeps_what_a_resumed_run_does_not_repeat(tmp_path):
     assert [json.loads(text) for text in path.read_text().splitlines()] == resumed.lines
 
 
-@pytest.mark.parametrize('workdir', ['gs://bucket/run', 's3://bucket/run'])
-def test_a_remote_work_directory_is_refused(workdir):
-    with pytest.raises(InputError, match='remote'):
-        is_made_by(Path(workdir), paper_config())
+@pytest.mark.parametrize('address', ['s3://bucket/run', 'gs:/bucket/run', 'gs:///run', 'gs://a/*'])
+def test_other_addresses_than_those_of_a_bucket_are_refused(address):
+    with pytest.raises(InputError, match='gs://BUCKET/FOLDER'):
+        to_path(address)
