@@ -11,6 +11,10 @@ class InputError(ValueError):
     """
 
 
+class Busy(InputError):
+    """Another process holds a lock."""
+
+
 class NotWritten(InputError):
     """A file that cannot be written, perhaps by this process only: its disk is full."""
 

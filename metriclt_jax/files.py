@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from metriclt_jax.errors import CLEAR, InputError, NotWritten
+from metriclt_jax.errors import CLEAR, Busy, InputError, NotWritten
 from metriclt_jax.paths import is_remote
 
 _log = logging.getLogger(__name__)
@@ -94,7 +94,8 @@ def locked(path: Path, *, busy: str | None = None) -> Iterator[None]:
         busy: the message of the error while another process holds the lock; None waits for it.
 
     Raises:
-        InputError: the lock is taken, or the file system has no locks.
+        Busy: the lock is taken.
+        InputError: the file system has no locks.
     """
     with path.open('a') as file:
         lock_file(file, busy=busy)
@@ -107,7 +108,7 @@ def lock_file(file: IO[Any], *, busy: str | None = None) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         if busy is not None:
-            raise InputError(busy) from None
+            raise Busy(busy) from None
         _log.warning('Waiting for another process that is preparing the same data (%s).', file.name)
         fcntl.flock(file, fcntl.LOCK_EX)
     except OSError as error:

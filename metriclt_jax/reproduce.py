@@ -1,20 +1,24 @@
-"""The runs of a grid, trained one after the other, and resumed however often they are stopped.
+"""The runs of a grid, trained by one or more processes, and resumed however often it is stopped.
 
 Runs that differ only in their second stage share the training of the first.
 """
 
+import itertools
 import json
 import shutil
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 from rich.console import Console
 
 from metriclt_jax.config import validate
-from metriclt_jax.errors import InputError, Interrupted
+from metriclt_jax.errors import Busy, InputError, Interrupted
 from metriclt_jax.files import appended, make_folder, write_atomically
 from metriclt_jax.grids import PlannedRun
 from metriclt_jax.paths import is_remote, reached
@@ -28,6 +32,7 @@ from metriclt_jax.training.workdir import (
     lock_folder,
     require_writable,
 )
+from metriclt_jax.workers import work_in_processes
 
 _SECOND_STAGE_COST = 0.5  # of an epoch of stage 1: its backward pass stops at the head
 _LOGS = ('metrics.jsonl', 'timing.jsonl')
@@ -54,54 +59,102 @@ def check(planned: Sequence[PlannedRun], root: Path) -> None:
     require_writable(root)
 
 
-def execute(planned: Sequence[PlannedRun], root: Path, console: Console) -> dict[str, str]:
+class Finished(NamedTuple):
+    """The end of a run."""
+
+    name: str
+    outcome: str
+    failure: str | None = None
+    seconds: float = 0.0
+    first_stage_of: str | None = None  # the run that has trained it
+
+
+def execute(
+    planned: Sequence[PlannedRun],
+    root: Path,
+    console: Console,
+    workers: int = 1,
+    prepare: Callable[[], None] = lambda: None,
+) -> dict[str, str]:
     """Trains and evaluates the runs that are not finished; returns why some failed, by name.
 
     A run whose first stage another one has trained starts from a copy of it, with the same results
-    as alone. What a run prints goes to NAME.log; `console` gets a line for each run.
+    as alone. What a run prints goes to NAME.log; `console` gets its begin and end. `workers`
+    processes share the work, each of which calls `prepare` first; so do other processes, on other
+    hosts too, that do this below the same `root`.
 
     Raises:
-        InputError: another process is doing this below `root`.
         Interrupted: SIGTERM or Ctrl-C arrived; the same call resumes.
     """
-    with lock_folder(root, 'reproducing in'), reached(root):
-        return _execute(planned, root, console)
-
-
-def _execute(planned: Sequence[PlannedRun], root: Path, console: Console) -> dict[str, str]:
-    failures = {}
-    to_do = [run for run in planned if not (root / run.name / 'results.json').exists()]
-    say(f'{len(planned)} runs below {root}, {len(planned) - len(to_do)} of them finished', console)
-    costs = _costs(planned)
-    seconds, cost_done = 0.0, 0.0  # of the runs that succeeded
-    for number, run in enumerate(to_do, start=1):
-        console.print(f'{number}/{len(to_do)} {run.name}', end=' ', highlight=False)
-        workdir = root / run.name
-        make_folder(workdir.parent)
-        started = time.monotonic()
-        source = _first_stage_of(run, planned, root)
-        with appended(workdir.with_name(f'{workdir.name}.log')) as log:
-            try:
-                if source is not None:
-                    _adopt_first_stage(root / source.name, workdir, run)
-                final = train(run.config, workdir, Console(file=log, width=80))['final']
-                outcome = f'MCR {100 * final["mcr_all"]:.2f}' if final else 'no classifier'
-            except Interrupted:
-                console.print('stopped')
-                raise
-            except Exception as error:
-                traceback.print_exc(file=log)
-                failures[run.name] = ' '.join(str(error).split()) or repr(error)
-                outcome = 'failed'
-        jax.clear_caches()  # the programs of earlier runs would stay in memory
-        took = time.monotonic() - started
-        if run.name not in failures:
-            seconds, cost_done = seconds + took, cost_done + costs[run.name]
-        shared = '' if source is None else f', stage 1 of {source.name}'
-        minutes = sum(costs[run.name] for run in to_do[number:]) * seconds / (cost_done or 1) / 60
-        left = f'; about {minutes:.0f} min left' if minutes else ''
-        say(f'{outcome} ({took:.0f} s{shared}){left}', console)
+    with reached(root):
+        to_do = [run for run in planned if not (root / run.name / 'results.json').exists()]
+    done = len(planned) - len(to_do)
+    say(f'{len(planned)} runs below {root}, {done} of them finished', console)
+    families: dict[str, list[PlannedRun]] = {}
+    for run in to_do:
+        families.setdefault(run.first_stage, []).append(run)
+    work = partial(_train_family, planned=planned, root=root)
+    if workers > 1:
+        events = work_in_processes(families.values(), work, workers, prepare)
+    else:
+        events = itertools.chain.from_iterable(map(work, families.values()))
+    costs, failures = _costs(planned), {}
+    left, spent, started = sum(costs[run.name] for run in to_do), 0.0, time.monotonic()
+    for event in events:
+        if isinstance(event, str):
+            say(f'{event} ...', console)
+            continue
+        done += 1
+        left -= costs[event.name]
+        if event.failure:
+            failures[event.name] = event.failure
+        elif event.seconds:
+            spent += costs[event.name]
+        minutes = left * (time.monotonic() - started) / spent / 60 if spent else 0
+        shared = f', stage 1 of {event.first_stage_of}' if event.first_stage_of else ''
+        rest = f'; about {minutes:.0f} min left' if left > 0 and minutes else ''
+        took = f' ({event.seconds:.0f} s{shared})' if event.seconds else ''
+        say(f'{done}/{len(planned)} {event.name}: {event.outcome}{took}{rest}', console)
     return failures
+
+
+def _train_family(
+    runs: Sequence[PlannedRun], planned: Sequence[PlannedRun], root: Path
+) -> Iterator[str | Finished]:
+    """Trains runs that share their first stage; yields a name at the begin and how it ended."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(lock_folder(root / '.locks' / runs[0].name, 'training in'))
+        except Busy:
+            yield from (Finished(run.name, 'left to another process') for run in runs)
+            return
+        for run in runs:
+            if (root / run.name / 'results.json').exists():  # by another process, meanwhile
+                yield Finished(run.name, 'finished by another process')
+            else:
+                yield run.name
+                yield _train(run, planned, root)
+
+
+def _train(run: PlannedRun, planned: Sequence[PlannedRun], root: Path) -> Finished:
+    started = time.monotonic()
+    workdir, source, failure = root / run.name, _first_stage_of(run, planned, root), None
+    make_folder(workdir.parent)
+    with appended(workdir.with_name(f'{workdir.name}.log')) as log:
+        try:
+            if source is not None:
+                _adopt_first_stage(root / source.name, workdir, run)
+            final = train(run.config, workdir, Console(file=log, width=80))['final']
+            outcome = f'MCR {100 * final["mcr_all"]:.2f}' if final else 'no classifier'
+        except Interrupted:
+            raise
+        except Exception as error:
+            traceback.print_exc(file=log)
+            failure = ' '.join(str(error).split()) or repr(error)
+            outcome = 'failed'
+    jax.clear_caches()  # the programs of earlier runs would stay in memory
+    seconds = time.monotonic() - started
+    return Finished(run.name, outcome, failure, seconds, source and source.name)
 
 
 def _first_stage_of(

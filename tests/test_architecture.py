@@ -14,7 +14,7 @@ FILES = sorted(path for path in PACKAGE.rglob('*.py') if path != PACKAGE / '__in
 # From the bottom up: a module imports from lower lines, or from its own package.
 LAYERS = [
     'errors',
-    'paths progress losses class_groups methods quoting config_files',
+    'paths progress losses class_groups methods quoting config_files workers',
     'files',
     'config devices',
     'hosts',

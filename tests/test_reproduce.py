@@ -52,6 +52,7 @@ def test_a_first_stage_is_taken_over_without_its_second(planned, started, tmp_pa
     (tmp_path / 'ce_crw' / '0.incomplete' / 'metrics.jsonl').write_text('half a li')
     failures, text = call(planned, tmp_path)
     assert failures == {}
+    assert '3/3 rw/0: MCR 50.00' in text
     taken = ['checkpoints', 'config.json', 'metrics.jsonl', 'timing.jsonl']
     assert started == {'ce': [], 'ce_crw': taken, 'rw': []}
     assert 'stage 1 of ce/0' in text
@@ -98,8 +99,6 @@ def test_a_failed_run_does_not_stop_the_others(planned, started, tmp_path, monke
     train = reproduce.train
 
     def diverging(config, workdir, console):
-        with pytest.raises(InputError, match='another process is reproducing in'):
-            execute(planned, tmp_path, console)
         if config.method == 'rw':
             raise TrainingDiverged('the loss is not finite')
         result = train(config, workdir, console)
@@ -112,3 +111,22 @@ def test_a_failed_run_does_not_stop_the_others(planned, started, tmp_path, monke
     assert failures['rw/0'] == 'the loss is not finite'
     assert 'TrainingDiverged' in (tmp_path / 'rw' / '0.log').read_text()
     assert set(started) == {'ce'}
+
+
+def test_two_processes_share_a_grid(planned, started, tmp_path, monkeypatch):
+    """While one trains a first stage, the other leaves its runs alone and takes the next."""
+    train, others = reproduce.train, []
+
+    def meanwhile(config, workdir, console):
+        if config.method == 'ce':
+            others.append(call(planned, tmp_path))
+        return train(config, workdir, console)
+
+    monkeypatch.setattr(reproduce, 'train', meanwhile)
+    failures, text = call(planned, tmp_path)
+    ((their_failures, their_text),) = others
+    assert failures == their_failures == {}
+    assert their_text.count('left to another process') == 2
+    assert 'rw/0: MCR 50.00' in their_text
+    assert 'rw/0: finished by another process' in text
+    assert list(started) == ['rw', 'ce', 'ce_crw']

@@ -2,14 +2,17 @@
 
 Trains all rows of a table of the paper, or the coefficients of figure 2, on a prepared data set,
 and writes a report with the published numbers beside the measured ones. It can be stopped at any
-time: the same command resumes and repeats no finished run.
+time: the same command resumes and repeats no finished run. Several hosts that share --workdir may
+run it at once.
 """
 
 import json
+from functools import partial
 from pathlib import Path
 
 from absl import flags
 
+from metriclt_jax import config_files
 from metriclt_jax.cli import main as cli
 from metriclt_jax.errors import InputError
 
@@ -19,6 +22,9 @@ _DATASET = flags.DEFINE_string('dataset', None, 'data set: name of its config fi
 _SEEDS = flags.DEFINE_integer('seeds', 3, 'runs of each row, with seeds 0, 1, ...')
 _FOLDS = flags.DEFINE_integer(
     'folds', 0, 'train each row on every fold of a cross-validation of so many; 0 for one split'
+)
+_WORKERS = flags.DEFINE_integer(
+    'workers', 1, 'processes that train at once, each on its own cores or accelerators'
 )
 _METHODS = flags.DEFINE_string(
     'methods', None, "rows, separated by commas, or 'all'; default: those of the table"
@@ -36,6 +42,12 @@ _CONFIGS = flags.DEFINE_string(
     'configs', None, "folder of the config files; default: configs/ here, then the package's own"
 )
 flags.mark_flag_as_required('dataset')
+
+
+def _prepare(file: Path) -> None:
+    cli.keep_freed_memory()
+    cli.keep_compiled_programs()
+    config_files.load(file)  # it may add methods
 
 
 @cli.command
@@ -57,12 +69,13 @@ def main() -> int | None:
     from metriclt_jax.reports.report import report_runs
     from metriclt_jax.reproduce import check, execute
     from metriclt_jax.training.workdir import config_as_json
+    from metriclt_jax.workers import shares
 
-    cli.keep_freed_memory()
-    cli.keep_compiled_programs()
+    configs = _CONFIGS.value and Path(_CONFIGS.value).expanduser()
+    prepare = partial(_prepare, config_files.find(_DATASET.value, configs))
+    prepare()
     data_dir = [f'data.data_dir={_DATA_DIR.value}'] if _DATA_DIR.value else []
     overrides = [*_OVERRIDE.value, *data_dir]
-    configs = _CONFIGS.value and Path(_CONFIGS.value).expanduser()
     make_config = grids.config_maker(configs, _DATASET.value, _SCALE.value, overrides)
     methods = grids.parse_methods(_METHODS.value)
     table = _TABLE.value and int(_TABLE.value)
@@ -75,10 +88,12 @@ def main() -> int | None:
     root = to_path(_WORKDIR.value or f'runs/reproduce/{name}')
     check(planned, root)
     distinct = {json.dumps(config_as_json(one.config)['data']): one.config for one in planned}
+    if _WORKERS.value != 1:
+        shares(_WORKERS.value)  # raises if they are too many
     for config in distinct.values():
         load_dataset(config.data)  # raises before any training if it is not prepared
     console = Console()
-    failures = execute(planned, root, console)
+    failures = execute(planned, root, console, _WORKERS.value, prepare)
     for name, reason in failures.items():
         say(f'failed: {name}: {reason}', console)
     if table and not set(methods or ()) <= set(methods_of(table)):

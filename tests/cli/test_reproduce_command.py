@@ -1,6 +1,8 @@
 """The command, stopped and started: nothing is done twice, and nothing comes out differently."""
 
+import functools
 import json
+import os
 import random
 import signal
 import subprocess
@@ -94,6 +96,36 @@ def test_killed_twice_it_ends_as_if_undisturbed(undisturbed):
     assert f'3 runs below {workdir}, {finished} of them finished' in output
     assert all(path.stat().st_mtime_ns == time for path, time in times.items())
     assert outcome(workdir) == outcome(folder / 'runs')
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason='needs two cores')
+def test_two_workers_killed_three_times_end_as_one_worker(tmp_path):
+    """Each has one core, since the order of sums depends on their number."""
+    flags = flags_of(tmp_path, tmp_path / 'one')
+    succeed('reproduce', *flags, before=functools.partial(use_cores, 1))
+    flags += [f'--workdir={tmp_path}/two', '--workers=2']
+
+    def logged():
+        return sum(path.stat().st_size for path in tmp_path.glob('two/*/*/metrics.jsonl'))
+
+    for _ in range(3):
+        before = logged()
+        command = Command('reproduce', *flags, before=functools.partial(use_cores, 2))
+        deadline = time.monotonic() + 200
+        while command.process.is_alive() and time.monotonic() < deadline:
+            if logged() > before:
+                break
+            time.sleep(0.05)
+        command.process.kill()
+        assert command.finish().returncode == -signal.SIGKILL
+    output = succeed('reproduce', *flags, before=functools.partial(use_cores, 2))
+    assert 'another process' not in output  # the killed ones have left no worker behind
+    assert outcome(tmp_path / 'two') == outcome(tmp_path / 'one')
+
+
+def use_cores(number):
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:number])
 
 
 def test_data_that_are_not_prepared_stop_it_at_once(tmp_path):
