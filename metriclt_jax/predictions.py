@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 from rich.console import Console
 
 from metriclt_jax.data.decoding import in_order
@@ -110,10 +111,7 @@ def predict_folder(
             left = [name for name in names if name not in finished]
             images = _in_threads(lambda name: read_image(folder / name, side), left, 'Predicting')
             for some, probabilities in classifier.predict_stream(zip(left, images, strict=True)):
-                predicted = [classifier.class_names[c] for c in probabilities.argmax(axis=1)]
-                # As texts they have the fewest digits that give the same float32.
-                columns = some, predicted, probabilities.astype(str)
-                _append(file, ([n, best, *row] for n, best, row in zip(*columns, strict=True)))
+                _append(file, _rows(some, probabilities, classifier.class_names))
             os.fsync(file.fileno())
             skipped.unlink(missing_ok=True)
             if bad:
@@ -165,6 +163,13 @@ def _problem(folder: Path, name: str, side: int) -> list[str]:
 def _in_threads(function: Callable, names: Sequence[str], what: str) -> Iterator:
     with ThreadPoolExecutor() as pool:
         yield from track(in_order(pool, function, names), what, len(names))
+
+
+def _rows(names: Sequence[str], probabilities: np.ndarray, class_names: Sequence[str]) -> Iterator:
+    """The rows of a batch; probabilities have the fewest digits that give the same float32."""
+    predicted = probabilities.argmax(axis=1)
+    for name, index, row in zip(names, predicted, probabilities.astype(str), strict=True):
+        yield [name, class_names[index], *row]
 
 
 @contextmanager

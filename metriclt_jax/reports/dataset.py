@@ -76,18 +76,15 @@ def folds_table(config: ConfigDict) -> Table:
     counts = np.array([np.bincount(labels[test], minlength=len(names)) for test in folds])
     result = new_table(f'{config.name}: {config.folds} folds (data.split={config.split})')
     result.add_column('class')
-    for number in range(config.folds):
-        result.add_column(f'fold {number}', justify='right', no_wrap=True)
-    result.add_column('all', justify='right', no_wrap=True)
+    for heading in (*(f'fold {number}' for number in range(config.folds)), 'all'):
+        result.add_column(heading, justify='right', no_wrap=True)
     for label in np.argsort(-counts.sum(axis=0), kind='stable'):
         numbers = [*counts[:, label], counts[:, label].sum()]
         result.add_row(Text(names[label]), *map(str, numbers))
     result.add_row('images', *map(str, [*counts.sum(axis=1), counts.sum()]))
     if np.any(columns.group_ids != ''):
-        groups = [
-            len(set(columns.group_ids[test]) - {''}) for test in (*folds, np.concatenate(folds))
-        ]
-        result.add_row('groups', *map(str, groups))
+        tested = [columns.group_ids[test] for test in (*folds, np.concatenate(folds))]
+        result.add_row('groups', *(str(len(set(groups) - {''})) for groups in tested))
     return result
 
 

@@ -74,12 +74,9 @@ def bootstrap(
     Whole groups (lesions, patients) are drawn with replacement, since images of one are not
     independent: as many of each set of classes as there are. The trained networks are given.
 
-    Args:
-        first: shares `[N]` of a method's runs that predict an image correctly, or 0 and 1.
-        second: the same of another method; zeros give the interval of one method's recall.
-        labels: classes of the images `[N]`.
-        classes: those over which the recall is averaged.
-        groups: `[N]`; None, and images of group '', are independent.
+    `first` and `second` `[N]` are the shares of the runs of two methods that are right about an
+    image of class `labels` `[N]`; zeros as `second` give the interval of one recall, a mean over
+    `classes`. Without `groups` `[N]`, as of group '', images are independent.
     """
     gain, labels = np.subtract(first, second, dtype=float), np.asarray(labels)
     chosen = np.flatnonzero(np.isin(labels, classes))

@@ -75,7 +75,7 @@ def _interval(section: Section, row: Row, metric: str) -> dict:
     """The bootstrap interval of a row's recall over the test images, in per cent."""
     of_row, (low, high) = _shares(row, row.seeds), statistics.Interval()
     if of_row is not None:
-        right, labels, groups = of_row.right, of_row.labels, of_row.groups
+        _, labels, groups, right = of_row
         classes = section.mcr_classes[metric]
         low, high = statistics.bootstrap(right, 0 * right, labels, classes, groups).interval
     return {'row': row.title, 'metric': metric, 'low': 100 * low, 'high': 100 * high}
@@ -118,16 +118,13 @@ def differences(section: Section, table: pd.DataFrame, wanted: str | None = None
     for _, family in lines.groupby('metric'):
         known = family.p.dropna()
         lines.loc[known.index, 'corrected_p'] = statistics.holm(known)
-    lines['verdict'] = [
-        statistics.verdict(
-            line.difference,
-            statistics.Interval(line.trainings_low, line.trainings_high),
-            line.corrected_p,
-            line.trainings,
-        )
-        for line in lines.itertuples()
-    ]
+    lines['verdict'] = list(map(_verdict, lines.itertuples()))
     return lines
+
+
+def _verdict(line) -> str:
+    over_trainings = statistics.Interval(line.trainings_low, line.trainings_high)
+    return statistics.verdict(line.difference, over_trainings, line.corrected_p, line.trainings)
 
 
 _IDENTITY = ['section', 'first', 'second', 'metric', 'seeds', 'images', 'groups', 'difference']
@@ -174,16 +171,12 @@ def _over_images(pair: tuple[Row, Row], seeds: set[int], classes: Sequence[int])
     first, second = (_shares(row, seeds) for row in pair)
     if first is None or second is None or not np.array_equal(first.ids, second.ids):
         return {}
-    found = statistics.bootstrap(
-        first.right, second.right, first.labels, classes, groups := first.groups
-    )
-    of_classes = groups[np.isin(first.labels, classes)]
-    low, high = (100 * end for end in found.interval)
-    return {
-        'images': len(of_classes),
-        'groups': len(set(of_classes) - {''}) + np.count_nonzero(of_classes == ''),
-        **{'low': low, 'high': high, 'p': found.p},
-    }
+    images = first.labels, classes, first.groups
+    _, (low, high), p = statistics.bootstrap(first.right, second.right, *images)
+    groups = first.groups[np.isin(first.labels, classes)]
+    count = len(set(groups) - {''}) + np.count_nonzero(groups == '')
+    found = {'images': len(groups), 'groups': count}
+    return {**found, 'low': 100 * low, 'high': 100 * high, 'p': p}
 
 
 class _Shares(NamedTuple):
@@ -201,8 +194,7 @@ def _shares(row: Row, seeds: Container[int]) -> _Shares | None:
     if row.stage == '1' or None in kept:
         return None
     ids, labels, _, groups = kept[0]
-    same = (np.array_equal(o.ids, ids) and np.array_equal(o.labels, labels) for o in kept)
-    if not all(same):
+    if not all(np.array_equal(o.ids, ids) and np.array_equal(o.labels, labels) for o in kept):
         return None
     right = np.mean([one.probabilities.argmax(axis=1) == labels for one in kept], axis=0)
     return _Shares(ids, labels, groups, right)
