@@ -22,7 +22,7 @@ LAYERS = [
     'evaluation',
     'training',
     'inference',
-    'predictions reports',
+    'predictions reports exporting',
     'grids',
     'reproduce',
     'cli',
