@@ -72,8 +72,10 @@ def paper_config() -> ml_collections.ConfigDict:
     config.metric = metric = ml_collections.ConfigDict()
     metric.center = ml_collections.ConfigDict()
     metric.center.coefficient = 0.001  # of the loss, beside cross-entropy
-    metric.center.learning_rate = 0.005  # of the centres' own optimizer
+    metric.center.update_rule = 'sgd'  # or 'original': Wen et al. 2016, equation 4
+    metric.center.learning_rate = 0.005  # of the centres' own SGD
     metric.center.momentum = 0.9
+    metric.center.alpha = 0.5  # of the original update
     metric.triplet = ml_collections.ConfigDict()
     metric.triplet.coefficient = 0.001
     metric.triplet.margin = 50.0  # in units of the distance between raw features
@@ -265,6 +267,8 @@ _RULES = {
     'classification.arcface.margin': _Rule(lambda value: 0 <= value < math.pi, '0 to below pi'),
     'classification.arcface.scale': _POSITIVE,
     'metric.center.coefficient': _at_least(0),
+    'metric.center.update_rule': _one_of('sgd', 'original'),
+    'metric.center.alpha': _FRACTION,
     'metric.center.learning_rate': _at_least(0),
     'metric.center.momentum': _FRACTION,
     'metric.triplet.coefficient': _at_least(0),

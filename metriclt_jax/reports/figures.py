@@ -217,15 +217,19 @@ def feature_maps(
 def sensitivity(studies: Mapping[str, tuple], path: Path) -> None:
     """Draws figure 2 of the paper: mean class recall by the coefficient of each metric loss.
 
-    A study has `mean` and `deviation` by coefficient, the default one and the stable range.
+    A study has `mean` and `deviation` on the test part and the mean on the `validation` part by
+    coefficient, the default one and the stable range.
     """
-    labels = 'coefficient of the metric loss', 'test MCR, per cent'
+    labels = 'coefficient of the metric loss', 'MCR, per cent'
     figure, panels = drawing.new_panels(studies, labels, 3.0, 4.0, columns=3, sharey=True)
     for axes, (recalls, default, stable) in zip(panels, studies.values(), strict=True):
         if stable:
             axes.axvspan(*stable, color=GREY, alpha=0.2, lw=0, label='stable in the paper')
         deviations = recalls.deviation.fillna(0)
-        style = {'color': GREEN, 'marker': 'o', 'label': 'mean and deviation over runs'}
+        if recalls.validation.notna().any():
+            style = {'color': GREY, 'marker': 's', 'linestyle': '--', 'label': 'validation'}
+            axes.plot(recalls.validation, **style)
+        style = {'color': GREEN, 'marker': 'o', 'label': 'test, mean and deviation over runs'}
         axes.errorbar(recalls.index, recalls['mean'], deviations, capsize=3, **style)
         if default in recalls.index:
             style = {'color': RED, 'marker': '^', 'markersize': 11, 'linestyle': 'none'}

@@ -236,6 +236,7 @@ def _draw_studies(section: Section, lines: pd.DataFrame, path: Path) -> dict[str
             title += '*'
         recalls = found.loc[[row.title for row in study]]
         recalls = recalls.set_axis([row.coefficient for row in study])
+        recalls['validation'] = [100 * row.validation_recall for row in study]
         default = default_settings().get(field)
         drawn[title] = (recalls, default, published.STABLE_COEFFICIENTS.get(loss))
         shown.append((name, tables.sensitivity_table(section, lines, study)))

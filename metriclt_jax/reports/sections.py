@@ -5,10 +5,13 @@ settings (the coefficient of its metric loss, say) over several seeds.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
+
+import numpy as np
 
 from metriclt_jax.config import FIELDS_WITHOUT_INFLUENCE, paper_config
 from metriclt_jax.errors import InputError
@@ -51,6 +54,13 @@ class Row:
     def seeds(self) -> tuple[int, ...]:
         """Those of its runs."""
         return tuple(run.results['seed'] for run in self.runs)
+
+    @property
+    def validation_recall(self) -> float:
+        """Mean over its trainings of the MCR on the validation part at the end; NaN if unknown."""
+        last = [t.results['stages'][-1]['last'] for run in self.runs for t in run.trainings]
+        parts = [one['validation'] for one in last]
+        return math.nan if None in parts else float(np.mean([part['mcr_all'] for part in parts]))
 
     @property
     def coefficient(self) -> float | None:

@@ -191,7 +191,11 @@ def sensitivity_table(section: Section, lines: pd.DataFrame, study: Sequence[Row
     texts = [(f'{row.coefficient:g}', str(len(row.runs))) for row in study]
     columns = from_rows(('Coefficient', 'Runs'), texts, words=1)
     titles = [row.title for row in study]
-    return [*columns, *(_numbers(m, _of_rows(lines, titles, m)) for m in section.mcr_classes)]
+    chosen_on = [round(100 * row.validation_recall, 2) for row in study]
+    validation = list(map(number, chosen_on))
+    columns.append(Column('All', validation, 'validation', marks=best_and_second(chosen_on)))
+    tests = [_numbers(m, _of_rows(lines, titles, m), 'test') for m in section.mcr_classes]
+    return [*columns, *tests]
 
 
 def files_table(section: Section) -> Table:

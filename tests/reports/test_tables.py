@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from metriclt_jax.reports import tables
+from metriclt_jax.reports.sections import studies
 from metriclt_jax.reports.tidy import differences, results, tidy
 
 
@@ -100,6 +101,18 @@ def test_further_metrics_and_files(section, make_run):
     first, second = texts(tables.files_table(section()))  # each once, though it is two rows
     assert first[:4] == ['a0/results.json', 'CE → cRW', '-', '0']
     assert (first[5], second[5]) == ('yes', 'no')
+
+
+def test_a_coefficient_is_chosen_on_validation(section, make_run):
+    for number, right in enumerate((0.6, 0.8)):
+        coefficient = 0.001 * (1 + number)
+        make_run(f'a{number}', 'ce_tp_crw', right=right, metric__triplet__coefficient=coefficient)
+    (study,) = studies(section().rows)
+    table = tables.sensitivity_table(section(), results_of(section()), study)
+    second = texts(table)[1]
+    assert header(table)[2:4] == [('validation', 'All'), ('test', 'All')]
+    assert float(second[2]) == pytest.approx(float(second[3]) / 2, abs=0.01)
+    assert table[2].marks == ['underline', 'bold']
 
 
 def test_differences(section, make_run):
