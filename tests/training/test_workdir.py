@@ -144,7 +144,6 @@ def test_log_keeps_what_a_resumed_run_does_not_repeat(tmp_path):
     assert [json.loads(text) for text in path.read_text().splitlines()] == resumed.lines
 
 
-@pytest.mark.parametrize('address', ['s3://bucket/run', 'gs:/bucket/run', 'gs:///run', 'gs://a/*'])
 def test_a_log_on_a_full_disk(tmp_path, monkeypatch):
     log = EpochLog(tmp_path / 'metrics.jsonl')
     log.resume({'stage1': 0})
@@ -158,6 +157,7 @@ def test_a_log_on_a_full_disk(tmp_path, monkeypatch):
         log.append({'stage': 'stage1', 'step': 10})
 
 
+@pytest.mark.parametrize('address', ['s3://bucket/run', 'gs:/bucket/run', 'gs:///run', 'gs://a/*'])
 def test_other_addresses_than_those_of_a_bucket_are_refused(address):
     with pytest.raises(InputError, match='gs://BUCKET/FOLDER'):
         to_path(address)
