@@ -1,7 +1,9 @@
 """The command as a user meets it: exit codes, one sentence a mistake, nothing left behind."""
 
+import functools
 import json
 import os
+import resource
 from pathlib import Path
 
 import jax
@@ -158,6 +160,24 @@ def test_a_run_writes_what_the_readme_says(trained):
         json.loads(text) for text in (folder / 'run' / 'timing.jsonl').read_text().splitlines()
     ]
     assert all(0 <= line['input_wait_share'] <= 1 for line in timing)
+
+
+def limit_files(size):
+    """Makes a longer file an error for this process, as a full disk does."""
+    os.environ['JAX_COMPILATION_CACHE_DIR'] = ''
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_sentence_and_the_run_resumes(trained, tmp_path):
+    folder, flags, _ = trained
+    flags = [*flags, f'--workdir={tmp_path}/run']
+    for size, file in ((3_000, 'config.json'), (20_000, 'checkpoints/stage1')):
+        result = call('train', *flags, before=functools.partial(limit_files, size))
+        assert_refused(result, f'{tmp_path}/run/{file}', 'File too large')
+    assert call('train', *flags).returncode == 0
+    logs = [path / 'run' / 'metrics.jsonl' for path in (tmp_path, folder)]
+    assert logs[0].read_text() == logs[1].read_text()
 
 
 @pytest.mark.slow
