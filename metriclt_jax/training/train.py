@@ -94,9 +94,7 @@ def train(
             # Figure 1. Stage 1 trains the backbone; stage 2 only the head, on what stage 1 left.
             variables = None if pretrained is None else pretrained.variables
             for stage in run.stages:
-                variables = train_stage(
-                    run, stage, variables, metrics, timing, terminated, profile
-                )
+                variables = train_stage(run, stage, variables, metrics, timing, terminated, profile)
             say('evaluating the trained stages', console)
             results, final = evaluate_stages(run, terminated)
         results['pretrained'] = start
