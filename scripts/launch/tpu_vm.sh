@@ -55,21 +55,20 @@ call() {
   fi
 }
 
-queue() { call gcloud compute tpus queued-resources "$1" "$name" --zone="$zone" "${@:2}"; }
-on_all_hosts() { call gcloud compute tpus tpu-vm ssh "$name" --zone="$zone" --worker=all \
-  --command="$1"; }
+tpus() { call gcloud compute tpus "$1" "$2" "$name" --zone="$zone" "${@:3}"; }
+on_all_hosts() { tpus tpu-vm ssh --worker=all --command="$1"; }
 
-# Sets `state` to that of the request for the TPU.
-played='ABSENT WAITING_FOR_RESOURCES ACTIVE SUSPENDED SUSPENDED ABSENT ACTIVE'  # by the dry run
+# Sets `state` to that of the TPU (tpu-vm state) or of the request for it (queued-resources state.state).
+played='ABSENT WAITING_FOR_RESOURCES ACTIVE PREEMPTED SUSPENDED ABSENT ACTIVE' # by the dry run
 look() {
   local errors
   if $dry_run; then
-    queue describe --format='value(state.state)'
+    tpus "$1" describe --format="value($2)"
     state=${played%% *} played=${played#* }
     return
   fi
   errors=$(mktemp)
-  if ! state=$(queue describe --format='value(state.state)' 2>"$errors"); then
+  if ! state=$(tpus "$1" describe --format="value($2)" 2>"$errors"); then
     state=UNKNOWN
     if grep -qi 'not.found' "$errors"; then state=ABSENT; else cat "$errors" >&2; fi
   fi
@@ -78,14 +77,14 @@ look() {
 
 # Returns when the TPU is there. A preempted one is deleted first, which is the way to get another.
 create() {
-  while look; do
+  while look queued-resources state.state; do
     case $state in
       ACTIVE) return ;;
       ABSENT)
-        queue create --node-id="$name" --accelerator-type="$type" --runtime-version="$runtime" \
-          ${create_flags[@]+"${create_flags[@]}"}
+        tpus queued-resources create --node-id="$name" --accelerator-type="$type" \
+          --runtime-version="$runtime" ${create_flags[@]+"${create_flags[@]}"}
         ;;
-      SUSPENDED) queue delete --force --quiet ;;
+      SUSPENDED) tpus queued-resources delete --force --quiet ;;
       FAILED) fail "error: Cloud TPU cannot create $name, as 'gcloud compute tpus queued-resources describe' tells" ;;
       *) call sleep 30 ;;
     esac
@@ -94,9 +93,8 @@ create() {
 
 # The package with the tested versions of its dependencies, and a Python that is new enough.
 install() {
-  call python3 -m pip wheel --quiet --no-deps --wheel-dir="$wheels" . &&
-    call gcloud compute tpus tpu-vm scp "$wheels/$wheel" scripts/launch/requirements.lock "$name:" \
-      --zone="$zone" --worker=all &&
+  call gcloud compute tpus tpu-vm scp "$wheels/$wheel" scripts/launch/requirements.lock "$name:" \
+    --zone="$zone" --worker=all &&
     on_all_hosts "python3 -m pip install --user --quiet uv \
 && python3 -m uv venv --quiet --allow-existing --python=3.11 metriclt \
 && python3 -m uv pip install --quiet --python=metriclt/bin/python --constraint=requirements.lock \
@@ -109,21 +107,22 @@ train() {
 metriclt/bin/metriclt-train --distributed $(printf '%q ' "$@")"
 }
 
+call python3 -m pip wheel --quiet --no-deps --wheel-dir="$wheels" . # once: a run must not change
 while true; do
   create
   code=0
   { install && train "$@"; } || code=$?
   case $dry_run$played in
-    trueSUSPENDED*) code=255 && echo '# as if the TPU were preempted now' ;;
+    truePREEMPTED*) code=255 && echo '# as if the TPU were preempted now' ;;
   esac
   [ $code -eq 0 ] && break
   if [ $code -ne 75 ]; then # 75: saved, run the same command again
     call sleep 60           # until the state tells of a preemption
-    look
-    [ "$state" != ACTIVE ] || fail "error: exit code $code, see docs/pods.md; the TPU $name still runs" $code
+    look tpu-vm state
+    [ "$state" != READY ] || fail "error: exit code $code, see docs/pods.md; the TPU $name still runs" $code
   fi
 done
 home=runs/${workdir##*/}
 call mkdir -p "$home"
 call gcloud storage rsync --recursive "$workdir" "$home"
-$keep || queue delete --force --quiet
+$keep || tpus queued-resources delete --force --quiet
