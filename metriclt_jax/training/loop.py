@@ -16,6 +16,7 @@ from metriclt_jax.devices import local_rows, place
 from metriclt_jax.errors import Interrupted, TrainingDiverged
 from metriclt_jax.progress import StageProgress
 from metriclt_jax.training.checkpoints import Best, StageCheckpoints, latest_step
+from metriclt_jax.training.profiling import traced
 from metriclt_jax.training.schedule import LossInputs, cumulative_alpha, make_class_weights
 from metriclt_jax.training.setup import Run
 from metriclt_jax.training.stages import Stage
@@ -35,6 +36,7 @@ def train_stage(
     metrics: EpochLog,
     timing: EpochLog,
     terminated: list[bool],
+    profile: int = 0,
 ) -> Any:
     """Trains a stage from its latest checkpoint, or from `previous`, and returns its variables.
 
@@ -45,6 +47,7 @@ def train_stage(
         metrics: gets a line of losses and metrics each epoch.
         timing: gets a line of times each epoch.
         terminated: becomes non-empty, in any process, when the run is to stop.
+        profile: how many steps to trace; see `training.profiling`.
 
     Raises:
         Interrupted: the run was to stop, and the state is saved.
@@ -65,7 +68,8 @@ def train_stage(
     in_flight = collections.deque()
     watch = _Stopwatch(stage.batch_size)
     progress = StageProgress(run.console, stage.name, last_step, first_step, stage.batch_size)
-    with progress:
+    trace = traced(train_step, profile, run.workdir / 'profile' / stage.name)
+    with progress, trace as train_step:
         for step in range(first_step + 1, last_step + 1):
             batch = watch.fetch(batches, in_flight)
             state, logs = train_step(state, batch, inputs(step - 1))

@@ -41,7 +41,10 @@ _PACKAGES = ('metriclt-jax', 'jax', 'jaxlib', 'flax', 'optax', 'numpy', 'pillow'
 
 
 def train(
-    config: ConfigDict, workdir: str | os.PathLike, console: Console | None = None
+    config: ConfigDict,
+    workdir: str | os.PathLike,
+    console: Console | None = None,
+    profile: int = 0,
 ) -> dict[str, Any]:
     """Trains and evaluates what `config` describes, or resumes where an earlier call stopped.
 
@@ -49,6 +52,7 @@ def train(
         config: from a file of `configs/`; see `metriclt_jax.config`.
         workdir: a new directory, or one that this config made.
         console: where progress is printed; None prints to the terminal of the first process.
+        profile: how many steps of each stage are traced into `workdir/profile`.
 
     Returns:
         The contents of `results.json`.
@@ -98,7 +102,7 @@ def train(
             # Figure 1. Stage 1 trains the backbone; stage 2 only the head, on what stage 1 left.
             variables = None if pretrained is None else pretrained.variables
             for stage in run.stages:
-                variables = train_stage(run, stage, variables, metrics, timing, terminated)
+                variables = train_stage(run, stage, variables, metrics, timing, terminated, profile)
             say('evaluating the trained stages', console)
             results, final = evaluate_stages(run, terminated)
         results['pretrained'] = start
