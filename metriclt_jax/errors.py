@@ -12,7 +12,7 @@ class InputError(ValueError):
 
 
 class TrainingDiverged(ArithmeticError):
-    """The loss is no longer finite."""
+    """The loss is no longer finite, or far above that of a constant prediction."""
 
 
 class HostFailed(RuntimeError):

@@ -1,6 +1,7 @@
 """The command as a user meets it: exit codes, one sentence a mistake, nothing left behind."""
 
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -124,8 +125,9 @@ def test_a_run_writes_what_the_readme_says(trained):
     for stage in results['stages']:
         assert stage['best']['validation']['mcr_all'] >= stage['last']['validation']['mcr_all']
     assert f'{100 * final["mcr_all"]:.2f}' in process.stdout
-    assert 'images/s' in process.stdout
-    assert ' left in stage' in process.stdout
+    (line,) = [line for line in process.stdout.splitlines() if line.startswith('stage1 6/6')]
+    assert re.search(r' \d+ images/s  0 s left$', line)
+    assert max(map(len, process.stdout.splitlines())) <= 80 + len(str(folder))
     lines = [
         json.loads(text) for text in (folder / 'run' / 'metrics.jsonl').read_text().splitlines()
     ]
