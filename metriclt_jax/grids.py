@@ -12,6 +12,7 @@ from ml_collections import ConfigDict, config_flags
 from metriclt_jax import config_files
 from metriclt_jax.errors import InputError
 from metriclt_jax.methods import METHODS, get_method
+from metriclt_jax.quoting import quote_names
 from metriclt_jax.reports.published import distinct, methods_of, table_values
 from metriclt_jax.training.workdir import config_as_json
 
@@ -151,7 +152,7 @@ def _override(config: ConfigDict, text: str) -> None:
     field = text.partition('=')[0]
     if field in _GRID_FIELDS:
         raise InputError(f'--override is {text!r}; {field} is set by {_GRID_FIELDS[field]}')
-    argv, values = ['', f'--override.{text}'], flags.FlagValues()
+    argv, values = quote_names(['', f'--override.{text}']), flags.FlagValues()
     try:
         config_flags.DEFINE_config_dict('override', config, flag_values=values, sys_argv=argv)
         values(argv)

@@ -4,6 +4,7 @@ On any part of the run's own data set, or on another prepared data set: on its i
 classes, of which some may be missing.
 """
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from metriclt_jax.cli import hosts as hosts_flags
 from metriclt_jax.cli import main as cli
 from metriclt_jax.errors import InputError
 from metriclt_jax.files import read_json, write_atomically
+from metriclt_jax.progress import say
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'work directory of a finished run')
 _PART = flags.DEFINE_enum(
@@ -28,7 +30,7 @@ _PART = flags.DEFINE_enum(
 )
 _DATASET = flags.DEFINE_string('dataset', None, 'another prepared data set with classes of the run')
 _SPLIT = flags.DEFINE_string(
-    'split', None, 'how --dataset is divided: paper, grouped or official (default: its own)'
+    'split', None, 'how --dataset is divided: auto, paper, grouped or official (default: its own)'
 )
 _DATA_DIR = flags.DEFINE_string('data_dir', None, 'prepared data (default: as in training)')
 _STAGE = flags.DEFINE_string('stage', None, 'stage1 or stage2 (default: the last stage)')
@@ -50,7 +52,6 @@ def main() -> None:
     from metriclt_jax.devices import choose_devices
     from metriclt_jax.evaluation.evaluate import evaluate
     from metriclt_jax.inference import finished_run, load
-    from metriclt_jax.progress import say
     from metriclt_jax.reports.terminal import summary_table
 
     cli.keep_freed_memory()
@@ -82,6 +83,8 @@ def main() -> None:
     if left_out:
         what = ', '.join(f'{count} of {name}' for name, count in left_out.items())
         say(f'left out: images of classes that the run does not know ({what})', console)
+    if other:
+        say(_overlap(workdir, config.data, dataset, part), console)
     with hosts_flags.leaving():
         evaluation = evaluate(
             classifier.model,
@@ -125,6 +128,31 @@ def _load(own: ConfigDict, part: str, workdir: Path) -> Any:
             'training, or --part=all'
         )
     return dataset
+
+
+def _overlap(workdir: Path, own: ConfigDict, dataset: Any, part: str) -> str:
+    """Says how many of the evaluated images the run was trained on, under whatever name."""
+    from metriclt_jax.data import load_dataset
+    from metriclt_jax.data.cache import cache_path
+    from metriclt_jax.data.leaks import SEEN_IMAGES, seen_images
+
+    if not (workdir / SEEN_IMAGES).exists():
+        return (
+            f'whether the training part had images of {dataset.name} is not known, as an older '
+            f'version trained {workdir}'
+        )
+    seen, how = (workdir / SEEN_IMAGES).read_bytes(), 'checksums'
+    counts = seen_images(seen, dataset.images, dataset.parts[part])
+    if any(counts.values()) and cache_path(own.name, own.resize, own.data_dir).exists():
+        with contextlib.suppress(InputError):  # as images that changed meanwhile may raise
+            trained_on = load_dataset(own)
+            if trained_on.fingerprint == read_json(workdir / 'data.json')['sha256']:
+                counts = seen_images(seen, dataset.images, dataset.parts[part], trained_on.images)
+                how = 'pixels'
+    return (
+        f'of the {len(dataset.parts[part])} images of {dataset.name}, the training part of the run '
+        f'has {counts["train"]} and its validation part {counts["validation"]} (by their {how})'
+    )
 
 
 def with_classes(dataset: Any, part: str, class_names: Sequence[str]) -> tuple[Any, dict[str, int]]:

@@ -14,6 +14,7 @@ from absl import app, flags, logging
 
 from metriclt_jax import config_files
 from metriclt_jax.errors import HostFailed, InputError, Interrupted, TrainingDiverged
+from metriclt_jax.quoting import quote_names
 
 # Of glibc's malloc.h: M_MMAP_MAX, M_TRIM_THRESHOLD, M_ARENA_MAX and M_TOP_PAD.
 _MALLOC_OPTIONS = {-4: 0, -1: 2**31 - 1, -8: 1, -2: 2**28}
@@ -47,7 +48,7 @@ def run(command: Callable[[], int | None]) -> None:
         if words:
             _fail(f'argument {words[0]!r} is not a flag; flags look like --name=value')
         try:
-            rest = flags.FLAGS([_with_config_file(argument) for argument in argv])
+            rest = flags.FLAGS(quote_names([_with_config_file(argument) for argument in argv]))
             if flags.FLAGS['verbosity'].using_default_value:
                 flags.FLAGS.verbosity = logging.WARNING  # absl would take INFO
         except (flags.Error, InputError, AttributeError, KeyError, TypeError, ValueError) as error:
@@ -109,7 +110,7 @@ class _Output(io.FileIO):
 
     @classmethod
     def instead_of(cls, stream: TextIO | None) -> TextIO | None:
-        """The stream with this output below it; itself if there is no file."""
+        """The stream with this output below it; streams without a file stay as they are."""
         try:
             buffer = io.BufferedWriter(cls(stream.fileno(), 'w', closefd=False))
         except (AttributeError, OSError):
@@ -119,10 +120,10 @@ class _Output(io.FileIO):
         return io.TextIOWrapper(buffer, stream.encoding, 'backslashreplace', **options)
 
     def write(self, content: Any) -> int:
-        """Writes if it can be written."""
+        """Writes, unless nobody reads."""
         try:
             return super().write(content)
-        except OSError:
+        except BrokenPipeError:
             return len(content)
 
 

@@ -117,6 +117,8 @@ def make_run(config: ConfigDict, workdir: Path, console: Console) -> Run:
     """
     devices, stages = check(config)
     dataset = load_dataset(config.data)
+    for remark in dataset.remarks:
+        say(remark, console)
     _look_for_every_class(dataset, console)
     class_groups = configured_groups(config.data, dataset.train_counts)
     models = make_models(config, stages, len(dataset.class_names))

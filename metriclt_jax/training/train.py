@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from metriclt_jax import hosts
+from metriclt_jax.data.leaks import SEEN_IMAGES, checksums
 from metriclt_jax.errors import InputError, Interrupted
 from metriclt_jax.evaluation.evaluate import Evaluation
 from metriclt_jax.files import read_json, write_atomically
@@ -167,6 +168,8 @@ def _record_start(run: Run, pretrained: Pretrained | None) -> None:
             f'those that the run in {run.workdir} began with; use those, or another --workdir'
         )
     write_atomically(path, json.dumps(now) + '\n')
+    seen = checksums(run.dataset.images, run.dataset.parts)
+    write_atomically(run.workdir / SEEN_IMAGES, seen)
     if pretrained is not None:
         start = {'file': pretrained.file, 'sha256': pretrained.sha256}
         write_atomically(run.workdir / 'pretrained.json', json.dumps(start) + '\n')

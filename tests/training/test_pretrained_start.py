@@ -161,9 +161,11 @@ def test_weights_that_do_not_fit_are_refused_before_anything_is_written(
     config, tmp_path, change, words
 ):
     config.model.update(change)
+    config.data.data_dir = str(tmp_path / 'data')
     with pytest.raises(InputError, match=f'config field model.pretrained: .*{words}'):
         train(config, tmp_path / 'run', quiet())
     assert not (tmp_path / 'run').exists()
+    assert not (tmp_path / 'data').exists()  # nothing was decoded either
 
 
 def test_without_a_file_there_are_no_pretrained_weights(config, tmp_path):
