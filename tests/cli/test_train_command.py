@@ -45,6 +45,18 @@ def test_a_closed_pipe_ends_no_run(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_loss_that_explodes_but_stays_finite_ends_the_run(tmp_path):
+    fields = [*SMALL, '--config.stage1.epochs=2', '--config.stage1.warmup_epochs=0']
+    places = f'--config.data.data_dir={tmp_path}/data', f'--workdir={tmp_path}/run'
+    flags = f'--config={DIGITS}:ce', *places, *fields, '--config.figures=False'
+    result = call('train', *flags, '--config.stage1.learning_rate=1000')
+    assert result.returncode == 3
+    assert 'lower stage1.learning_rate (now 1000.0)' in result.stderr
+    assert 'Traceback' not in result.stderr
+    assert not (tmp_path / 'run' / 'results.json').exists()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('flags', 'words'),
     [
