@@ -153,8 +153,8 @@ def _choose(table: Table, kind: str, given: str | None) -> str:
 def _names_parts(table: Table, column: str) -> bool:
     if table.header.count(column) > 1:
         return False
-    parts = {names.part_of(field) for field in set(table.column(column))}
-    return '' not in parts and {'train'} < parts
+    fields = set(table.column(column))
+    return all(map(names.part_of, fields)) and {'train'} < set(map(names.part_of, fields))
 
 
 def _plain(column: str) -> str:
