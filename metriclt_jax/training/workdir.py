@@ -79,6 +79,11 @@ def is_made_by(workdir: Path, config: ConfigDict) -> bool:
                 'another --workdir, or the config that made this one'
             )
         return True
+    if wrong := [sign for sign in '[]*?\\' if sign in os.path.abspath(workdir)]:
+        raise InputError(
+            f'the path of work directory {workdir} has {" ".join(wrong)}, which checkpoints take '
+            'for patterns; use another one'
+        )
     ours = ('.lock', '.config.json.')  # all that a run leaves that was killed before config.json
     if is_file or not all(name.startswith(ours) for name in names):
         raise InputError(

@@ -76,6 +76,12 @@ def test_a_work_directory_that_cannot_be(tmp_path):
         hold(tmp_path / 'file' / 'run', paper_config())
 
 
+@pytest.mark.parametrize('name', ['lr [0.1]', 'run*', 'a?', 'C:\\runs'])
+def test_a_path_that_checkpoints_take_for_a_pattern_is_refused(name, tmp_path):
+    with pytest.raises(InputError, match=r'patterns'):
+        hold(tmp_path / name / 'run', paper_config())
+
+
 def test_read_config_needs_a_work_directory_with_a_config(tmp_path):
     with pytest.raises(InputError, match=r'not a work directory'):
         read_config(tmp_path)
