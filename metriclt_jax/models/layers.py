@@ -173,9 +173,16 @@ def average_pool(x: jax.Array, window: int) -> jax.Array:
 def max_pool(x: jax.Array, window: int, stride: int, padding: int) -> jax.Array:
     """Maximum over windows, as torch's MaxPool2d; the first of equal values takes the gradient.
 
-    Shifted sums in the backward pass are much faster on CPU than XLA's scattering.
+    On CPU, shifted sums in the backward pass are much faster than XLA's scattering.
     """
-    return _max_along(_max_along(x, 2, window, stride, padding), 1, window, stride, padding)
+
+    def shifted(x):
+        return _max_along(_max_along(x, 2, window, stride, padding), 1, window, stride, padding)
+
+    def reduced(x):
+        return nn.max_pool(x, (window,) * 2, (stride,) * 2, ((padding,) * 2,) * 2)
+
+    return lax.platform_dependent(x, cpu=shifted, default=reduced)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
