@@ -109,6 +109,7 @@ class BatchNorm(nn.Module):
     var_init: Initializer = constant(1.0)
 
     @nn.compact
+    @jax.named_scope('batch_norm')
     def __call__(
         self, x: jax.Array, train: bool = False, moments: 'Moments | None' = None
     ) -> jax.Array:
@@ -140,6 +141,7 @@ class Moments(NamedTuple):
     count: int
 
 
+@jax.named_scope('batch_norm')
 def batch_moments(x: jax.Array, axis_name: str | None = None) -> Moments:
     """The moments of the channels of `x` `[..., C]`, over all devices."""
     axes = tuple(range(x.ndim - 1))
