@@ -91,17 +91,35 @@ class ConvNorm(nn.Module):
         return self.norm(name='1')(x, train)
 
 
+class StatisticsGroup(NamedTuple):
+    """Which images share the statistics of BatchNorm: those of `axis_name`, or of one device.
+
+    With `images` above 0, neighbouring images of that number, on one device or several.
+    """
+
+    axis_name: str | None = None
+    images: int = 0
+
+
+class Moments(NamedTuple):
+    """Mean and biased variance of `count` values per channel, `[C]` or `[groups, C]`."""
+
+    mean: jax.Array
+    var: jax.Array
+    count: int
+
+
 class BatchNorm(nn.Module):
     """Batch normalisation as torch defines it (Ioffe & Szegedy 2015); output in `dtype`.
 
-    With `train` it takes the mean and the biased variance of the batch, of all devices with
-    `axis_name`, and moves the running statistics (`batch_stats`: `mean` and unbiased `var`, both
-    `[C]`, float32); otherwise it takes these.
+    With `train` it takes the mean and the biased variance of each image's group and moves the
+    running statistics (`batch_stats`: `mean` and unbiased `var`, both `[C]`, float32) by the mean
+    over groups; otherwise it takes these.
     """
 
     momentum: float = 0.1
     epsilon: float = 1e-5
-    axis_name: str | None = None
+    group: StatisticsGroup = StatisticsGroup()
     dtype: jnp.dtype = jnp.float32
     scale_init: Initializer = constant(1.0)
     bias_init: Initializer = constant(0.0)
@@ -111,57 +129,75 @@ class BatchNorm(nn.Module):
     @nn.compact
     @jax.named_scope('batch_norm')
     def __call__(
-        self, x: jax.Array, train: bool = False, moments: 'Moments | None' = None
+        self, x: jax.Array, train: bool = False, moments: Moments | None = None
     ) -> jax.Array:
-        """Normalises `x` `[..., C]`; `moments` saves computing its `batch_moments` again."""
+        """Normalises `x` `[B, ..., C]`; `moments` saves computing its `batch_moments` again."""
         channels = x.shape[-1:]
         scale = self.param('scale', self.scale_init, channels)
         bias = self.param('bias', self.bias_init, channels)
         running_mean = self.variable('batch_stats', 'mean', self.mean_init, None, channels)
         running_var = self.variable('batch_stats', 'var', self.var_init, None, channels)
         if train:
-            mean, var, count = moments or batch_moments(x, self.axis_name)
+            mean, var, count = moments or batch_moments(x, self.group)
             if not self.is_initializing():
                 unbiased = var * (count / (count - 1))
                 keep = 1 - self.momentum
-                running_mean.value = keep * running_mean.value + self.momentum * mean
-                running_var.value = keep * running_var.value + self.momentum * unbiased
+                groups = tuple(range(mean.ndim - 1))
+                for running, of_batch in ((running_mean, mean), (running_var, unbiased)):
+                    of_batch = jnp.mean(of_batch, groups) if groups else of_batch
+                    running.value = keep * running.value + self.momentum * of_batch
         else:
             mean, var = running_mean.value, running_var.value
         # One multiply-add, as `x - mean` would be kept in memory for the backward pass.
         multiplier = scale * lax.rsqrt(var + self.epsilon)
-        return (x * multiplier + (bias - mean * multiplier)).astype(self.dtype)
-
-
-class Moments(NamedTuple):
-    """Mean `[C]` and biased variance `[C]` of `count` values per channel."""
-
-    mean: jax.Array
-    var: jax.Array
-    count: int
+        offset = bias - mean * multiplier
+        if mean.ndim > 1:  # [groups, C]
+            of_image = (len(x), *(1,) * (x.ndim - 2), -1)
+            multiplier, offset = (
+                jnp.repeat(value, len(x) // len(value), axis=0).reshape(of_image)
+                for value in (multiplier, offset)
+            )
+        return (x * multiplier + offset).astype(self.dtype)
 
 
 @jax.named_scope('batch_norm')
-def batch_moments(x: jax.Array, axis_name: str | None = None) -> Moments:
-    """The moments of the channels of `x` `[..., C]`, over all devices."""
-    axes = tuple(range(x.ndim - 1))
-    count = x.size // x.shape[-1]
-    x = x.astype(jnp.float32)
-    # Mean and mean of squares share one pass over the activations and one message.
-    moments = jnp.stack([jnp.mean(x, axes), jnp.mean(x * x, axes)])
-    if axis_name is not None:
-        count *= lax.psum(1, axis_name)
-        moments = lax.pmean(moments, axis_name)
+def batch_moments(x: jax.Array, group: StatisticsGroup = StatisticsGroup()) -> Moments:
+    """The moments of the channels of `x` `[B, ..., C]`, over each image's group.
+
+    Raises:
+        InputError: a group has a single value per channel, or does not divide the batch.
+    """
+    devices = 1 if group.axis_name is None else lax.axis_size(group.axis_name)
+    size = group.images or len(x) * devices
+    groups, neighbours = len(x) // size, size // len(x)  # on a device; devices of a group
+    if (len(x) % size and size % len(x)) or devices % max(neighbours, 1):
+        raise InputError(
+            f'batch_norm_group is {size} images; {devices} devices with {len(x)} images each cannot '
+            'be divided into such groups'
+        )
+    count = x.size // (x.shape[-1] * max(groups, 1)) * max(neighbours, 1)
     if count < 2:
         raise InputError('batch normalisation got 1 value per channel; use at least 2 images')
+    x = x.astype(jnp.float32)
+    if groups > 1:
+        x = x.reshape(groups, size, *x.shape[1:])
+    axes = tuple(range(groups > 1, x.ndim - 1))
+    # Mean and mean of squares share one pass over the activations and one message.
+    moments = jnp.stack([jnp.mean(x, axes), jnp.mean(x * x, axes)])
+    if neighbours > 1 or size == len(x) * devices:
+        together = None
+        if neighbours < devices:
+            together = np.arange(devices).reshape(-1, neighbours).tolist()
+        if group.axis_name is not None:
+            moments = lax.pmean(moments, group.axis_name, axis_index_groups=together)
     mean, mean_of_squares = moments
     return Moments(mean, jnp.maximum(mean_of_squares - mean * mean, 0.0), count)
 
 
 def concatenate_moments(first: Moments, second: Moments) -> Moments:
     """The moments of channels side by side."""
-    mean = jnp.concatenate([first.mean, second.mean])
-    return Moments(mean, jnp.concatenate([first.var, second.var]), first.count)
+    mean = jnp.concatenate([first.mean, second.mean], axis=-1)
+    return Moments(mean, jnp.concatenate([first.var, second.var], axis=-1), first.count)
 
 
 def average_pool(x: jax.Array, window: int) -> jax.Array:
