@@ -7,11 +7,12 @@
 If you chose another name than `mine`, train with `--config.data.name=NAME`.
 
 What to expect depends on the images: compare `ce_sc_crw` with `ce_crw`. The default is the paper's
-recipe (ResNet50 from ImageNet weights, 224 px, 100 + 10 epochs) and its split, by image: 75 % of
-each class for training, 5 % for validation, 20 % for the test. If the CSV has a column `group`
-(patients), use `--config.data.split=grouped` to keep each in one split. If it has a column `split`,
-use `--config.data.split=official` (and `--config.data.validation_parts='()'` if none is for
-validation). `scale=cpu` is a small variant from scratch for a laptop.
+recipe (ResNet50 from ImageNet weights, 224 px, 100 + 10 epochs). `scale=cpu` is a small variant
+from scratch for a laptop.
+
+Images are divided by what is known of them (`data.split=auto`): by a CSV's column `split`, if any.
+Otherwise at random, 75 % for training, 5 % for validation, 20 % for the test, with all images of a
+`group` (patient) in one part; without groups image by image, as in the paper. Training says which.
 
 MCR major and minor are the recall of the most and the least frequent class. With more classes, set
 `--config.data.major` and `--config.data.minor`, or `--config.data.groups=thirds`.

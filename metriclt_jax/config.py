@@ -13,6 +13,7 @@ from ml_collections.config_dict import placeholder
 
 from metriclt_jax.errors import InputError
 from metriclt_jax.methods import get_method
+from metriclt_jax.quoting import NAME_FIELDS
 
 # Fields that cannot change what a run computes.
 FIELDS_WITHOUT_INFLUENCE = ('data.data_dir', 'figures', 'checkpoint_every')
@@ -136,11 +137,12 @@ def data_fields() -> ml_collections.ConfigDict:
     data.data_dir = '~/metriclt_data'  # prepared data sets and their caches
     data.classes = ()  # names of the classes to keep, in this order; () keeps all
     data.multiple_of = 1  # drops random images of a class until this number divides its size
-    data.split = 'paper'  # 'paper' (by image), 'grouped' (no lesion in two parts) or 'official'
+    data.split = 'paper'  # by image; 'grouped': no lesion in two parts; 'official'; or 'auto'
     data.fractions = (0.75, 0.05, 0.2)  # train, validation, test; of 'paper' and 'grouped'
     data.train_parts = ('train',)  # which parts of the source form the training part of 'official'
     data.validation_parts = ('validation',)  # () for none
     data.test_parts = ('test',)
+    data.divided_parts = ()  # which parts of the source 'paper' and 'grouped' divide; () for all
     data.split_seed = 0  # the same split for all seeds of a run
     data.imbalance_ratio = 0.0  # n_max / n_min of a long-tailed subset; 0 keeps every image
     data.long_tail_order = 'index'  # 'size', or all names from head to tail: 'nevus,mole,wart'
@@ -217,8 +219,14 @@ _POSITIVE = _Rule(lambda value: 0 < value < math.inf, 'above 0')
 _FRACTION = _Rule(lambda value: 0 <= value < 1, '0 or more and below 1')
 _NOT_EMPTY = _Rule(lambda value: len(value) > 0, 'not empty')
 
+_NAMES = _Rule(
+    lambda value: all(isinstance(name, str) for name in value),
+    "names in quotes, such as ('7', '8')",
+)
+
 _DATA_RULES = {
-    'data.split': _one_of('paper', 'grouped', 'official'),
+    **dict.fromkeys(NAME_FIELDS, _NAMES),
+    'data.split': _one_of('auto', 'paper', 'grouped', 'official'),
     'data.long_tail_max': _one_of('smallest', 'first'),
     'data.long_tail_rounding': _one_of('nearest', 'down'),
     'data.groups': _one_of('counts', 'thirds'),
@@ -303,7 +311,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
 def validate_data(data: ml_collections.ConfigDict) -> None:
     """Checks the fields of `data_fields` as `validate` does."""
     _check({'data': data}, _DATA_RULES.items())
-    if data.split == 'official':
+    if data.split in ('auto', 'official'):
         _check({'data': data}, _OFFICIAL_RULES.items())
 
 

@@ -1,6 +1,5 @@
 """The runs that a table or a figure of the paper asks for, as data."""
 
-import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,8 +9,10 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from metriclt_jax import config_files
 from metriclt_jax.errors import InputError
 from metriclt_jax.methods import METHODS, get_method
+from metriclt_jax.quoting import quote_names
 from metriclt_jax.reports.published import distinct, methods_of, table_values
 from metriclt_jax.training.workdir import config_as_json
 
@@ -50,23 +51,14 @@ class PlannedRun:
 
 
 def config_maker(
-    folder: Path, dataset: str, scale: str | None = None, overrides: Sequence[str] = ()
+    folder: Path | None, dataset: str, scale: str | None = None, overrides: Sequence[str] = ()
 ) -> MakeConfig:
-    """Makes configs from the file `folder`/`dataset`.py.
+    """Makes configs from the file of a data set in `folder`, or where `config_files.find` looks.
 
     `scale` is as in `--config=FILE:METHOD,scale=NAME`, and each of the `overrides` is FIELD=VALUE,
     as in `--config.FIELD=VALUE`.
     """
-    path = folder / f'{dataset}.py'
-    if not path.is_file():
-        names = ', '.join(sorted(file.stem for file in folder.glob('*.py')))
-        raise InputError(
-            f'there is no config file {path}; use one of --dataset={names or "(none)"}, or '
-            '--configs=FOLDER'
-        )
-    spec = importlib.util.spec_from_file_location(f'metriclt_config_{dataset}', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = config_files.load(config_files.find(dataset, folder))
 
     def make(method: str) -> ConfigDict:
         config = module.get_config(method if scale is None else f'{method},scale={scale}')
@@ -160,7 +152,7 @@ def _override(config: ConfigDict, text: str) -> None:
     field = text.partition('=')[0]
     if field in _GRID_FIELDS:
         raise InputError(f'--override is {text!r}; {field} is set by {_GRID_FIELDS[field]}')
-    argv, values = ['', f'--override.{text}'], flags.FlagValues()
+    argv, values = quote_names(['', f'--override.{text}']), flags.FlagValues()
     try:
         config_flags.DEFINE_config_dict('override', config, flag_values=values, sys_argv=argv)
         values(argv)

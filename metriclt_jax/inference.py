@@ -83,7 +83,7 @@ class TrainedClassifier:
 
     def _outputs(self, images, index):
         is_sequence = hasattr(images, '__len__') and not isinstance(images, str)
-        if not is_sequence or getattr(images, 'ndim', 4) == 3:
+        if not is_sequence or getattr(images, 'ndim', 4) in (2, 3):
             raise InputError('predict takes a list of images; for one image use predict([image])')
         if not len(images):
             raise InputError('images is empty; predict needs at least one image')
@@ -185,15 +185,37 @@ def _to_storage(image: Any, side: int) -> np.ndarray:
         return read_image(image, side)
     if not isinstance(image, Image.Image):
         array = np.asarray(image)
-        if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3 or not array.size:
-            raise InputError(
-                f'an image has dtype {array.dtype} and shape {array.shape}; it must be uint8 '
-                '[H, W, 3] with at least one pixel'
-            )
+        _require_pixels(array)
         if array.shape == (side, side, 3):
             return array
         image = Image.fromarray(array)
     try:
         return to_storage(image, side)
-    except (OSError, ValueError) as error:
-        raise InputError(f'an image cannot be used: {error}') from None
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow fails in many ways on damaged files
+        raise InputError(f'an image cannot be used: {error}') from error
+
+
+def _require_pixels(array: np.ndarray) -> None:
+    """Raises `InputError` with what to do unless an array is uint8 `[H, W, 3]`."""
+    if array.dtype == np.uint8 and array.ndim == 3 and array.shape[-1] == 3 and array.size:
+        return
+    if not array.size:
+        advice = 'it must have at least one pixel'
+    elif array.dtype != np.uint8:
+        advice = (
+            'convert it to uint8 of 0 to 255, as in (255 * image).round().astype(np.uint8) for '
+            'values of 0 to 1'
+        )
+    elif array.ndim == 2 or array.shape[2:] == (1,):
+        advice = 'repeat its gray: np.dstack([image] * 3)'
+    elif array.ndim == 3 and array.shape[-1] == 4:
+        advice = 'drop its fourth channel: image[..., :3]'
+    elif array.ndim == 3 and array.shape[0] == 3:
+        advice = 'put its channels last: image.transpose(1, 2, 0)'
+    else:
+        advice = 'it must be [H, W, 3]'
+    raise InputError(
+        f'an image has dtype {array.dtype} and shape {array.shape}, not uint8 [H, W, 3]; {advice}'
+    )

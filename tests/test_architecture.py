@@ -14,7 +14,7 @@ FILES = sorted(path for path in PACKAGE.rglob('*.py') if path != PACKAGE / '__in
 # From the bottom up: a module imports from lower lines, or from its own package.
 LAYERS = [
     'errors',
-    'files progress losses class_groups methods',
+    'files progress losses class_groups methods quoting config_files',
     'config devices',
     'hosts',
     'models augment data',

@@ -106,12 +106,38 @@ def test_images_that_cannot_be_used(tmp_path):
         read_image(tmp_path / 'missing.png', SIZE)
     with pytest.raises(InputError, match=r'CMYK'):
         classifier.predict([Image.new('CMYK', (5, 5))])
-    bad = [[np.zeros(shape, np.uint8)] for shape in ((0, 5, 3), (5, 0, 3), (5, 5, 4))]
-    for images in (*bad, [], np.zeros((0, 5, 5, 3), np.uint8), np.zeros((5, 5, 3), np.uint8)):
+    for empty in ([], np.zeros((0, 5, 5, 3), np.uint8), [Image.new('RGB', (0, 5))]):
         with pytest.raises(InputError):
-            classifier.predict(images)
+            classifier.predict(empty)
     with pytest.raises(InputError, match=r'batch_size is 0'):
         dataclasses.replace(classifier, batch_size=0)
+
+
+@pytest.mark.parametrize(
+    ('mistake', 'words', 'remedy'),
+    [
+        (lambda x: x[:0], 'at least one pixel', None),
+        (lambda x: x[:, :0], 'at least one pixel', None),
+        (lambda x: x / np.float32(255), 'uint8', lambda x: (255 * x).round().astype(np.uint8)),
+        (lambda x: x.astype(np.int64), 'uint8', lambda x: x.astype(np.uint8)),
+        (lambda x: x.transpose(2, 0, 1), 'transpose', lambda x: x.transpose(1, 2, 0)),
+        (lambda x: np.dstack([x, x[..., :1]]), ':3', lambda x: x[..., :3]),
+        (lambda x: x[..., 0], 'dstack', lambda x: np.dstack([x] * 3)),
+        (lambda x: x[..., :1], 'dstack', lambda x: np.dstack([x] * 3)),
+        (lambda x: x[0, 0], r'\[H, W, 3\]$', None),
+    ],
+)
+def test_arrays_that_are_no_pictures_say_what_to_do(mistake, words, remedy, images):
+    classifier = make_classifier()
+    wrong = mistake(images[0])
+    for given in ([wrong], [images[0], wrong]):
+        with pytest.raises(InputError, match=f'shape .*; .*{words}'):
+            classifier.predict(given)
+    if wrong.ndim in (2, 3):
+        with pytest.raises(InputError, match=r'predict\(\[image\]\)'):
+            classifier.predict(wrong)
+    if remedy:
+        assert classifier.predict([remedy(wrong)]).shape == (1, CLASSES)
 
 
 def test_runs_that_cannot_be_loaded(tmp_path, monkeypatch):

@@ -1,8 +1,10 @@
 """`evaluate.py --workdir=DIR [--part=PART] [--dataset=NAME [--split=SPLIT]]`: metrics of a run.
 
-On any part of the run's own data set, or on another prepared data set with the same classes.
+On any part of the run's own data set, or on another prepared data set: on its images of the run's
+classes, of which some may be missing.
 """
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Sequence
@@ -17,6 +19,7 @@ from metriclt_jax.cli import hosts as hosts_flags
 from metriclt_jax.cli import main as cli
 from metriclt_jax.errors import InputError
 from metriclt_jax.files import read_json, write_atomically
+from metriclt_jax.progress import say
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'work directory of a finished run')
 _PART = flags.DEFINE_enum(
@@ -25,9 +28,9 @@ _PART = flags.DEFINE_enum(
     ['train', 'validation', 'test', 'all'],
     'what to evaluate on (default: test; all images of another data set)',
 )
-_DATASET = flags.DEFINE_string('dataset', None, 'another prepared data set with the same classes')
+_DATASET = flags.DEFINE_string('dataset', None, 'another prepared data set with classes of the run')
 _SPLIT = flags.DEFINE_string(
-    'split', None, 'how --dataset is divided: paper, grouped or official (default: its own)'
+    'split', None, 'how --dataset is divided: auto, paper, grouped or official (default: its own)'
 )
 _DATA_DIR = flags.DEFINE_string('data_dir', None, 'prepared data (default: as in training)')
 _STAGE = flags.DEFINE_string('stage', None, 'stage1 or stage2 (default: the last stage)')
@@ -70,12 +73,18 @@ def main() -> None:
     devices = choose_devices()
     with hosts.together():
         classifier = load(workdir, stage=stage, checkpoint=_CHECKPOINT.value, devices=devices)
-        dataset = _load(config.data, part, results['class_names'], workdir)
+        dataset = _load(config.data, part, workdir)
         if not len(dataset.parts[part]):
             raise InputError(f'{dataset.name} has no {part} part to evaluate')
+        dataset, left_out = with_classes(dataset, part, results['class_names'])
     console = hosts.console()
     if part == 'all' and not other:
-        console.print('part all includes the images that the run was trained on')
+        say('part all includes the images that the run was trained on', console)
+    if left_out:
+        what = ', '.join(f'{count} of {name}' for name, count in left_out.items())
+        say(f'left out: images of classes that the run does not know ({what})', console)
+    if other:
+        say(_overlap(workdir, config.data, dataset, part), console)
     with hosts_flags.leaving():
         evaluation = evaluate(
             classifier.model,
@@ -97,8 +106,8 @@ def main() -> None:
     console.print(summary_table(summary, dataset.class_names, results['groups'], title))
 
 
-def _load(own: ConfigDict, part: str, class_names: Sequence[str], workdir: Path) -> Any:
-    """The data set that the flags name, with the run's classes."""
+def _load(own: ConfigDict, part: str, workdir: Path) -> Any:
+    """The data set that the flags name."""
     from metriclt_jax.data import load_dataset
     from metriclt_jax.data.defaults import DEFAULTS, data_config
 
@@ -108,36 +117,63 @@ def _load(own: ConfigDict, part: str, class_names: Sequence[str], workdir: Path)
     data.name, data.resize = name, own.resize
     data.data_dir = _DATA_DIR.value or own.data_dir
     data.split = _SPLIT.value or data.split
-    if part == 'all':  # divide such that every image is in one part
-        data.split, data.fractions = 'paper', (1.0, 0.0, 0.0)
-        data.multiple_of, data.imbalance_ratio = 1, 0.0
-    dataset = load_dataset(data)
+    own_parts = name == own.name and part != 'all'
+    dataset = load_dataset(data, None if own_parts else part)
     known = workdir / 'data.json'
-    own_parts = name == own.name and part != 'all' and known.exists()
-    if own_parts and read_json(known)['sha256'] != dataset.fingerprint:
+    changed = own_parts and known.exists() and read_json(known)['sha256'] != dataset.fingerprint
+    if changed:
         raise InputError(
             f'the images or parts of {name} in {data.data_dir} changed since {workdir} was '
             f'trained, so the {part} part might contain training images; use the data of the '
             'training, or --part=all'
         )
-    if part == 'all':
-        dataset = dataclasses.replace(dataset, parts={'all': dataset.parts['train']})
-    return with_classes(dataset, class_names)
+    return dataset
 
 
-def with_classes(dataset: Any, class_names: Sequence[str]) -> Any:
-    """The data set with its classes in the order of `class_names`."""
-    if different := set(dataset.class_names) ^ set(class_names):
-        raise InputError(
-            f'data set {dataset.name} must have the classes of the run, in any order; only one of '
-            f'the two has {", ".join(sorted(different))}'
+def _overlap(workdir: Path, own: ConfigDict, dataset: Any, part: str) -> str:
+    """Says how many of the evaluated images the run was trained on, under whatever name."""
+    from metriclt_jax.data import load_dataset
+    from metriclt_jax.data.cache import cache_path
+    from metriclt_jax.data.leaks import SEEN_IMAGES, seen_images
+
+    if not (workdir / SEEN_IMAGES).exists():
+        return (
+            f'whether the training part had images of {dataset.name} is not known, as an older '
+            f'version trained {workdir}'
         )
-    new = np.array([*map(list(class_names).index, dataset.class_names), -1], np.int32)
-    return dataclasses.replace(
-        dataset,
-        class_names=tuple(class_names),
-        labels=new[dataset.labels],  # -1 stays -1
+    seen, how = (workdir / SEEN_IMAGES).read_bytes(), 'checksums'
+    counts = seen_images(seen, dataset.images, dataset.parts[part])
+    if any(counts.values()) and cache_path(own.name, own.resize, own.data_dir).exists():
+        with contextlib.suppress(InputError):  # as images that changed meanwhile may raise
+            trained_on = load_dataset(own)
+            if trained_on.fingerprint == read_json(workdir / 'data.json')['sha256']:
+                counts = seen_images(seen, dataset.images, dataset.parts[part], trained_on.images)
+                how = 'pixels'
+    return (
+        f'of the {len(dataset.parts[part])} images of {dataset.name}, the training part of the run '
+        f'has {counts["train"]} and its validation part {counts["validation"]} (by their {how})'
     )
+
+
+def with_classes(dataset: Any, part: str, class_names: Sequence[str]) -> tuple[Any, dict[str, int]]:
+    """A part of the data set with the classes `class_names`, and how many images it loses.
+
+    These are by the names of the classes that are not among `class_names`.
+    """
+    indices, names = dataset.parts[part], list(class_names)
+    counts = np.bincount(dataset.labels[indices], minlength=len(dataset.class_names))
+    counts = dict(zip(dataset.class_names, counts.tolist(), strict=True))
+    left_out = {name: count for name, count in counts.items() if count and name not in names}
+    if sum(left_out.values()) == len(indices):
+        raise InputError(
+            f'the {part} part of {dataset.name} has no image of a class that the run knows '
+            f'({", ".join(names)}); its classes are {", ".join(left_out)}'
+        )
+    new = [names.index(name) if name in names else -1 for name in dataset.class_names]
+    labels = np.array([*new, -1], np.int32)[dataset.labels]  # -1 stays -1
+    parts = {part: indices[labels[indices] >= 0]}
+    changed = {'class_names': tuple(names), 'labels': labels, 'parts': parts}
+    return dataclasses.replace(dataset, **changed), left_out
 
 
 def _file_to_write(flag: str, value: str | None) -> Path | None:

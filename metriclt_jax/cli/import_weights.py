@@ -16,7 +16,7 @@ _CHUNK = 2**20
 _BACKBONES = ['resnet18', 'resnet50', 'densenet121', 'mobilenet_v2']
 _MODEL = flags.DEFINE_enum('model', None, _BACKBONES, 'backbone')
 _SOURCE = flags.DEFINE_string(
-    'source', None, '.pth or .safetensors file; by default the official one is downloaded'
+    'source', None, 'file of weights or a checkpoint; by default the official file is downloaded'
 )
 _OUTPUT = flags.DEFINE_string('output', None, 'directory to write, a new one')
 flags.mark_flags_as_required(['model', 'output'])

@@ -2,17 +2,19 @@
 
 import ctypes
 import functools
-import importlib.util
+import io
 import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, TextIO
 
 from absl import app, flags, logging
 
+from metriclt_jax import config_files
 from metriclt_jax.errors import HostFailed, InputError, Interrupted, TrainingDiverged
+from metriclt_jax.quoting import quote_names
 
 # Of glibc's malloc.h: M_MMAP_MAX, M_TRIM_THRESHOLD, M_ARENA_MAX and M_TOP_PAD.
 _MALLOC_OPTIONS = {-4: 0, -1: 2**31 - 1, -8: 1, -2: 2**28}
@@ -36,6 +38,8 @@ def run(command: Callable[[], int | None]) -> None:
 
     Bad flags and the errors of `EXIT_CODES` end in one sentence on stderr, without a traceback.
     """
+    for name in ('stdout', 'stderr'):
+        setattr(sys, name, _Output.instead_of(getattr(sys, name)))
 
     def parse(argv: Sequence[str]) -> list[str]:
         if '--help' in argv or '-h' in argv:
@@ -44,7 +48,7 @@ def run(command: Callable[[], int | None]) -> None:
         if words:
             _fail(f'argument {words[0]!r} is not a flag; flags look like --name=value')
         try:
-            rest = flags.FLAGS(argv)
+            rest = flags.FLAGS(quote_names([_with_config_file(argument) for argument in argv]))
             if flags.FLAGS['verbosity'].using_default_value:
                 flags.FLAGS.verbosity = logging.WARNING  # absl would take INFO
         except (flags.Error, InputError, AttributeError, KeyError, TypeError, ValueError) as error:
@@ -71,15 +75,8 @@ def run(command: Callable[[], int | None]) -> None:
 
 def run_config_file(argument: str | None) -> None:
     """Runs a config file (FILE or FILE:METHOD) for the methods and losses that it adds."""
-    if argument is None:
-        return
-    path = Path(argument.partition(':')[0]).expanduser()
-    if not path.is_file():
-        raise InputError(f'--config is {argument}; there is no file {path}')
-    spec = importlib.util.spec_from_file_location('metriclt_jax_config_file', path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    if argument is not None:
+        config_files.load(Path(argument.partition(':')[0]))
 
 
 def keep_compiled_programs() -> None:
@@ -106,6 +103,37 @@ def keep_freed_memory() -> None:
         return
     for option, value in _MALLOC_OPTIONS.items():
         mallopt(option, value)
+
+
+class _Output(io.FileIO):
+    """Output that may be lost: a closed pipe, as of `| head`, must not end hours of training."""
+
+    @classmethod
+    def instead_of(cls, stream: TextIO | None) -> TextIO | None:
+        """The stream with this output below it; streams without a file stay as they are."""
+        try:
+            buffer = io.BufferedWriter(cls(stream.fileno(), 'w', closefd=False))
+        except (AttributeError, OSError):
+            return stream
+        stream.flush()
+        options = {'line_buffering': stream.line_buffering, 'write_through': stream.write_through}
+        return io.TextIOWrapper(buffer, stream.encoding, 'backslashreplace', **options)
+
+    def write(self, content: Any) -> int:
+        """Writes, unless nobody reads."""
+        try:
+            return super().write(content)
+        except BrokenPipeError:
+            return len(content)
+
+
+def _with_config_file(argument: str) -> str:
+    """`--config=NAME:METHOD` with the path of the file instead of its name."""
+    flag, _, value = argument.partition('=')
+    if flag.lstrip('-') != 'config' or not value:
+        return argument
+    name, *rest = value.split(':', 1)
+    return f'{flag}={":".join([str(config_files.find(name)), *rest])}'
 
 
 def _help(command: Callable[[], int | None]) -> NoReturn:

@@ -4,6 +4,8 @@ For your own images: --dataset=folder --name=NAME --source=DIR [--labels=FILE.cs
 has data.name=NAME.
 """
 
+import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +13,10 @@ from absl import flags
 from ml_collections import ConfigDict
 from rich.console import Console
 
+from metriclt_jax.class_groups import configured_groups
 from metriclt_jax.cli import main as cli
 from metriclt_jax.data import records, storage
+from metriclt_jax.data.dataset import divide
 from metriclt_jax.data.defaults import data_config
 from metriclt_jax.data.preparation import is_prepared, prepare
 from metriclt_jax.data.sources import READERS
@@ -26,8 +30,20 @@ _DATA_DIR = flags.DEFINE_string('data_dir', '~/metriclt_data', 'for prepared dat
 _NAME = flags.DEFINE_string('name', None, 'data.name of the prepared data set; default: --dataset')
 _LABELS = flags.DEFINE_string('labels', None, 'for folder: CSV file (path, label, group, split)')
 _CLASSES = flags.DEFINE_list('classes', None, 'for folder: all class names in order')
+_COLUMNS = [
+    flags.DEFINE_string(f'{kind}_column', None, f'for folder: column of --labels with the {what}')
+    for kind, what in (
+        ('path', 'images'),
+        ('label', 'labels'),
+        ('group', 'lesions or patients, or none'),
+        ('split', 'parts, or none'),
+    )
+]
 _ALLOW_UNKNOWN_CHECKSUM = flags.DEFINE_bool(
     'allow_unknown_checksum', None, 'for the MedMNIST family: accept a file that was not published'
+)
+_SKIP_BAD_FILES = flags.DEFINE_bool(
+    'skip_bad_files', False, 'leave out and list files that cannot be used, instead of refusing all'
 )
 flags.mark_flag_as_required('dataset')
 
@@ -39,9 +55,12 @@ def main() -> None:
     name = _NAME.value or dataset
     if dataset == 'folder' and not _NAME.value:
         raise InputError('--dataset=folder needs a name for your data set: --name=NAME')
-    given = [f for f in (_LABELS, _CLASSES, _ALLOW_UNKNOWN_CHECKSUM) if f.value is not None]
+    given = [
+        f for f in (_LABELS, _CLASSES, *_COLUMNS, _ALLOW_UNKNOWN_CHECKSUM) if f.value is not None
+    ]
     options = {flag.name: flag.value for flag in given}
     already = is_prepared(name, data_dir)
+    options['skip_bad_files'] = _SKIP_BAD_FILES.value
     path = prepare(dataset, _SOURCE.value, data_dir, name, print, **options)
     if already:
         print(f'{name} was already prepared in {path}; delete that folder to prepare it again')
@@ -50,14 +69,14 @@ def main() -> None:
     config = data_config(dataset)
     config.name, config.data_dir = name, data_dir
     try:
-        _show(config, dataset)
+        _show(config)
     except InputError as error:
         print(f'The default config cannot divide it: {error}')
     except OSError as error:
         print(f'Its table and picture cannot be saved, so the next call makes them again: {error}')
 
 
-def _show(config: ConfigDict, dataset: str) -> None:
+def _show(config: ConfigDict) -> None:
     """Prints table 1 of the data set and where its picture is; both are made once."""
     folder = Path(records.folder(config.name, storage.local_folder(config.data_dir)))
     picture, text = folder / 'classes.png', folder / 'classes.txt'
@@ -66,14 +85,24 @@ def _show(config: ConfigDict, dataset: str) -> None:
     else:
         source = records.open_records(config.name, config.data_dir)
         columns = records.read_columns(source)
-        parts = columns[2]
         console = Console(record=True)
-        if dataset == 'folder' and np.any(parts != ''):
-            no_validation = {} if 'validation' in parts else {'validation_parts': ()}
-            official = {'split': 'official', **no_validation}
-            config.update(official)
-            shown = ', '.join(f'data.{field}={value}' for field, value in official.items())
-            console.print(f'By the parts of the source ({shown}):')
-        describe(config, console, picture, columns)
+        try:
+            describe(config, console, picture, columns)
+        except InputError as error:
+            works = _other_splits(config, source.class_names, columns)
+            raise InputError(f'{error} ({works})') from error
         write_atomically(text, console.export_text())
     print(f'its classes and some of their images: {picture}')
+
+
+def _other_splits(config: ConfigDict, class_names: Sequence[str], columns: records.Columns) -> str:
+    """Says which splits but that of `config` can divide the data set."""
+    works = []
+    for split in ('official', 'grouped', 'paper'):
+        other = ConfigDict(config)
+        other.split = split
+        with contextlib.suppress(InputError):
+            names, labels, parts = divide(other, class_names, *columns[:3])
+            configured_groups(other, np.bincount(labels[parts['train']], minlength=len(names)))
+            works.append(f'data.split={split}')
+    return f'{" and ".join(works)} can divide it' if works else 'no other data.split can, either'

@@ -15,7 +15,7 @@ from metriclt_jax.errors import InputError
 
 _TABLE = flags.DEFINE_enum('table', None, ['2', '3', '4', '5'], 'table of the paper')
 _FIGURE = flags.DEFINE_enum('figure', None, ['2'], 'figure of the paper')
-_DATASET = flags.DEFINE_string('dataset', None, 'data set: name of a file in --configs')
+_DATASET = flags.DEFINE_string('dataset', None, 'data set: name of its config file')
 _SEEDS = flags.DEFINE_integer('seeds', 3, 'runs of each row, with seeds 0, 1, ...')
 _METHODS = flags.DEFINE_string(
     'methods', None, "rows, separated by commas, or 'all'; default: those of the table"
@@ -29,7 +29,9 @@ _DATA_DIR = flags.DEFINE_string('data_dir', None, 'folder of prepared data sets'
 _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'folder of runs and report; default: runs/reproduce/DATASET[_SCALE]'
 )
-_CONFIGS = flags.DEFINE_string('configs', 'configs', 'folder of the config files')
+_CONFIGS = flags.DEFINE_string(
+    'configs', None, "folder of the config files; default: configs/ here, then the package's own"
+)
 flags.mark_flag_as_required('dataset')
 
 
@@ -52,7 +54,7 @@ def main() -> int | None:
     cli.keep_compiled_programs()
     data_dir = [f'data.data_dir={_DATA_DIR.value}'] if _DATA_DIR.value else []
     overrides = [*_OVERRIDE.value, *data_dir]
-    configs = Path(_CONFIGS.value).expanduser()
+    configs = _CONFIGS.value and Path(_CONFIGS.value).expanduser()
     make_config = grids.config_maker(configs, _DATASET.value, _SCALE.value, overrides)
     methods = grids.parse_methods(_METHODS.value)
     table = _TABLE.value and int(_TABLE.value)

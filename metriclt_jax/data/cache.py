@@ -25,7 +25,7 @@ from metriclt_jax.errors import InputError
 from metriclt_jax.files import locked
 from metriclt_jax.progress import say, track
 
-FORMAT = 4  # of the files, and of what `decoding` makes of an image
+FORMAT = 5  # of the files, and of what `decoding` makes of an image
 _ALIGNMENT = 64  # bytes
 _COLUMNS = {'ids', 'labels', 'group_ids', 'parts', 'aspects', 'crc32'}
 _log = logging.getLogger(__name__)
@@ -102,6 +102,7 @@ def _build(source: Records, path: Path, shape: tuple[int, ...]) -> None:
     if path.exists():
         _log.warning('The decoded images in %s are outdated or damaged.', path)
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    shutil.rmtree(path.with_name(f'{path.name}.incomplete'), ignore_errors=True)  # of 0.1.0
     what = f'the cache of the decoded images of {source.name}'
     storage.require_space(path.parent, math.prod(shape), what)
     say(

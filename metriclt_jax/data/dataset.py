@@ -9,8 +9,9 @@ from ml_collections import ConfigDict
 
 from metriclt_jax.class_groups import configured_groups
 from metriclt_jax.config import validate_data
-from metriclt_jax.data import long_tail, preparation, records, splits
+from metriclt_jax.data import leaks, long_tail, preparation, records, splits
 from metriclt_jax.data.cache import Cache, cache_path, open_cache
+from metriclt_jax.data.sources import OWN
 from metriclt_jax.errors import InputError
 
 
@@ -26,6 +27,7 @@ class Dataset:
     ids: np.ndarray  # str [N]
     groups: np.ndarray | None  # str [N], lesion or patient; None if the data set has none
     parts: Mapping[str, np.ndarray]  # ascending indices; 'validation' may be empty
+    remarks: tuple[str, ...] = ()  # how it was divided, and what leaks from part to part
 
     @property
     def train_counts(self) -> np.ndarray:
@@ -42,19 +44,37 @@ class Dataset:
         return digest.hexdigest()
 
 
-def load_dataset(config: ConfigDict) -> Dataset:
-    """Opens and divides the data set of a `data` config; digits_lt is prepared on first use."""
+def load_dataset(config: ConfigDict, part: str | None = None) -> Dataset:
+    """Opens and divides the data set of a `data` config; digits_lt is prepared on first use.
+
+    With `part`, only this part is needed, so the training part may lack classes; 'all' is a part
+    with every image.
+
+    Raises:
+        InputError: the data set is not prepared or damaged, does not fit the config, or has
+            identical images with different labels (which are only named in published sets).
+    """
     validate_data(config)
-    if config.name == 'digits_lt':
+    if config.name == 'digits_lt' and not preparation.is_prepared(config.name, config.data_dir):
         preparation.prepare(config.name, None, config.data_dir)
     source = records.open_records(config.name, config.data_dir)
     if not cache_path(config.name, config.resize, config.data_dir).exists():
         # Fields that do not fit the data are refused before gigabytes are decoded.
-        names, labels, parts = divide(config, source.class_names, *records.read_columns(source))
-        configured_groups(config, np.bincount(labels[parts['train']], minlength=len(names)))
+        columns = records.read_columns(source)[:3]
+        names, labels, parts = divide(config, source.class_names, *columns, part)
+        if part is None:
+            configured_groups(config, np.bincount(labels[parts['train']], minlength=len(names)))
     cache = open_cache(source, config.resize, config.data_dir)
-    columns = cache.labels, cache.group_ids, cache.parts
-    class_names, labels, parts = divide(config, source.class_names, *columns)
+    groups, official = cache.group_ids, cache.parts
+    columns = cache.labels, groups, official
+    class_names, labels, parts = divide(config, source.class_names, *columns, part)
+    found = leaks.find_leaks(labels, groups, leaks.contents_of(cache), parts)
+    if len(found.conflicts) and source.dataset == OWN:  # others are taken as published
+        raise InputError(
+            f'identical images of {config.name} have different labels ({len(found.conflicts)}); '
+            'correct or remove them in the source and prepare it again: '
+            f'{leaks.name_conflicts(found.conflicts, cache.ids, labels, class_names)}'
+        )
     return Dataset(
         name=config.name,
         class_names=class_names,
@@ -62,9 +82,32 @@ def load_dataset(config: ConfigDict) -> Dataset:
         labels=labels,
         aspects=cache.aspects,
         ids=cache.ids,
-        groups=cache.group_ids if np.any(cache.group_ids != '') else None,
+        groups=groups if np.any(groups != '') else None,
         parts=parts,
+        remarks=(
+            describe_division(config, labels, groups, official, parts),
+            *leaks.describe(found, cache.ids, labels, class_names),
+        ),
     )
+
+
+def describe_division(
+    config: ConfigDict,
+    labels: np.ndarray,
+    group_ids: np.ndarray,
+    official: np.ndarray,
+    parts: Mapping[str, np.ndarray],
+) -> str:
+    """Says how many images `divide` put into each part, how and why."""
+    sizes = ', '.join(f'{len(indices)} {part}' for part, indices in parts.items())
+    split = _mode(config, labels, group_ids, official)
+    how, found = {
+        'official': ('by the parts of the source', 'names parts'),
+        'grouped': ('at random, each group in one part', 'names groups but no parts to test on'),
+        'paper': ('at random, image by image', 'names no groups and no parts to test on'),
+    }[split]
+    why = f', as the source {found}' if config.split == 'auto' else ''
+    return f'{config.name}: {sizes} images; divided {how} (data.split={config.split}{why})'
 
 
 def divide(
@@ -73,22 +116,35 @@ def divide(
     labels: np.ndarray,
     group_ids: np.ndarray,
     official: np.ndarray,
+    part: str | None = None,
 ) -> tuple[tuple[str, ...], np.ndarray, dict[str, np.ndarray]]:
     """Chooses classes, trims their sizes, splits the images and thins out the training part.
 
     Takes the names of all classes, and the label, group id and official part ('' if unknown) of
     each image `[N]`. Returns the names `[C]` of the chosen classes, the labels int32 `[N]` as
-    positions in them (-1 for other classes), and the ascending indices of each part's images.
+    positions in them (-1 for other classes), and the ascending indices of each part's images;
+    `part` is as in `load_dataset`.
     """
     class_names, labels = _choose_classes(labels, class_names, config.classes)
-    kept = np.flatnonzero(labels >= 0)
+    split = _mode(config, labels, group_ids, official)
+    chosen = labels >= 0
+    if part == 'all':
+        return class_names, labels, {'all': np.flatnonzero(chosen)}
+    if split != 'official' and config.divided_parts and np.any(official != ''):
+        names = list(config.divided_parts)
+        splits.require_parts('data.divided_parts', names, official, names)
+        chosen &= np.isin(official, names)
+    kept = np.flatnonzero(chosen)
     if config.multiple_of > 1:
         counts = np.bincount(labels[kept], minlength=len(class_names))
         counts -= counts % config.multiple_of
         kept = kept[long_tail.subset(labels[kept], counts, config.split_seed)]
 
-    parts = _split(config, class_names, labels[kept], group_ids[kept], official[kept])
-    parts = {part: kept[indices] for part, indices in parts.items()}
+    columns = labels[kept], group_ids[kept], official[kept]
+    parts = _split(split, config, class_names, *columns, part)
+    parts = {name: kept[indices] for name, indices in parts.items()}
+    if part in ('validation', 'test'):
+        return class_names, labels, {part: parts[part]}
 
     train = parts['train']
     available = np.bincount(labels[train], minlength=len(class_names))
@@ -104,6 +160,15 @@ def divide(
         counts = long_tail.long_tailed_counts(available, order, *curve)
         parts['train'] = train[long_tail.subset(labels[train], counts, config.split_seed)]
     return class_names, labels, parts
+
+
+def _mode(
+    config: ConfigDict, labels: np.ndarray, group_ids: np.ndarray, official: np.ndarray
+) -> str:
+    """Returns how the images of the chosen classes are divided."""
+    if config.split != 'auto':
+        return config.split
+    return splits.choose(group_ids[labels >= 0], official[labels >= 0])
 
 
 def _choose_classes(
@@ -122,22 +187,28 @@ def _choose_classes(
 
 
 def _split(
+    split: str,
     config: ConfigDict,
     class_names: Sequence[str],
     labels: np.ndarray,
     group_ids: np.ndarray,
     official: np.ndarray,
+    part: str | None,
 ) -> dict[str, np.ndarray]:
     # What a split needs, '' where the data set has none.
     needs = {'grouped': ('groups', group_ids), 'official': ('official parts', official)}
     available = [name for name, (_, values) in needs.items() if np.any(values != '')]
-    if config.split in needs and config.split not in available:
+    if split in needs and split not in available:
         raise InputError(
-            f'data.split is {config.split!r}, but {config.name} has no {needs[config.split][0]}; '
-            f'use {" or ".join(["paper", *available])}'
+            f'data.split is {split!r}, but {config.name} has no {needs[split][0]}; use '
+            f'{" or ".join(["paper", *available])}'
         )
-    if config.split == 'official':
-        return splits.official(official, {part: config[f'{part}_parts'] for part in splits.PARTS})
-    if config.split == 'grouped':
+    if split == 'official':
+        needed = splits.PARTS if part is None else (part,)
+        names = {p: config[f'{p}_parts'] if p in needed else () for p in splits.PARTS}
+        if names['validation'] == ('validation',) and 'validation' not in official:
+            names['validation'] = ()  # the default; many data sets have none
+        return splits.official(official, names)
+    if split == 'grouped':
         return splits.grouped(labels, group_ids, config.fractions, config.split_seed, class_names)
     return splits.stratified(labels, config.fractions, config.split_seed, class_names)

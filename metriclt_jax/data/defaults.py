@@ -12,7 +12,8 @@ from metriclt_jax.config import data_fields
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     'digits_lt': {'fractions': (0.6, 0.1, 0.3), 'imbalance_ratio': 20.0},
-    'skin7': {'minor': 2},
+    # The official validation and test images, where the source has them, are not divided.
+    'skin7': {'minor': 2, 'divided_parts': ('train',)},
     # The nine of ChestX-ray14's 14 findings whose single-finding images, cut to a multiple of five,
     # give table 1.
     'xray9': {
@@ -39,8 +40,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         'imbalance_ratio': 10.0, 'long_tail_max': 'first', 'long_tail_rounding': 'down',
         'groups': 'thirds',
     },
-    # Works for any number of classes.
-    'folder': {'major': 1, 'minor': 1},
+    # Works for any number of classes, and for parts and groups or none.
+    'folder': {'split': 'auto', 'major': 1, 'minor': 1},
     # The rest of the MedMNIST family, as published.
     'dermamnist': {'split': 'official'},
     'bloodmnist': {'split': 'official'},

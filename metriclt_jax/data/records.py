@@ -16,9 +16,9 @@ import math
 import os
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
@@ -45,6 +45,7 @@ class Records:
     class_names: tuple[str, ...]  # [C]
     fingerprint: str  # SHA-256 over all that was written
     source: Any = dataclasses.field(repr=False)  # TFDS data source with random access
+    dataset: str = ''  # the kind of original files, a key of READERS
 
     def __len__(self) -> int:
         return len(self.source)
@@ -95,12 +96,31 @@ def open_records(name: str, data_dir: os.PathLike | str) -> Records:
     return _open(name, Path(path))
 
 
-def read_columns(source: Records) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns labels int32 `[N]`, group ids str `[N]` and official parts str `[N]`."""
+class Columns(NamedTuple):
+    """What is known of each image `[N]` before it is decoded."""
+
+    labels: np.ndarray  # int32
+    group_ids: np.ndarray  # str
+    parts: np.ndarray  # str, the official ones
+    ids: np.ndarray  # str
+    contents: np.ndarray  # uint64, equal for identical files
+
+
+def read_columns(source: Records) -> Columns:
+    """Reads the records, of which it keeps all but the images."""
     examples = track(source.read_all(256), f'Reading the labels of {source.name}', len(source))
-    columns = [(example.label, example.group, example.part) for example in examples]
-    labels, group_ids, parts = zip(*columns, strict=True)
-    return np.array(labels, np.int32), np.array(group_ids, str), np.array(parts, str)
+    rows = [
+        (e.label, e.group, e.part, e.image_id, hashlib.sha256(e.image).digest()[:8])
+        for e in examples
+    ]
+    labels, group_ids, parts, ids, digests = zip(*rows, strict=True)
+    return Columns(
+        labels=np.array(labels, np.int32),
+        group_ids=np.array(group_ids, str),
+        parts=np.array(parts, str),
+        ids=np.array(ids, str),
+        contents=np.frombuffer(b''.join(digests), np.uint64),
+    )
 
 
 def write(path: Path, name: str, source: Source, dataset: str, origin: Mapping[str, Any]) -> None:
@@ -125,8 +145,7 @@ def write(path: Path, name: str, source: Source, dataset: str, origin: Mapping[s
         writer = ArrayRecordWriter(str(path / file_name), 'group_size:1')
         with contextlib.closing(writer):
             for example in itertools.islice(examples, size):
-                if isinstance(example.image, Path):
-                    example = example._replace(image=example.image.read_bytes())
+                example = with_bytes(example)
                 _update(digest, example)
                 fields = example._asdict() | {'image': io.BytesIO(example.image)}
                 writer.write(features.serialize_example(features.encode_example(fields)))
@@ -147,6 +166,21 @@ def write(path: Path, name: str, source: Source, dataset: str, origin: Mapping[s
     )
 
 
+def fingerprint(class_names: Sequence[str], examples: Iterable[Example]) -> str:
+    """Returns the SHA-256 over all that `write` would write."""
+    digest = _new_digest(class_names)
+    for example in examples:
+        _update(digest, with_bytes(example))
+    return digest.hexdigest()
+
+
+def with_bytes(example: Example) -> Example:
+    """Returns the example with its encoded image instead of the file."""
+    if isinstance(example.image, Path):
+        return example._replace(image=example.image.read_bytes())
+    return example
+
+
 def read_metadata(path: os.PathLike | str) -> dict[str, Any]:
     """Returns the 'dataset', 'class_names', 'fingerprint' and 'origin' of (remote) records."""
     with _damage_explained(path):
@@ -158,17 +192,22 @@ def read_metadata(path: os.PathLike | str) -> dict[str, Any]:
 
 def _local_copy(name: str, path: epath.Path, local_root: Path) -> Path:
     """Returns the folder with an up-to-date copy of remote records."""
-    fingerprint = read_metadata(path)['fingerprint']
+    current = read_metadata(path)['fingerprint']
     local = Path(folder(name, local_root))
 
+    def is_current() -> bool:
+        return are_complete(local) and read_metadata(local)['fingerprint'] == current
+
+    if is_current():
+        return local
     try:
         local.parent.mkdir(parents=True, exist_ok=True)
         with locked(local.parent / '.lock'):
-            if not are_complete(local) or read_metadata(local)['fingerprint'] != fingerprint:
+            if not is_current():  # another process may have copied it meanwhile
                 shutil.rmtree(local, ignore_errors=True)
                 with storage.written_aside(local) as aside:
                     storage.copy_files(path, epath.Path(aside), LAST)
-                    if _fingerprint(_open(name, aside)) != fingerprint:
+                    if _fingerprint(_open(name, aside)) != current:
                         raise InputError(
                             f'the copy of {path} does not have its fingerprint: the records were '
                             'damaged there or on their way here; try again'
@@ -191,6 +230,7 @@ def _open(name: str, path: Path) -> Records:
             class_names=tuple(metadata['class_names']),
             fingerprint=metadata['fingerprint'],
             source=builder.as_data_source(split=SPLIT, decoders=skip),
+            dataset=metadata['dataset'],
         )
 
 
@@ -205,10 +245,8 @@ def _update(digest, example: Example) -> None:
 
 
 def _fingerprint(source: Records) -> str:
-    digest = _new_digest(source.class_names)
-    for example in track(source.read_all(), f'Checking {source.name}', len(source)):
-        _update(digest, example)
-    return digest.hexdigest()
+    examples = track(source.read_all(), f'Checking {source.name}', len(source))
+    return fingerprint(source.class_names, examples)
 
 
 def _damage_explained(path: os.PathLike | str) -> contextlib.AbstractContextManager:

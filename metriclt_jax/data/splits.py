@@ -1,10 +1,11 @@
 """Training, validation and test part of a data set, as index arrays.
 
-Three modes. 'paper' splits the images of each class at random, as published. 'grouped' keeps all
+Four modes. 'paper' splits the images of each class at random, as published. 'grouped' keeps all
 images of one group (lesion, patient) in one part; trust its numbers, since image-level splits put
 near-duplicates of training images into the test part. 'official' uses the data set's own parts.
+'auto' is one of them, by what the data set has.
 
-All return for each of PARTS the indices of its images, ascending, int64 `[n]`.
+All functions of a mode return for each of PARTS the indices of its images, ascending, int64 `[n]`.
 """
 
 import math
@@ -17,6 +18,19 @@ from metriclt_jax.data.sampling import generator
 from metriclt_jax.errors import InputError
 
 PARTS = ('train', 'validation', 'test')
+
+
+def choose(group_ids: np.ndarray, named: np.ndarray) -> str:
+    """Returns the mode for images `[N]` with these groups and parts of the source ('' if unknown).
+
+    A single part says nothing: a table that lists training images only is to be divided.
+
+    >>> choose(np.array(['p', 'q']), np.array(['train', 'train']))
+    'grouped'
+    """
+    if len(set(named.tolist()) - {''}) > 1:
+        return 'official'
+    return 'grouped' if np.any(group_ids != '') else 'paper'
 
 
 def part_counts(count: int, fractions: Sequence[float]) -> tuple[int, int, int]:
@@ -103,16 +117,23 @@ def official(named: np.ndarray, names: Mapping[str, Sequence[str]]) -> dict[str,
     `named` `[N]` is the part of each image in the source, '' if none; `names` are, for each of
     PARTS, the names in `named` that form it. Other images are in no part.
     """
-    known = sorted(set(named.tolist()) - {''})
     taken = [name for part in PARTS for name in names[part]]
     for part in PARTS:
-        for name in names[part]:
-            if name not in known or taken.count(name) > 1:
-                raise InputError(
-                    f'data.{part}_parts has {name!r}, which is unknown or used twice; use each of '
-                    f'{", ".join(known)} once, or () for no validation part'
-                )
+        require_parts(f'data.{part}_parts', names[part], named, taken)
     return {part: np.flatnonzero(np.isin(named, list(names[part]))) for part in PARTS}
+
+
+def require_parts(
+    field: str, names: Sequence[str], named: np.ndarray, taken: Sequence[str]
+) -> None:
+    """Refuses names that are not parts of the source, or occur several times in `taken`."""
+    known = sorted(set(named.tolist()) - {''})
+    for name in names:
+        if name not in known or taken.count(name) > 1:
+            raise InputError(
+                f'{field} has {name!r}, which is unknown or used twice; use each of '
+                f'{", ".join(known)} once, or data.validation_parts=() for none'
+            )
 
 
 def _targets(

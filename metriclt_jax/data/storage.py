@@ -5,6 +5,7 @@ copies of its records and the decoded images.
 """
 
 import contextlib
+import errno
 import os
 import shutil
 import urllib.parse
@@ -21,6 +22,10 @@ LOCAL_ROOT = 'METRICLT_LOCAL_DATA'
 """Environment variable: where local folders lie; by default ~/.cache/metriclt_jax/data."""
 
 
+# Errors that a remote storage does not have: full disks, quotas and read-only file systems.
+_OF_LOCAL_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
 def is_remote(path: os.PathLike | str) -> bool:
     """Whether a path is like gs://bucket/data."""
     return '://' in os.fspath(path)
@@ -29,16 +34,23 @@ def is_remote(path: os.PathLike | str) -> bool:
 def local_folder(data_dir: os.PathLike | str) -> Path:
     """Returns `data_dir` itself, or the local folder that belongs to it if it is remote."""
     if not is_remote(data_dir):
-        return Path(data_dir).expanduser()
+        with explained(f'the data folder {str(data_dir)!r} is not a path'):
+            return Path(data_dir).expanduser()
     root = os.environ.get(LOCAL_ROOT, '~/.cache/metriclt_jax/data')
     return Path(root).expanduser() / urllib.parse.quote(os.fspath(data_dir).rstrip('/'), safe='')
 
 
-def reached(path: os.PathLike | str) -> contextlib.AbstractContextManager:
+@contextlib.contextmanager
+def reached(path: os.PathLike | str) -> Iterator[None]:
     """Turns errors of remote storage into `InputError`; leaves those of local files."""
-    if not is_remote(path):
-        return contextlib.nullcontext()
-    return explained(f'{path} cannot be reached; gs:// needs the package gcsfs and credentials')
+    problem = f'{path} cannot be reached; gs:// needs the package gcsfs and credentials'
+    with explained(problem) if is_remote(path) else contextlib.nullcontext():
+        try:
+            yield
+        except OSError as error:
+            if error.errno in _OF_LOCAL_DISKS:
+                raise InputError(f'{error.filename or path}: {error.strerror}') from error
+            raise
 
 
 def copy_files(source: epath.Path, target: epath.Path, last: str) -> None:

@@ -1,8 +1,8 @@
 """Metrics of imbalanced classification, on the host: NumPy in, plain Python numbers out.
 
 A confusion matrix `[C, C]` has a row for each true class and a column for each predicted one. All
-metrics are fractions. A class without examples is an error: a recall of 0, or leaving the class
-out, would look like a result.
+metrics are fractions. A class without examples is an error unless `classes` leaves it out: a recall
+of 0, or a mean that leaves it out unasked, would look like a result.
 """
 
 from collections.abc import Mapping, Sequence
@@ -63,35 +63,40 @@ def accuracy(confusion: ArrayLike) -> float:
     return float(np.trace(confusion) / confusion.sum())
 
 
-def macro_f1(confusion: ArrayLike) -> float:
+def macro_f1(confusion: ArrayLike, classes: Sequence[int] | None = None) -> float:
     """Mean over the classes of F1 = 2 TP / (2 TP + FP + FN).
 
+    `classes` are those to average over, None takes all; predictions of any class count.
+
     Raises:
-        InputError: a class has no example.
+        InputError: one of them has no example.
     """
     confusion = _square(confusion)
-    _require_examples(confusion.sum(axis=1))
+    classes = list(range(len(confusion)) if classes is None else classes)
     true, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
-    return float(np.mean(2 * np.diag(confusion) / (true + predicted)))
+    _require_examples(true, classes)
+    return float(np.mean((2 * np.diag(confusion) / np.maximum(true + predicted, 1))[classes]))
 
 
-def macro_auroc(probabilities: ArrayLike, labels: ArrayLike) -> float:
+def macro_auroc(
+    probabilities: ArrayLike, labels: ArrayLike, classes: Sequence[int] | None = None
+) -> float:
     """Mean over the classes of the area under the one-versus-rest ROC curve.
 
-    Takes scores `[N, C]` and true classes `[N]`. Ties count one half (the Mann-Whitney statistic).
+    Takes scores `[N, C]` and true classes `[N]`; `classes` are those to average over, None takes
+    all. Ties count one half (the Mann-Whitney statistic).
 
     Raises:
-        InputError: a class has no example or no counterexample.
+        InputError: one of them has no example or no counterexample.
         TrainingDiverged: a score is not finite.
     """
     probabilities, labels = np.asarray(probabilities), np.asarray(labels)
-    if not np.isfinite(probabilities).all():
-        example = np.flatnonzero(~np.isfinite(probabilities).all(axis=1))[0]
-        raise TrainingDiverged(f'probabilities of example {example} are not finite')
+    classes = list(range(probabilities.shape[1]) if classes is None else classes)
+    _require_finite(probabilities)
     positives = np.bincount(labels, minlength=probabilities.shape[1])
-    _require_examples(positives)
-    _require_examples(len(labels) - positives, kind='counterexamples')
-    return float(np.mean([_auroc(p, labels == c) for c, p in enumerate(probabilities.T)]))
+    _require_examples(positives, classes)
+    _require_examples(len(labels) - positives, classes, kind='counterexamples')
+    return float(np.mean([_auroc(probabilities[:, c], labels == c) for c in classes]))
 
 
 def _auroc(scores: np.ndarray, positive: np.ndarray) -> float:
@@ -106,22 +111,33 @@ def summarize(
     groups: Mapping[str, Sequence[int]],
     class_names: Sequence[str],
 ) -> dict:
-    """All metrics of N examples, ready for JSON; raises `InputError` if a class has none.
+    """All metrics of N examples, ready for JSON.
 
     These are `mcr_all`, `mcr_GROUP` for each of `groups`, `accuracy`, `macro_f1`, `macro_auroc`
-    (fractions) and `confusion` (nested lists of int).
+    (fractions) and `confusion` (nested lists of int). Where some classes have no example, the means
+    are over the others, `classes_without_images` names them, and what is left without any class is
+    None.
     """
+    _require_finite(probabilities)
     confusion = _square(confusion)
-    _require_examples(confusion.sum(axis=1), names=class_names)
-    recalls = {name: mean_class_recall(confusion, members) for name, members in groups.items()}
-    return {
-        'mcr_all': mean_class_recall(confusion),
-        **{f'mcr_{name}': recall for name, recall in recalls.items()},
+    counts = confusion.sum(axis=1)
+    present = np.flatnonzero(counts).tolist()
+
+    def recall(members: Sequence[int]) -> float | None:
+        members = [c for c in members if counts[c]]
+        return mean_class_recall(confusion, members) if members else None
+
+    summary = {
+        'mcr_all': recall(present),
+        **{f'mcr_{name}': recall(members) for name, members in groups.items()},
         'accuracy': accuracy(confusion),
-        'macro_f1': macro_f1(confusion),
-        'macro_auroc': macro_auroc(probabilities, labels),
-        'confusion': confusion.tolist(),
+        'macro_f1': macro_f1(confusion, present),
+        'macro_auroc': None if len(present) == 1 else macro_auroc(probabilities, labels, present),
     }
+    if len(present) < len(counts):
+        missing = np.flatnonzero(counts == 0)
+        summary['classes_without_images'] = [class_names[c] for c in missing]
+    return summary | {'confusion': confusion.tolist()}
 
 
 def _square(confusion: ArrayLike) -> np.ndarray:
@@ -133,8 +149,13 @@ def _square(confusion: ArrayLike) -> np.ndarray:
     return confusion
 
 
-def _require_examples(counts, classes=None, *, names=None, kind: str = 'examples'):
-    for c in range(len(counts)) if classes is None else classes:
+def _require_finite(probabilities: ArrayLike) -> None:
+    bad = np.flatnonzero(~np.isfinite(probabilities).all(axis=1))
+    if len(bad):
+        raise TrainingDiverged(f'probabilities of example {bad[0]} are not finite')
+
+
+def _require_examples(counts: np.ndarray, classes: Sequence[int], kind: str = 'examples') -> None:
+    for c in classes:
         if counts[c] == 0:
-            name = f'class {c}' if names is None else f'class {c} ({names[c]})'
-            raise InputError(f'{name} has no {kind} to evaluate, so its metrics are undefined')
+            raise InputError(f'class {c} has no {kind} to evaluate, so its metrics are undefined')

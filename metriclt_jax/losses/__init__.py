@@ -1,7 +1,8 @@
 """Losses as pure functions of arrays: classification, metric learning, class weights.
 
 They can be used in any JAX code. Every function can be jitted, calculates in float32 or wider, and
-stays finite, as do its gradients.
+stays finite, as do its gradients; labels and values that it is not made for give NaN. The formulas,
+and other libraries' losses beside these: docs/losses.md.
 """
 
 from metriclt_jax.losses import class_weights

@@ -3,38 +3,61 @@
 `center` and `triplet` take Euclidean distances between raw features, the contrastive losses cosine
 similarities between L2-normalised embeddings of a projection head.
 
-All but `center` compare examples with each other. With `axis_name` (inside `pmap` or `shard_map`)
-the candidates of a device's examples come from all devices, which must hold equally many, and the
-value is that of the global batch (see `weighted_mean` for its gradient).
+All but `center` compare examples with each other. Their arguments have the same meaning:
+
+- `axis_name` (inside `pmap` or `shard_map`): the candidates of a device's examples come from all
+  devices, which must hold equally many, and the value is that of the global batch (see
+  `weighted_mean` for its gradient).
+- `reduction`: 'mean' gives a scalar; 'none' gives the losses of the anchors `[B]`, 0 for those that
+  the mean leaves out.
+
+In all of them `where` `[B]`, booleans or None, says which examples exist: one where it is False is
+neither anchor nor candidate, and its loss and gradient are 0, whatever its vector and label. The
+loss is NaN where the label of an example is not a class (below 0; from C on, where C is known) or
+its vector is not finite.
 """
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.sharding import PartitionSpec, reshard
 from jax.typing import ArrayLike
 
-from metriclt_jax.losses.reductions import at_least_float32, weighted_mean
+from metriclt_jax.losses.reductions import (
+    as_labels,
+    as_mask,
+    at_least_float32,
+    require,
+    split,
+    weighted_mean,
+)
 
 # Vectors whose squared length is not above this count as zero, with zero gradient. It is small
 # enough to matter for exact zeros only, and keeps the first two derivatives of the root (which has
 # none at 0) in the range of float32.
 _ZERO_SQUARED_LENGTH = 1e-24
+# What stands for the label of an example that is not a class, or that `where` leaves out.
+_WRONG, _MASKED = -1, -2
 
 
-def center(features: ArrayLike, labels: ArrayLike, centers: ArrayLike) -> jax.Array:
+def center(
+    features: ArrayLike,
+    labels: ArrayLike,
+    centers: ArrayLike,
+    *,
+    where: ArrayLike | None = None,
+) -> jax.Array:
     """Center loss of each example, |feature - center of its class|^2 / 2 (Wen et al. 2016, eq. 2).
 
-    Losses `[B]` from features `[B, D]`, integer labels `[B]` and centers `[C, D]`. The loss of a
-    label outside [0, C) is NaN.
+    Losses `[B]` from features `[B, D]`, integer labels `[B]` and centers `[C, D]`.
 
     >>> print(center([[3.0, 4.0]], [0], [[0.0, 0.0]]))
     [12.5]
     """
-    features, labels = _vectors_and_labels(features, labels)
-    centers = _class_vectors(centers, features, 'centers')
-    labels = jnp.where(labels < 0, len(centers), labels)  # -1 is not the last class
-    return jnp.sum(jnp.square(features - jnp.take(centers, labels, axis=0)), axis=-1) / 2
+    centers = _class_vectors(centers, 'centers')
+    features, labels = _vectors_and_labels(features, labels, where, centers)
+    rows = jnp.where(labels < 0, len(centers), labels)  # -1 is not the last class
+    losses = jnp.sum(jnp.square(features - jnp.take(centers, rows, axis=0)), axis=-1) / 2
+    return losses if where is None else jnp.where(labels == _MASKED, 0, losses)
 
 
 def triplet(
@@ -43,7 +66,10 @@ def triplet(
     margin: float,
     mining: str = 'batch_hard',
     squared: bool = False,
-    axis_name: str | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
+    *,
+    where: ArrayLike | None = None,
+    reduction: str = 'mean',
 ) -> jax.Array:
     """Triplet loss: mean of max(0, d(anchor, positive) - d(anchor, negative) + margin).
 
@@ -62,9 +88,12 @@ def triplet(
         mining: 'batch_hard' or 'batch_all'.
         squared: whether d is the squared distance.
         axis_name: mapped axis over which the batch is split, or None.
+        where: booleans `[B]`, or None.
+        reduction: 'mean' or 'none'; with 'batch_all' an anchor's loss is the mean over its triplets
+            with a loss above 0.
 
     Returns:
-        A scalar, 0 where there is nothing to average.
+        A scalar, 0 where there is nothing to average; `[B]` with `reduction='none'`.
 
     >>> features = jnp.array([[0.0], [1.0], [3.0], [7.0]])
     >>> print(triplet(features, [0, 0, 1, 1], margin=5.0))
@@ -72,21 +101,25 @@ def triplet(
     """
     if mining not in _MININGS:
         raise ValueError(f'mining must be one of {sorted(_MININGS)}, got {mining!r}.')
-    features, labels = _vectors_and_labels(features, labels)
+    require('margin', margin, 'at least 0', lambda m: m >= 0)
+    features, labels = _vectors_and_labels(features, labels, where)
     distances = _squared_distances(features, _gather(features, axis_name))
     if not squared:
         is_zero = distances <= _ZERO_SQUARED_LENGTH
         distances = jnp.where(is_zero, 0, jnp.sqrt(jnp.where(is_zero, 1, distances)))
     positive, negative = _pairs(labels, axis_name)
     losses, counted = _MININGS[mining](distances, positive, negative, margin)
-    return weighted_mean(losses, counted, axis_name)
+    return _reduced(losses, counted, reduction, axis_name)
 
 
 def supervised_contrastive(
     embeddings: ArrayLike,
     labels: ArrayLike,
     temperature: float = 0.05,
-    axis_name: str | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
+    *,
+    where: ArrayLike | None = None,
+    reduction: str = 'mean',
 ) -> jax.Array:
     """Supervised contrastive loss (Khosla et al. 2020, equation 2: the sum outside the logarithm).
 
@@ -95,19 +128,20 @@ def supervised_contrastive(
     positive are left out of the mean over anchors. There is no factor T / base temperature.
 
     Takes embeddings `[B, P]`, which it normalises, and integer labels `[B]`; returns a scalar, 0
-    where no anchor has a positive.
+    where no anchor has a positive, or `[B]` with `reduction='none'`.
 
     >>> f'{supervised_contrastive(jnp.ones([4, 2]), [0, 0, 1, 1]):.4f}'  # log(3)
     '1.0986'
     """
-    embeddings, labels = _vectors_and_labels(embeddings, labels)
+    require('temperature', temperature, 'above 0', lambda t: t > 0)
+    embeddings, labels = _vectors_and_labels(embeddings, labels, where)
     embeddings = _l2_normalize(embeddings)
     logits = _similarities(embeddings, _gather(embeddings, axis_name)) / temperature
     positive, negative = _pairs(labels, axis_name)
     log_probabilities = jax.nn.log_softmax(logits, axis=-1, where=positive | negative)
     positives = jnp.sum(positive, axis=-1)
     losses = -jnp.sum(log_probabilities, axis=-1, where=positive) / jnp.maximum(positives, 1)
-    return weighted_mean(losses, positives > 0, axis_name)
+    return _reduced(losses, positives > 0, reduction, axis_name)
 
 
 def balanced_contrastive(
@@ -115,7 +149,10 @@ def balanced_contrastive(
     labels: ArrayLike,
     prototypes: ArrayLike,
     temperature: float = 0.1,
-    axis_name: str | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
+    *,
+    where: ArrayLike | None = None,
+    reduction: str = 'mean',
 ) -> jax.Array:
     """Balanced contrastive loss (Zhu et al. 2022): every class weighs the same for every anchor.
 
@@ -136,14 +173,16 @@ def balanced_contrastive(
     >>> f'{balanced_contrastive(embeddings, [0, 0, 0, 0, 1], prototypes):.4f}'  # log(3)
     '1.0986'
     """
-    embeddings, labels = _vectors_and_labels(embeddings, labels)
-    prototypes = _class_vectors(prototypes, embeddings, 'prototypes')
+    require('temperature', temperature, 'above 0', lambda t: t > 0)
+    prototypes = _class_vectors(prototypes, 'prototypes')
+    embeddings, labels = _vectors_and_labels(embeddings, labels, where, prototypes)
     embeddings, prototypes = _l2_normalize(embeddings), _l2_normalize(prototypes)
     candidates = jnp.concatenate([_gather(embeddings, axis_name), prototypes])
     logits = _similarities(embeddings, candidates) / temperature
 
     classes = jnp.arange(len(prototypes))
-    is_own_prototype = labels[:, None] == classes
+    # Any prototype will do for an anchor that does not count: nothing of it may be NaN.
+    is_own_prototype = jnp.where(labels == _MASKED, 0, labels)[:, None] == classes
     positive, negative = _pairs(labels, axis_name)
     positive = jnp.concatenate([positive, is_own_prototype], axis=1)
     negative = jnp.concatenate([negative, ~is_own_prototype], axis=1)
@@ -152,7 +191,7 @@ def balanced_contrastive(
     sizes = jnp.sum(candidate_classes[:, None] == candidate_classes, axis=0) - positive
     log_denominators = jax.nn.logsumexp(logits - jnp.log(sizes), axis=-1, where=positive | negative)
     losses = log_denominators - jnp.mean(logits, axis=-1, where=positive)
-    return weighted_mean(losses, jnp.ones_like(losses), axis_name)
+    return _reduced(losses, labels != _MASKED, reduction, axis_name)
 
 
 def _batch_hard(distances, positive, negative, margin):
@@ -173,8 +212,27 @@ def _batch_all(distances, positive, negative, margin):
 _MININGS = {'batch_hard': _batch_hard, 'batch_all': _batch_all}
 
 
-def _vectors_and_labels(vectors: ArrayLike, labels: ArrayLike) -> tuple[jax.Array, jax.Array]:
-    vectors, labels = at_least_float32(vectors), jnp.asarray(labels)
+def _reduced(
+    losses: jax.Array, counted: jax.Array, reduction: str, axis_name: str | tuple[str, ...] | None
+) -> jax.Array:
+    """The mean of the losses `[A, ...]` that count, over all devices or for each anchor."""
+    if reduction == 'mean':
+        return weighted_mean(losses, counted, axis_name)
+    if reduction != 'none':
+        raise ValueError(f"reduction must be 'mean' or 'none', got {reduction!r}.")
+    of_anchor = tuple(range(1, losses.ndim))
+    totals = jnp.sum(losses, of_anchor, where=counted)
+    return totals / jnp.maximum(jnp.sum(counted, of_anchor), 1)
+
+
+def _vectors_and_labels(
+    vectors: ArrayLike,
+    labels: ArrayLike,
+    where: ArrayLike | None,
+    class_vectors: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Floats `[B, D]`, NaN where something is wrong, and int32 `[B]`; masked vectors are zero."""
+    vectors, labels = at_least_float32(vectors), as_labels(labels)
     if vectors.ndim != 2 or labels.shape != vectors.shape[:1]:
         raise ValueError(
             'features or embeddings must be [B, D] and labels [B], '
@@ -182,35 +240,52 @@ def _vectors_and_labels(vectors: ArrayLike, labels: ArrayLike) -> tuple[jax.Arra
         )
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise ValueError(f'labels must be integers, got {labels.dtype}.')
-    if any(jax.typeof(vectors).sharding.spec):  # split over an explicit mesh: all pairs need all
-        vectors, labels = reshard((vectors, labels), PartitionSpec())
+    # If they are split over an explicit mesh: all pairs need all.
+    vectors, labels = split(vectors, vectors), split(labels, labels)
+    if class_vectors is not None:
+        if class_vectors.shape[1] != vectors.shape[1]:
+            raise ValueError(
+                'centers or prototypes must be [C, D] beside vectors of shape '
+                f'{vectors.shape}, got {class_vectors.shape}.'
+            )
+        labels = jnp.where(labels < len(class_vectors), labels, _WRONG)
+    is_right = jnp.isfinite(vectors) & (labels != _WRONG)[:, None]
+    vectors = jnp.where(is_right, vectors, jnp.nan)
+    if where is not None:
+        mask = as_mask(where, len(vectors))
+        mask = split(mask, mask)
+        vectors = jnp.where(mask[:, None], vectors, 0)
+        labels = jnp.where(mask, labels, _MASKED)
     return vectors, labels
 
 
-def _class_vectors(vectors: ArrayLike, like: jax.Array, name: str) -> jax.Array:
+def _class_vectors(vectors: ArrayLike, name: str) -> jax.Array:
     vectors = at_least_float32(vectors)
-    if vectors.ndim != 2 or vectors.shape[1] != like.shape[1]:
-        raise ValueError(
-            f'{name} must be [C, D] beside vectors of shape {like.shape}, got {vectors.shape}.'
-        )
-    return vectors
+    if vectors.ndim != 2:
+        raise ValueError(f'{name} must be [C, D], got shape {vectors.shape}.')
+    return split(vectors, vectors)
 
 
-def _gather(array: jax.Array, axis_name: str | None) -> jax.Array:
+def _gather(array: jax.Array, axis_name: str | tuple[str, ...] | None) -> jax.Array:
     """Rows of all devices, in the order of the devices."""
     return array if axis_name is None else lax.all_gather(array, axis_name, tiled=True)
 
 
-def _pairs(labels: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.Array]:
+def _pairs(
+    labels: jax.Array, axis_name: str | tuple[str, ...] | None
+) -> tuple[jax.Array, jax.Array]:
     """Which pairs (own example, candidate) are positive and which negative: two masks `[A, B]`.
 
-    A pair of an example with itself is neither.
+    A pair of an example with itself is neither. An anchor with a wrong label has every candidate on
+    both sides, so that its NaN counts.
     """
     candidate_labels = _gather(labels, axis_name)
     first = 0 if axis_name is None else lax.axis_index(axis_name) * labels.size
     is_self = first + jnp.arange(labels.size)[:, None] == jnp.arange(candidate_labels.size)
     is_same_class = labels[:, None] == candidate_labels
-    return is_same_class & ~is_self, ~is_same_class
+    exist = (labels != _MASKED)[:, None] & (candidate_labels != _MASKED)
+    is_wrong = (labels == _WRONG)[:, None]
+    return exist & (is_same_class & ~is_self | is_wrong), exist & (~is_same_class | is_wrong)
 
 
 def _similarities(anchors: jax.Array, candidates: jax.Array) -> jax.Array:

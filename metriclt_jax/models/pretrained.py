@@ -1,7 +1,7 @@
 """Weights from elsewhere: torchvision's files, and the Orbax checkpoints that are made of them.
 
 The modules of the models are named as torchvision's, so one mechanical rule ports them all. A file
-must have exactly the arrays of the model, in their shapes.
+must have exactly the arrays of the model, in their shapes; `state_dicts` finds them in checkpoints.
 """
 
 import hashlib
@@ -20,24 +20,32 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from metriclt_jax.errors import InputError
 from metriclt_jax.files import read_json
-from metriclt_jax.models import weight_files
+from metriclt_jax.models import state_dicts, weight_files
 from metriclt_jax.models.classifier import create_model, initialize
 
 
 class Torchvision(NamedTuple):
-    """How torchvision has a model: what its names begin with, its classifier, its file."""
+    """How torchvision has a model: what its names begin with, its classifier, its file.
+
+    `first` is the name of its first array, by which the model is found in a checkpoint.
+    """
 
     backbone: str
     head: str
     file: str
+    first: str = 'conv1.weight'
 
 
 # The name of a file ends with the beginning of its SHA-256.
 TORCHVISION = {
     'resnet18': Torchvision('', 'fc', 'resnet18-f37072fd.pth'),
     'resnet50': Torchvision('', 'fc', 'resnet50-0676ba61.pth'),
-    'densenet121': Torchvision('features.', 'classifier', 'densenet121-a639ec97.pth'),
-    'mobilenet_v2': Torchvision('features.', 'classifier.1', 'mobilenet_v2-b0353104.pth'),
+    'densenet121': Torchvision(
+        'features.', 'classifier', 'densenet121-a639ec97.pth', 'features.conv0.weight'
+    ),
+    'mobilenet_v2': Torchvision(
+        'features.', 'classifier.1', 'mobilenet_v2-b0353104.pth', 'features.0.0.weight'
+    ),
 }
 RECORD = 'weights.json'  # beside the Orbax checkpoint: the model, and the file that it came from
 CHECKPOINT = 'orbax'
@@ -84,8 +92,10 @@ def load(
     """The variables of `create_model(name, num_classes)` with torchvision's weights.
 
     Args:
-        source: a `.pth` (needs torch) or `.safetensors` file, a directory written by `save`, or
-            arrays or tensors by torchvision's names. `num_batches_tracked` is ignored.
+        source: a `.safetensors` or `.npz` file, one of torch (`.pth`, `.pt`, `.bin`, `.ckpt`,
+            `.pth.tar`; needs torch), a directory written by `save`, or arrays or tensors by
+            torchvision's names. They may be an entry of a checkpoint, such as `state_dict`, and
+            share a prefix, such as `module.`. `num_batches_tracked` is ignored.
         name: of the model.
         num_classes: the source's if None.
         head: 'keep' takes the source's classifier; 'fresh' draws one, whatever the source has;
@@ -112,16 +122,16 @@ def load(
         arrays, file, sha256, source = source, '', '', 'the given mapping'
     else:
         arrays, file, sha256 = _read(Path(source).expanduser(), name)
-    arrays = _current_names(arrays)
-    head_weight, head_bias = (f'{TORCHVISION[name].head}.{leaf}' for leaf in ('weight', 'bias'))
+    arrays = _current_names(state_dicts.find(arrays, TORCHVISION[name].first, source))
+    head_weight = f'{TORCHVISION[name].head}.weight'
     if num_classes is None:
         shape = np.shape(arrays.get(head_weight, 0))
         if not keep and len(shape) != 2:
             raise InputError(f'{source} has no {head_weight} to tell num_classes; pass num_classes')
         num_classes = shape[0] if len(shape) == 2 else 1000  # its fault is listed below
     if not keep:
-        arrays.pop(head_weight, None)
-        arrays.pop(head_bias, None)
+        replaced = TORCHVISION[name].head.split('.')[0] + '.'
+        arrays = {key: array for key, array in arrays.items() if not key.startswith(replaced)}
 
     # All but a fresh head is replaced below; that it is drawn costs less than a second.
     seed = 0 if key is None else int(jax.random.bits(key))
@@ -131,7 +141,8 @@ def load(
         their: variables[path].transpose(_AXES[variables[path].ndim]).shape
         for their, path in taken.items()
     }
-    _require_same({their: np.shape(array) for their, array in arrays.items()}, expected, source)
+    shapes = {their: np.shape(array) for their, array in arrays.items()}
+    _require_same(shapes, expected, source, name)
     for their, path in taken.items():
         array = _float32(arrays[their], f'{their} of {source}')
         variables[path] = np.ascontiguousarray(array.transpose(np.argsort(_AXES[array.ndim])))
@@ -229,7 +240,9 @@ def _their_name(path: tuple[str, ...], name: str) -> str:
     return f'{module}.{_LEAVES[leaf]}'
 
 
-def _require_same(found: dict[str, tuple], expected: dict[str, tuple], label: Any) -> None:
+def _require_same(
+    found: dict[str, tuple], expected: dict[str, tuple], label: Any, name: str
+) -> None:
     """Raises one InputError that lists the names that are missing, unexpected or mis-shaped."""
     faults = {
         'missing': sorted(set(expected) - set(found)),
@@ -246,7 +259,9 @@ def _require_same(found: dict[str, tuple], expected: dict[str, tuple], label: An
         if items
     ]
     if texts:
-        raise InputError(f'{label} does not fit the model: {", ".join(texts)}')
+        like = state_dicts.architecture(found)
+        hint = f'; these look like weights of {like}' if like not in (None, name) else ''
+        raise InputError(f'{label} does not fit the model {name}: {", ".join(texts)}{hint}')
 
 
 def _float32(array: Any, label: str) -> np.ndarray:

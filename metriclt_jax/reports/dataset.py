@@ -10,15 +10,16 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from ml_collections import ConfigDict
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from metriclt_jax.class_groups import configured_groups
-from metriclt_jax.data import records
-from metriclt_jax.data.dataset import divide
+from metriclt_jax.data import leaks, records
+from metriclt_jax.data.dataset import describe_division, divide
 from metriclt_jax.data.decoding import decode
 from metriclt_jax.data.sampling import generator
 from metriclt_jax.data.splits import PARTS
+from metriclt_jax.progress import say
 from metriclt_jax.reports import drawing
 from metriclt_jax.reports.terminal import new_table
 
@@ -31,20 +32,27 @@ Groups = Mapping[str, Sequence[int]]  # class indices
 
 
 def describe(
-    config: ConfigDict, console: Console, path: Path, columns: tuple[np.ndarray, ...] | None = None
+    config: ConfigDict, console: Console, path: Path, columns: records.Columns | None = None
 ) -> None:
     """Prints table 1 of a prepared data set and draws its picture; decodes only the samples.
 
     `config` is that of `data.load_dataset`, `columns` what `records.read_columns` gives.
     """
     source = records.open_records(config.name, config.data_dir)
-    labels, owners, official = columns or records.read_columns(source)
-    class_names, labels, parts = divide(config, source.class_names, labels, owners, official)
+    columns = columns or records.read_columns(source)
+    groups_and_parts = columns.group_ids, columns.parts
+    class_names, labels, parts = divide(
+        config, source.class_names, columns.labels, *groups_and_parts
+    )
     counts = {part: np.bincount(labels[parts[part]], minlength=len(class_names)) for part in PARTS}
     groups = configured_groups(config, counts['train'])
     console.print(table(config.name, class_names, counts, groups))
-    for remark in _remarks(config.split, owners, official, parts):
-        console.print(remark)
+    say(describe_division(config, labels, *groups_and_parts, parts), console)
+    if config.split not in ('auto', 'official') and np.any(columns.parts != ''):
+        say('The source comes with its own parts; use them with data.split=official.', console)
+    found = leaks.find_leaks(labels, columns.group_ids, columns.contents, parts)
+    for remark in leaks.describe(found, columns.ids, labels, class_names):
+        say(remark, console)
     samples = []
     for label in range(len(class_names)):
         members = parts['train'][labels[parts['train']] == label]
@@ -64,7 +72,7 @@ def table(name: str, class_names: Sequence[str], counts: Counts, groups: Groups)
     result.add_column('group', no_wrap=True)
     for label in np.argsort(-counts['train'], kind='stable'):
         numbers = [str(images[label]) for images in counts.values()]
-        result.add_row(escape(class_names[label]), *numbers, _group(label, groups))
+        result.add_row(Text(class_names[label]), *numbers, _group(label, groups))
     return result
 
 
@@ -73,7 +81,7 @@ def picture(
 ) -> Figure:
     """Draws from head to tail how many images each class has, beside its `samples` `[S, S, 3]`."""
     order = np.argsort(-counts['train'], kind='stable')
-    names = [name if len(name) <= 24 else f'{name[:23]}…' for name in class_names]
+    names = drawing.readable(class_names)
     columns = math.ceil(len(order) / 40)
     rows = math.ceil(len(order) / columns)
     few = len(order) <= _FEW
@@ -123,18 +131,6 @@ def _draw_bars(axes: Axes, labels: np.ndarray, counts: Counts) -> None:
     axes.tick_params('y', length=0)
     axes.set_xlabel(f'images, {axes.get_xscale()} scale', size=8)
     axes.spines[['top', 'right']].set_visible(False)
-
-
-def _remarks(split: str, owners: np.ndarray, official: np.ndarray, parts: Mapping) -> list[str]:
-    """Reasons to choose another split; `parts` are image indices by part."""
-    remarks = []
-    shared = set(owners[parts['train']]) & set(owners[parts['test']]) - {''}
-    if shared:
-        what = 'groups (patients, lesions) have images in both the training and the test part'
-        remarks.append(f'{len(shared)} {what}; data.split=grouped keeps each in one part.')
-    if split != 'official' and np.any(official != ''):
-        remarks.append('The source comes with its own parts; use them with data.split=official.')
-    return remarks
 
 
 def _statistics(train_counts: np.ndarray) -> str:

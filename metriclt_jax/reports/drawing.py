@@ -5,24 +5,29 @@ import math
 import textwrap
 import warnings
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib import font_manager
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ft2font import FT2Font
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.legend import Legend
 from matplotlib.text import Text
 
 from metriclt_jax.files import write_atomically
+from metriclt_jax.progress import say
 
 # The palette of Okabe and Ito, which color-blind people can tell apart.
 BLACK, GREY = '#000000', '#999999'
 BLUE, ORANGE, GREEN, PINK = '#0072B2', '#E69F00', '#009E73', '#CC79A7'
 SKY, RED = '#56B4E9', '#D55E00'
 _PALETTE = (BLUE, ORANGE, GREEN, RED, PINK, SKY, BLACK, GREY)
+_LONGEST = 24  # characters of a name
 LOOKS = list(zip(3 * _PALETTE, 8 * ('o', '^', 's'), strict=True))  # pairs of color and marker
 
 
@@ -71,15 +76,66 @@ def legend_above(figure: Figure, handles: Mapping[str, Artist], title: str = '')
     return figure.legend(handles.values(), handles, ncols=columns, **style)
 
 
+def readable(names: Sequence[str]) -> list[str]:
+    """Names of classes as a figure can show them: short, in characters that some font has."""
+    names = [' '.join(name.split()) for name in names]
+    unknown = {c for name in names for c in name if _family_with(c) is None}
+    if unknown:
+        _say_unknown(''.join(sorted(unknown)))
+    spelled = {ord(c): c.encode('ascii', 'backslashreplace').decode() for c in unknown}
+    shown = [name.translate(spelled) for name in names]
+    return [
+        f'{n[: _LONGEST // 2]}…{n[1 - _LONGEST // 2 :]}' if len(n) > _LONGEST else n for n in shown
+    ]
+
+
 def save(figure: Figure, path: Path) -> None:
-    """Writes a PNG atomically; all text is drawn literally, unknown characters as boxes."""
-    for text in figure.findobj(Text):
+    """Writes a PNG atomically; all text is drawn literally, in fonts that have its characters."""
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.get_majorticklabels()  # gives them their texts
+    texts = figure.findobj(Text)
+    families = {_family_with(c): None for text in texts for c in text.get_text() if c.isprintable()}
+    for text in texts:
         text.set_parse_math(False)
+        text.set_fontfamily([*text.get_fontfamily(), *filter(None, families)])
     png = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', 'Glyph .* missing', UserWarning)
         figure.savefig(png, format='png', dpi=150)
     write_atomically(path, png.getvalue())
+
+
+@cache
+def _family_with(character: str) -> str | None:
+    """An installed font family that has a character, matplotlib's default one first."""
+    return next((name for name in _fonts() if ord(character) in _characters(name)), None)
+
+
+@cache
+def _fonts() -> dict[str, str]:
+    """The file of each font family; without the one whose glyphs are all boxes."""
+    fonts = [f for f in font_manager.fontManager.ttflist if (f.style, f.weight) == ('normal', 400)]
+    default = font_manager.FontProperties().get_name()
+    fonts.sort(key=lambda font: (font.name != default, 'Sans' not in font.name, font.name))
+    return {font.name: font.fname for font in fonts if 'Last Resort' not in font.name}
+
+
+@cache
+def _characters(family: str) -> frozenset[int]:
+    try:
+        return frozenset(FT2Font(_fonts()[family]).get_charmap())
+    except (OSError, RuntimeError):  # deleted meanwhile, or unreadable
+        return frozenset()
+
+
+@cache
+def _say_unknown(characters: str) -> None:
+    shown = characters.encode('utf-8', 'backslashreplace').decode()
+    say(
+        f'no installed font has {shown}: the figures show the codes of these characters; '
+        'install a font that has them (such as Noto Sans CJK) and draw the figures again'
+    )
 
 
 def tsne(features: np.ndarray) -> np.ndarray:

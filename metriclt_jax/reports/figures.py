@@ -136,7 +136,7 @@ def confusion_matrices(
     confusions: Mapping[str, np.ndarray], names: Sequence[str], path: Path, *, counted: bool = False
 ) -> None:
     """Draws counts `[C, C]` by true and predicted class in per cent; `counted` adds the counts."""
-    count = len(names)
+    names, count = drawing.readable(names), len(names)
     few = count <= 12  # numbers in more cells could not be read
     named = few or (counted and count <= 30)
     side = (0.6 if counted else 0.36) * np.clip(count, 8, 12)
@@ -187,7 +187,7 @@ def feature_maps(
 
     Of more than `max_points` images, the most frequent classes are thinned out.
     """
-    count = len(class_names)
+    names, count = drawing.readable(class_names), len(class_names)
     few = count <= len(drawing.LOOKS)  # each class has its own color and marker
     side, scale = (6.6, 1.0) if len(features) == 1 else (3.0, 0.5)
     figure, panels = drawing.new_panels(features, ('', ''), side, side)
@@ -202,7 +202,7 @@ def feature_maps(
             # The rarest, drawn last, are not hidden.
             style = {'s': scale * (14 + 36 * rarity**2), 'linewidth': scale * (0.3 + 0.4 * rarity)}
             style |= {'color': color, 'marker': marker, 'edgecolor': 'white'}
-            axes.scatter(*points[labels == c].T, label=f'{class_names[c]} ({totals[c]})', **style)
+            axes.scatter(*points[labels == c].T, label=f'{names[c]} ({totals[c]})', **style)
         axes.set(xticks=[], yticks=[])  # only distances mean something
     if few:
         handles = {points.get_label(): points for points in panels[0].collections}

@@ -26,6 +26,8 @@ _LATEX = {
     '^': r'\textasciicircum{}',
     '<': r'\textless{}',
     '>': r'\textgreater{}',
+    '|': r'\textbar{}',
+    **{character: f'{{{character}}}' for character in '[]*'},  # after a line break, an argument
     **{character: f'\\{character}' for character in '&%$#_{}'},
 }
 

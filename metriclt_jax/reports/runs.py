@@ -51,7 +51,12 @@ def read_runs(root: str | os.PathLike) -> tuple[list[Run], list[Problem]]:
     if not root.is_dir():
         raise InputError(f'--runs is {root}, which must be a folder with work directories')
     runs, problems = [], []
-    for folder, names, files in os.walk(root):
+
+    def unreadable(error: OSError) -> None:
+        path = Path(error.filename).relative_to(root).as_posix()
+        problems.append((path, f'cannot be read: {error.strerror}'))
+
+    for folder, names, files in os.walk(root, onerror=unreadable):
         is_run = 'results.json' in files or 'config.json' in files
         names[:] = sorted(name for name in names if not (is_run and name in _NOT_RUNS))
         if is_run:
@@ -61,6 +66,8 @@ def read_runs(root: str | os.PathLike) -> tuple[list[Run], list[Problem]]:
                 runs.append(run)
             except InputError as error:
                 remarks = [str(error)]
+            except OSError as error:
+                remarks = [f'cannot be read: {error.strerror}']
             problems += [(path, remark) for remark in remarks if remark]
     return runs, problems
 
@@ -92,7 +99,9 @@ def read_epochs(directory: Path) -> tuple[list[dict[str, Any]], str | None]:
     try:
         for text in path.read_text(encoding='utf-8').splitlines():
             line = json.loads(text)
-            numbers = [*line['train'].values(), *(line['validation'] or {}).values()]
+            validation = dict(line['validation'] or {})
+            validation.pop('classes_without_images', None)
+            numbers = [*line['train'].values(), *(v for v in validation.values() if v is not None)]
             if not (isinstance(line['stage'], str) and isinstance(line['epoch'], int)):
                 raise TypeError(line)
             math.fsum(numbers)
@@ -160,12 +169,20 @@ def _results_checks(results: Mapping[str, Any], config: Mapping[str, Any] | None
     for test in (test for test in tests if test is not None):
         shape = np.shape(test['confusion'])
         yield f'a confusion matrix that is not {classes} x {classes}', shape == (classes, classes)
+        sizes = np.sum(test['confusion'], axis=1)
+        missing = [results['class_names'][c] for c in np.flatnonzero(sizes == 0)]
+        stated = test.get('classes_without_images', [])
+        yield f'test images of all classes but {stated}, not {missing}', stated == missing
         for group, members in {'all': range(classes), **results['groups']}.items():
-            stated, computed = test[f'mcr_{group}'], mean_class_recall(test['confusion'], members)
+            stated, members = test[f'mcr_{group}'], [c for c in members if sizes[c]]
+            computed = mean_class_recall(test['confusion'], members) if members else None
             what = f'mcr_{group} {stated}, but its confusion matrix gives {computed}'
-            yield what, math.isclose(stated, computed, abs_tol=1e-6)
+            same = stated is computed if None in (stated, computed) else None
+            yield what, math.isclose(stated, computed, abs_tol=1e-6) if same is None else same
         for name in ('accuracy', 'macro_f1', 'macro_auroc'):
-            yield f'{name} {test[name]}, which must be 0 to 1', 0 <= test[name] <= 1
+            alone = name == 'macro_auroc' and np.count_nonzero(sizes) == 1  # nothing to tell from
+            right = test[name] is None if alone else 0 <= test[name] <= 1
+            yield f'{name} {test[name]}, which must be 0 to 1', right
 
 
 def _read_predictions(path: Path, results: Mapping[str, Any]) -> Predictions:

@@ -59,6 +59,9 @@ def images_interval(
     `first` and `second` `[N]` are shares of two methods' runs that predict an image correctly.
     """
     gain, labels = np.subtract(first, second, dtype=float), np.asarray(labels)
+    classes = [c for c in classes if np.any(labels == c)]
+    if not classes:
+        return Interval()
     rng = np.random.default_rng(0)
     draws = np.zeros(RESAMPLES)
     for c in classes:

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 _COLUMNS = {
     'mcr_all': 'MCR\nall',
@@ -27,7 +27,9 @@ def stage_table(results: Mapping[str, Any]) -> Table:
     metrics = [m for m in _COLUMNS if not m.startswith('mcr_') or m.removeprefix('mcr_') in shown]
     title = '{method} on {dataset} ({model}, seed {seed}): test part, per cent'
     caption = 'MCR: mean class recall; best: the epoch with the highest validation MCR.'
-    table = new_table(title.format_map(results), caption=caption, caption_justify='left')
+    if missing := (results.get('final') or {}).get('classes_without_images'):
+        caption += f'\nPartial: there is no image of {", ".join(missing)}.'
+    table = new_table(title.format_map(results), caption)
     table.add_column('', no_wrap=True)
     for metric in metrics:
         table.add_column(_COLUMNS[metric], justify='right', no_wrap=True, min_width=6)
@@ -47,11 +49,14 @@ def summary_table(
     title: str,
 ) -> Table:
     """The metrics and recalls of one evaluated part, in per cent; see `metrics.summarize`."""
-    table = new_table(title)
-    table.add_column('', no_wrap=True)
-    table.add_column('per cent', justify='right')
-    table.add_column('images', justify='right')
     sizes = [sum(row) for row in summary['confusion']]
+    missing = summary.get('classes_without_images', ())
+    caption = f'Partial: the means are over the classes with images, {len(sizes) - len(missing)} '
+    caption += f'of {len(sizes)}; there is no image of {", ".join(missing)}.'
+    table = new_table(title, caption if missing else None)
+    table.add_column('')
+    table.add_column('per cent', justify='right', no_wrap=True)
+    table.add_column('images', justify='right', no_wrap=True)
     for metric, heading in _COLUMNS.items():
         if metric in summary:
             name, members = ' '.join(heading.split()), range(len(sizes))
@@ -59,18 +64,22 @@ def summary_table(
                 members = groups[group]
                 name += f' ({", ".join(class_names[c] for c in members)})'
             images = sum(sizes[c] for c in members)
-            table.add_row(escape(name), _per_cent(summary[metric]), str(images))
+            table.add_row(Text(name), _per_cent(summary[metric]), str(images))
     table.add_section()
     for index, name in enumerate(class_names):
-        recall = summary['confusion'][index][index] / sizes[index]
-        table.add_row(escape(f'recall of {name}'), _per_cent(recall), str(sizes[index]))
+        recall = summary['confusion'][index][index] / sizes[index] if sizes[index] else None
+        table.add_row(Text(f'recall of {name}'), _per_cent(recall), str(sizes[index]))
     return table
 
 
-def new_table(title: str, **options: Any) -> Table:
-    """An empty table in the style of all; `options` are those of `rich.table.Table`."""
+def new_table(title: str, caption: str | None = None, **options: Any) -> Table:
+    """An empty table in the style of all; `options` are those of `rich.table.Table`.
+
+    Names are `Text` in its cells: in a plain str, rich would take [red] and :x: for something else.
+    """
     style = {'box': box.SIMPLE_HEAD, 'title_style': '', 'title_justify': 'left'}
-    return Table(title=escape(title), **style, **options)
+    style |= {'caption': caption and Text(caption, 'table.caption'), 'caption_justify': 'left'}
+    return Table(title=Text(title), **style, **options)
 
 
 def _per_cent(fraction: float | None) -> str:

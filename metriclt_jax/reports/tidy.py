@@ -33,8 +33,10 @@ def tidy(section: Section) -> pd.DataFrame:
                 error = statistics.calibrate(probabilities, labels).error
             line = [run.results['method'], variant, run.path, run.results['seed'], stage]
             line += [titles.get((run.path, stage)), *map(test.get, summaries)]
-            confusion = np.array(test['confusion'])
-            lines.append([*line, *confusion.diagonal() / confusion.sum(axis=1), error])
+            confusion = np.array(test['confusion'], float)
+            sizes = confusion.sum(axis=1)
+            sizes[sizes == 0] = np.nan  # such a class has no recall
+            lines.append([*line, *confusion.diagonal() / sizes, error])
     table = pd.DataFrame(lines, columns=[*names, *metrics])
     table = table.melt(names, var_name='metric').dropna(subset='value')
     table['row'] = pd.Categorical(table['row'], [row.title for row in section.rows])
@@ -88,6 +90,7 @@ def differences(section: Section, table: pd.DataFrame, wanted: str | None = None
         (section.title, a.title, b.title, metric, *_difference(table, (a, b), metric, classes))
         for metric, classes in section.mcr_classes.items()
         for a, b in pairs
+        if metric in means.index.get_level_values('metric')
     ]
     names = ['section', 'first', 'second', 'metric', 'seeds', 'difference']
     ends = ['seeds_low', 'seeds_high', 'images_low', 'images_high']

@@ -19,6 +19,7 @@ from metriclt_jax.evaluation.evaluate import Evaluation, evaluate
 from metriclt_jax.models import Classifier, initialize
 from metriclt_jax.models.pretrained import Pretrained, load
 from metriclt_jax.models.resnet import split_branches
+from metriclt_jax.progress import say
 from metriclt_jax.training.stages import Stage, make_models, make_stages
 from metriclt_jax.training.state import TrainState, create_state
 
@@ -53,7 +54,7 @@ class Run:
         """The state at step 0 of a stage.
 
         `previous` are the variables that the stage before left, for the first stage those of
-        `load_pretrained`, or None for random ones.
+        `load_pretrained`; what they lack is random.
         """
         seed = self.seed(stage)
         variables = initialize(self.models[stage.name], seed)
@@ -89,22 +90,38 @@ class Run:
         return evaluation.summary(self.class_groups, self.dataset.class_names)
 
 
+def check(config: ConfigDict) -> tuple[tuple[jax.Device, ...], tuple[Stage, ...]]:
+    """The devices and stages of a config, checked as far as possible without data.
+
+    Raises:
+        InputError: a field cannot be used, here or with the others.
+    """
+    validate(config)
+    devices = choose_devices(config.num_devices)
+    stages = make_stages(config)
+    make_models(config, stages, num_classes=2)
+    for stage in stages:
+        if stage.batch_size % len(devices):
+            raise InputError(
+                f'config field {stage.name}.batch_size is {stage.batch_size}; it must be a '
+                f'multiple of the {len(devices)} devices (or set num_devices)'
+            )
+    return devices, stages
+
+
 def make_run(config: ConfigDict, workdir: Path, console: Console) -> Run:
     """Checks the config, opens the data set and makes the models; compiles nothing.
 
     Raises:
         InputError: something in the config or the data cannot be used.
     """
-    validate(config)
-    devices = choose_devices(config.num_devices)
-    stages = make_stages(config)
-    make_models(config, stages, num_classes=2)  # refuses what it can before images are decoded
+    devices, stages = check(config)
     dataset = load_dataset(config.data)
-    for part in ('validation', 'test'):
-        _require_every_class(dataset, part)
+    for remark in dataset.remarks:
+        say(remark, console)
+    _look_for_every_class(dataset, console)
     class_groups = configured_groups(config.data, dataset.train_counts)
     models = make_models(config, stages, len(dataset.class_names))
-    run = Run(config, workdir, devices, stages, dataset, class_groups, models, console)
     for stage in stages:
         images = len(dataset.parts['train'])
         if stage.batch_size > images:
@@ -112,52 +129,50 @@ def make_run(config: ConfigDict, workdir: Path, console: Console) -> Run:
                 f'config field {stage.name}.batch_size is {stage.batch_size}, but '
                 f'{dataset.name} has {images} training images'
             )
-        if stage.batch_size % len(devices):
-            raise InputError(
-                f'config field {stage.name}.batch_size is {stage.batch_size}; it must be a '
-                f'multiple of the {len(devices)} devices (or set num_devices)'
-            )
-    return run
+    return Run(config, workdir, devices, stages, dataset, class_groups, models, console)
 
 
-def load_pretrained(run: Run) -> Pretrained | None:
-    """The weights that `config.model.pretrained` names, as variables of stage 1; None without.
-
-    Only the backbone, parameters and statistics, comes from the file.
+def load_pretrained(config: ConfigDict) -> Pretrained | None:
+    """The backbone that `config.model.pretrained` names, as variables of stage 1; None without.
 
     Raises:
         InputError: the weights cannot be read or do not fit the model.
     """
-    config, stage = run.config.model, run.stages[0]
-    if not config.pretrained:
+    model, stage = config.model, make_stages(config)[0]
+    if not model.pretrained:
         return None
     try:
         loaded = load(
-            config.pretrained,
-            config.name,
-            len(run.dataset.class_names),
-            key=jax.random.key(run.seed(stage)),
-            options={name: value for name, value in config.options.items() if value is not None},
+            model.pretrained,
+            model.name,
+            num_classes=2,  # of a head that is not used
+            key=jax.random.key(0),
+            options={name: value for name, value in model.options.items() if value is not None},
         )
     except InputError as error:
         raise InputError(f'config field model.pretrained: {error}') from None
     backbone = {kind: loaded.variables[kind]['backbone'] for kind in ('params', 'batch_stats')}
     if stage.branches > 1:
         backbone = {kind: split_branches(tree, stage.branches) for kind, tree in backbone.items()}
-    variables = initialize(run.models[stage.name], run.seed(stage))
-    variables['params']['backbone'] = backbone['params']
-    variables['batch_stats'] = {'backbone': backbone['batch_stats']}
+    variables = {kind: {'backbone': tree} for kind, tree in backbone.items()}
     return loaded._replace(variables=variables)
 
 
-def _require_every_class(dataset: Dataset, part: str) -> None:
-    labels = dataset.labels[dataset.parts[part]]
-    if not len(labels) and part != 'test':
-        return
-    counts = np.bincount(labels, minlength=len(dataset.class_names))
-    missing = [dataset.class_names[c] for c in np.flatnonzero(counts == 0)]
-    if missing:
-        raise InputError(
-            f'the {part} part of {dataset.name} has no image of {", ".join(missing)}, so its mean '
-            f'class recall is undefined; change data.fractions or data.{part}_parts'
+def _look_for_every_class(dataset: Dataset, console: Console) -> None:
+    """Says which classes cannot be evaluated; raises `InputError` without any test image."""
+    for part in ('validation', 'test'):
+        counts = np.bincount(
+            dataset.labels[dataset.parts[part]], minlength=len(dataset.class_names)
         )
+        missing = [dataset.class_names[c] for c in np.flatnonzero(counts == 0)]
+        if part == 'test' and not counts.any():
+            raise InputError(
+                f'the test part of {dataset.name} is empty; change data.fractions or '
+                'data.test_parts'
+            )
+        if missing and counts.any():
+            say(
+                f'the {part} part of {dataset.name} has no image of {", ".join(missing)}: its '
+                'metrics are means over the other classes',
+                console,
+            )

@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,15 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from metriclt_jax import hosts
+from metriclt_jax.data.leaks import SEEN_IMAGES, checksums
 from metriclt_jax.errors import InputError, Interrupted
 from metriclt_jax.evaluation.evaluate import Evaluation
 from metriclt_jax.files import read_json, write_atomically
 from metriclt_jax.models.pretrained import Pretrained
+from metriclt_jax.progress import say
 from metriclt_jax.training.checkpoints import latest_step, restore_variables
 from metriclt_jax.training.loop import train_stage
-from metriclt_jax.training.setup import Run, load_pretrained, make_run
+from metriclt_jax.training.setup import Run, check, load_pretrained, make_run
 from metriclt_jax.training.workdir import EpochLog, claim, config_as_json, finished_results
 
 _PACKAGES = ('metriclt-jax', 'jax', 'jaxlib', 'flax', 'optax', 'numpy', 'pillow')
@@ -55,15 +57,18 @@ def train(
     console = console or hosts.console()
     results = _finished(config, workdir)
     if results is not None:
-        console.print(f'the run in {workdir} is complete; nothing is trained')
+        say(f'the run in {workdir} is complete; nothing is trained', console)
         return results
 
-    # What can be wrong is found here: nothing is compiled or written yet.
+    # What can be wrong is found here, the cheap before images are decoded: nothing is compiled or
+    # written yet.
     with hosts.together():
+        check(config)
+    # If stage 1 resumes, the file of the weights may be gone.
+    resumes = hosts.from_first(lambda: latest_step(workdir / 'checkpoints' / 'stage1')) is not None
+    with hosts.together():
+        pretrained = None if resumes else load_pretrained(config)
         run = make_run(config, workdir, console)
-    resumes = _steps(run)['stage1'] > 0  # then the file of the weights may be gone
-    with hosts.together():
-        pretrained = None if resumes else load_pretrained(run)
     hosts.require_same(
         run.dataset.fingerprint,
         f'the images or splits of {run.dataset.name} in {config.data.data_dir} differ from process '
@@ -79,14 +84,14 @@ def train(
         earlier = sum(line['seconds'] for line in timing.lines)
         start = hosts.from_first(lambda: _read_start(run))
         file = start and f'{start["file"]} (SHA-256 {start["sha256"][:8]}...)'
-        console.print(f'the backbone starts from {file or "random parameters"}', soft_wrap=True)
+        say(f'the backbone starts from {file or "random parameters"}', console)
 
         with _stop_signals() as terminated:
             # Figure 1. Stage 1 trains the backbone; stage 2 only the head, on what stage 1 left.
             variables = None if pretrained is None else pretrained.variables
             for stage in run.stages:
                 variables = train_stage(run, stage, variables, metrics, timing, terminated)
-            console.print('evaluating the trained stages')
+            say('evaluating the trained stages', console)
             results, final = evaluate_stages(run, terminated)
         results['pretrained'] = start
         results['seconds'] = round(earlier + time.monotonic() - started, 1)
@@ -163,6 +168,8 @@ def _record_start(run: Run, pretrained: Pretrained | None) -> None:
             f'those that the run in {run.workdir} began with; use those, or another --workdir'
         )
     write_atomically(path, json.dumps(now) + '\n')
+    seen = checksums(run.dataset.images, run.dataset.parts)
+    write_atomically(run.workdir / SEEN_IMAGES, seen)
     if pretrained is not None:
         start = {'file': pretrained.file, 'sha256': pretrained.sha256}
         write_atomically(run.workdir / 'pretrained.json', json.dumps(start) + '\n')
@@ -209,7 +216,8 @@ def _stop_signals() -> Iterator[list[bool]]:
         terminated.append(True)
         # Not through the console, which may be in the middle of printing.
         name = signal.Signals(signum).name
-        os.write(2, f'\n{name}: stopping after the current step or evaluation\n'.encode())
+        with suppress(OSError):  # a pipe that nobody reads any more
+            os.write(2, f'\n{name}: stopping after the current step or evaluation\n'.encode())
 
     previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -12,6 +12,8 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from metriclt_jax.config import FIELDS_WITHOUT_INFLUENCE, paper_config
+from metriclt_jax.data.defaults import DEFAULTS
+from metriclt_jax.data.sources import OWN
 from metriclt_jax.errors import InputError
 from metriclt_jax.files import locked, read_json, write_atomically
 
@@ -25,7 +27,7 @@ def config_as_json(config: ConfigDict) -> dict[str, Any]:
 
 
 def read_config(workdir: Path) -> ConfigDict:
-    """The config that made `workdir`; fields that are newer than it have their defaults."""
+    """The config that made `workdir`; newer fields have the defaults of its data set."""
     path = workdir / 'config.json'
     if not path.is_file():
         raise InputError(f'{workdir} is not a work directory: it has no config.json')
@@ -34,6 +36,8 @@ def read_config(workdir: Path) -> ConfigDict:
         config[group].unlock()
     saved = read_json(path)
     try:
+        name = saved.get('data', {}).get('name')
+        config.data.update(DEFAULTS.get(name, DEFAULTS[OWN]))
         config.update(lists_to_tuples(saved))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(

@@ -103,7 +103,7 @@ def test_mistakes_are_one_sentence(folder, tmp_path):
         ('workdir', 'unfinished', 'results.json'),
         ('images', 'images', 'notes.txt'),
         ('output', 'nowhere/out.csv', '--output'),
-        ('config', 'nowhere.py:ce', '--config'),
+        ('config', 'nowhere.py:ce', 'nowhere.py'),
     ):
         given = {'output': tmp_path / 'out.csv', flag: tmp_path / value}
         assert_refused(call('predict', *predict_flags(folder, **given)), word)
@@ -153,7 +153,9 @@ def test_evaluate_on_another_data_set_with_the_same_classes(folder, elsewhere, t
             file['probabilities'], expected['probabilities'][order], rtol=2e-6
         )
 
-    assert_refused(call('evaluate', *flags[:2], '--dataset=nine'), 'data set nine', 'has 9')
+    succeed('evaluate', *flags[:2], '--dataset=nine', outputs[0])
+    found = json.loads((tmp_path / 'out.json').read_text())
+    assert [sum(row) > 0 for row in found['confusion']] == [True] * 9 + [False]
     assert_refused(call('evaluate', *flags[:2], '--dataset=other'), 'other is not prepared')
     missing = f'--predictions={tmp_path}/nowhere/out.npz'
     assert_refused(call('evaluate', *flags, missing), '--predictions is', 'a folder that exists')

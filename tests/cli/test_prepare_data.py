@@ -32,10 +32,10 @@ def fill_disk():
 @pytest.fixture
 def images(tmp_path):
     """Twenty images in each of two folders."""
-    for label in ('mole', 'wart'):
+    for blue, label in enumerate(('mole', 'wart')):
         (tmp_path / 'images' / label).mkdir(parents=True)
         for number in range(20):
-            picture = Image.new('RGB', (8, 6), (number, number, number))
+            picture = Image.new('RGB', (8, 6), (number, number, blue))
             picture.save(tmp_path / 'images' / label / f'{number:02d}.png')
     return tmp_path / 'images'
 
@@ -115,7 +115,7 @@ def own(tmp_path, rows, header):
 def test_official_parts_are_shown(tmp_path):
     rows = ['a,train', 'a,train', 'a,test', 'b,train', 'b,test']
     lines = own(tmp_path, rows, 'path,label,split')
-    assert 'By the parts of the source (data.split=official, data.validation_parts=()):' in lines
+    assert any('3 train, 0 validation, 2 test images' in line for line in lines)
     assert ['a', '2', '0', '1', 'major'] in [line.split() for line in lines]
 
 
@@ -124,8 +124,54 @@ def test_what_the_default_cannot_divide_is_prepared(tmp_path):
     lines = own(tmp_path / 'few', ['a', 'b', 'a'], 'path,label')
     assert f'few is prepared in {tmp_path}/few/few/2.0.0' in lines
     assert 'class a' in lines[-1]
+    assert 'no other data.split can' in lines[-1]
 
     rows = [f'{label},{label}{n},train' for label in 'ab' for n in range(39)]
     rows += ['a,a39,validation', 'b,b39,validation']
     lines = own(tmp_path, rows, 'path,label,group,split')
     assert 'data.test_parts' in lines[-1]
+    assert 'data.split=grouped and data.split=paper can divide it' in lines[-1]
+
+
+def test_files_that_cannot_be_used_are_left_out_on_request(images, tmp_path):
+    arguments = ('--dataset=folder', '--name=mine', f'--source={images}', f'--data_dir={tmp_path}')
+    (images / 'mole' / '07.png').write_bytes(b'')
+    (images / 'wart' / 'again.png').write_bytes((images / 'mole' / '08.png').read_bytes())
+    code, _, error = command(*arguments)
+    assert code == 2
+    for word in ('3 of the 41 files', '07.png', 'again.png', '08.png', '--skip_bad_files'):
+        assert word in error
+    code, output, _ = command(*arguments, '--skip_bad_files')
+    assert code == 0
+    assert 'left out: 3 of the 41 files' in output
+    assert len(records.open_records('mine', tmp_path)) == 38
+    code, output, _ = command(*arguments)
+    assert code == 0
+    assert '3 of its files' in output.splitlines()[0]
+    (images / 'mole' / '09.png').unlink()
+    code, _, error = command(*arguments)
+    assert code == 2
+    assert 'gone: 1 (mole/09.png)' in error
+
+
+def test_columns_may_be_named_and_are_said(tmp_path):
+    (tmp_path / 'images').mkdir()
+    table = ['photo;finding;doctor;where']
+    for number in range(12):
+        Image.new('L', (9, 9), number).save(tmp_path / 'images' / f'{number}.png')
+        table.append(
+            f'{number};{"ab"[number % 2]};Dr {number % 3};{"train" if number < 8 else "Test"}'
+        )
+    (tmp_path / 'labels.csv').write_text('\n'.join(table))
+    columns = {'path': 'photo', 'label': 'finding', 'group': 'doctor', 'split': 'where'}
+    flags = [f'--{kind}_column={name}' for kind, name in columns.items()]
+    arguments = [
+        '--dataset=folder', '--name=own', f'--source={tmp_path}/images', f'--data_dir={tmp_path}',
+        f'--labels={tmp_path}/labels.csv',
+    ]  # fmt: skip
+    code, _, error = command(*arguments)
+    assert code == 2
+    assert '--path_column' in error
+    code, output, _ = command(*arguments, *flags)
+    assert code == 0
+    assert 'own: 12 images of 2 classes, 3 groups, 2 parts' in output

@@ -1,6 +1,7 @@
 """The command as a user meets it: exit codes, one sentence a mistake, nothing left behind."""
 
 import json
+import os
 from pathlib import Path
 
 import jax
@@ -22,6 +23,24 @@ SMALL = [
     '--config.stage1.epochs=6',
     '--config.stage2.epochs=2',
 ]
+
+
+def stop_reading():
+    """Leaves stdout a pipe that nobody reads any more, as `| head` does."""
+    read, write = os.pipe()
+    os.close(read)
+    os.dup2(write, 1)
+
+
+@pytest.mark.slow
+def test_a_closed_pipe_ends_no_run(tmp_path):
+    fields = [*SMALL, '--config.stage1.epochs=1', '--config.stage1.warmup_epochs=0']
+    places = f'--config.data.data_dir={tmp_path}/data', f'--workdir={tmp_path}/run'
+    flags = f'--config={DIGITS}:ce', *places, *fields, '--config.figures=False'
+    result = call('train', *flags, before=stop_reading)
+    assert result.returncode == 0
+    assert 'Traceback' not in result.stderr
+    assert (tmp_path / 'run' / 'results.json').exists()
 
 
 @pytest.mark.slow
@@ -97,6 +116,7 @@ def test_a_run_writes_what_the_readme_says(trained):
         'metrics.jsonl',
         'predictions.npz',
         'results.json',
+        'seen_images.npz',
         'timing.jsonl',
     }
     assert {path.name for path in (folder / 'run' / 'figures').iterdir()} == {

@@ -115,6 +115,7 @@ DAMAGE = {
     'index': lambda folder: flip(folder / 'index.npz', 900),
     'half an index': lambda folder: os.truncate(folder / 'index.npz', 900),
     'no index, as in version 0.1.0': lambda folder: (folder / 'index.npz').unlink(),
+    'leftover of 0.1.0': lambda folder: folder.rename(f'{folder}.incomplete'),
     'leftover': lambda folder: shutil.copytree(folder, folder.with_name('.fake_8x8.incomplete')),
 }
 
@@ -128,6 +129,7 @@ def test_a_cache_that_does_not_fit_is_built_again(case, source, built, tmp_path)
         np.testing.assert_array_equal(everything(cache), expected())
         assert cache.labels.tolist() == [i % 3 for i in range(COUNT)]
         assert source.source.reads == reads
+    assert not built.with_name('fake_8x8.incomplete').exists()
 
 
 def test_any_damage_to_the_index_is_noticed(source, built, tmp_path):

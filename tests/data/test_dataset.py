@@ -251,7 +251,8 @@ def test_subsets_for_larger_ratios_lie_in_those_for_smaller_ones():
         ('folder', {'split': 'grouped'}, 'folder has no groups; use paper$'),
         ('folder', {'split': 'official'}, 'folder has no official parts; use paper$'),
         ('dogs_lt', {'split': 'grouped'}, 'dogs_lt has no groups; use paper or official'),
-        ('dogs_lt', {'validation_parts': ('validation',)}, 'odd, test, train.* or ()'),
+        ('dogs_lt', {'validation_parts': ('val',)}, r'odd, test, train.*=\(\)'),
+        ('dogs_lt', {'split': 'paper', 'divided_parts': ('trian',)}, "divided_parts has 'trian'"),
         ('folder', {'multiple_of': 64}, 'class a has 0 images'),
         ('dogs_lt', {'train_parts': ('trian',)}, "data.train_parts has 'trian'"),
         ('dogs_lt', {'train_parts': ('odd',)}, 'the train part of dogs_lt has no image of a, c'),
@@ -265,6 +266,26 @@ def test_fields_that_do_not_fit_the_data(name, fields, message):
         counts = {'train': counts, 'test': [5, 5, 5], 'odd': [0, 3, 0]}
     with pytest.raises(InputError, match=message):
         result(config(name, **fields), [*'abc'], counts)
+
+
+@pytest.mark.parametrize('split', ['paper', 'grouped'])
+def test_official_validation_and_test_images_are_not_divided(split):
+    """Skin7 with the official validation and test archives beside those of the training."""
+    counts = [*SKIN7.values()]
+    rng = np.random.default_rng(0)
+    labels = rng.permutation(np.repeat(np.arange(7), counts))
+    groups = np.array([f'{label}_{index // 2}' for index, label in enumerate(labels)])
+    data = config('skin7', split=split)
+    alone = divide(data, [*SKIN7], labels, groups, np.full(10015, ''))[2]
+
+    more = rng.integers(0, 7, 1705)
+    official = np.repeat(['train', 'validation', 'test'], [10015, 193, 1512])
+    columns = np.concatenate([labels, more]), np.append(groups, np.full(1705, '')), official
+    assert digest(divide(data, [*SKIN7], *columns)[2]) == digest(alone)
+    everything = config('skin7', split=split, divided_parts=())
+    assert sum(map(len, divide(everything, [*SKIN7], *columns)[2].values())) == 11720
+    parts = divide(config('skin7', split='official'), [*SKIN7], *columns)[2]
+    assert [len(indices) for indices in parts.values()] == [10015, 193, 1512]
 
 
 def test_there_are_defaults_for_each_data_set_that_can_be_prepared():

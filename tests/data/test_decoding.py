@@ -1,6 +1,8 @@
 """Each kind of image file becomes what its owner sees in it, or is refused in one sentence."""
 
+import hashlib
 import io
+import re
 import struct
 import threading
 import zlib
@@ -103,12 +105,12 @@ def test_a_colour_that_stands_for_transparent():
         (8, [[2, 4, 6], [1, 3, 5]]),
     ],
 )
-@pytest.mark.parametrize('form', ['PNG', 'TIFF', 'JPEG'])
+@pytest.mark.parametrize('form', ['PNG', 'TIFF', 'JPEG', 'WEBP'])
 def test_the_exif_orientation_is_carried_out(form, orientation, upright):
     values = np.array([[1, 2], [3, 4], [5, 6]], np.uint8) * 40
     exif = Image.Exif()
     exif[0x0112] = orientation
-    options = {'quality': 100} if form == 'JPEG' else {}
+    options = {'JPEG': {'quality': 100}, 'WEBP': {'lossless': True}}.get(form, {})
     picture = Image.fromarray(np.kron(values, np.ones((16, 16), np.uint8)))  # JPEG's blocks
     image = encoded(picture, form, exif=exif.tobytes(), **options)
     stored, aspect = decode(image, 96, 'x')
@@ -152,8 +154,8 @@ def test_a_file_that_cannot_be_used_is_one_sentence(image, words, tmp_path):
     assert '\n' not in str(raised.value)
     path = tmp_path / 'file.jpg'
     path.write_bytes(image)
-    with pytest.raises(InputError, match=f'file.jpg is not a readable image: .*({words})'):
-        check_images([path])
+    ((problem, _),) = check_images([path])
+    assert re.search(f'^not a readable image: .*({words})', problem)
 
 
 def test_in_order_keeps_the_order_and_does_not_run_ahead():
@@ -172,19 +174,13 @@ def test_in_order_keeps_the_order_and_does_not_run_ahead():
         assert list(results) == [2 * x for x in range(20, 1000)]
 
 
-def test_all_bad_files_are_found_at_once_and_twenty_named(tmp_path):
-    paths = [tmp_path / f'{number:02d}.png' for number in range(30)]
+def test_files_are_checked_in_order_with_their_checksums(tmp_path):
+    paths = [tmp_path / f'{number}.png' for number in range(5)]
     for path in paths:
         path.write_bytes(encoded(Image.fromarray(RGB)))
-    check_images(paths)
-    for path in (paths[3], paths[28]):
-        path.write_bytes(b'')
-    with pytest.raises(InputError) as raised:
-        check_images(paths)
-    empty = 'is not a readable image: the file is empty'
-    assert str(raised.value).endswith(f': {paths[3]} {empty}; {paths[28]} {empty}')
-    for path in paths[:25]:
-        path.write_bytes(b'')
-    with pytest.raises(InputError) as raised:
-        check_images(paths)
-    assert str(raised.value).endswith(f'{paths[19]} {empty}; and 6 more')
+    paths[3].write_bytes(b'')
+    paths[4].unlink()
+    *good, (empty, _), (missing, _) = check_images(paths)
+    assert good == [('', hashlib.sha256(paths[0].read_bytes()).digest())] * 3
+    assert 'the file is empty' in empty
+    assert 'No such file' in missing

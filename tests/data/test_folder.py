@@ -1,6 +1,7 @@
 import errno
 import os
 import shutil
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -86,7 +87,8 @@ def test_commas_with_nothing_behind_them_do_no_harm(header, end, folder):
 @pytest.mark.parametrize(
     ('header', 'note'),
     [
-        ('path,label,patient,part', 'no groups, no parts; unused columns: patient, part'),
+        ('path,label,age,leg', 'no groups, no parts; unused columns: age, leg'),
+        ('image,dx,patient,part', '1 groups, 2 parts; path from image, label from dx, group from'),
         ('path,label,group,split', '1 groups, 2 parts'),
     ],
 )
@@ -94,7 +96,7 @@ def test_what_a_table_gives_is_said(header, note, folder, tmp_path):
     labels = write_table(folder, 'wart/d.tif,a,p,train', 'naevus/a.jpg,b,p,test', header=header)
     said = []
     prepared(tmp_path, folder, labels=labels, announce=said.append)
-    assert said[0].startswith(f'moles: 2 images of 2 classes, {note}; writes up to ')
+    assert said[0].startswith(f'moles: 2 images of 2 classes, {note}')
 
 
 def elsewhere(folder):
@@ -116,26 +118,16 @@ BAD_FOLDERS = {
         'has no folders',
     ),
     'empty class': (lambda f: (f / 'wart' / 'd.tif').unlink(), 'wart has no images'),
-    'parts': (only_parts, 'are parts'),
-    'other files': (lambda f: (f / 'wart' / 'notes.txt').write_text('x'), 'wart/notes.txt'),
-    'image beside': (lambda f: (f / 'wart' / 'd.tif').rename(f / 'stray.TIF'), 'stray.TIF'),
-    'link to a file': (
-        lambda f: (f / 'wart' / 'x.png').symlink_to(elsewhere(f) / 'x.png'),
-        'wart/x.png leaves the source folder',
+    'parts': (only_parts, 'has no folders'),
+    'a class elsewhere': (
+        lambda f: (f / 'other').symlink_to(elsewhere(f)),
+        'images/other leaves the source folder',
     ),
-    'link to a folder': (
-        lambda f: (f / 'wart' / 'x').symlink_to(elsewhere(f)),
-        'wart/x leaves the source folder',
-    ),
-    'link to a folder inside': (
-        lambda f: (f / 'wart' / 'x').symlink_to(f / 'naevus'),
-        'wart/x is a link to a folder',
+    'a class twice': (
+        lambda f: (f / 'other').symlink_to(f / 'naevus'),
+        'images/other is a link to a folder',
     ),
     'zero bytes': (lambda f: (f / 'wart' / 'e.jpg').write_bytes(b''), 'e.jpg .*empty'),
-    'a name that is no text': (
-        lambda f: os.rename(f / 'wart' / 'd.tif', os.fsencode(f) + b'/wart/\xff.png'),
-        r'udcff\.png',
-    ),
 }
 
 
@@ -146,23 +138,54 @@ def test_bad_folders_are_refused(case, folder, assert_refused):
     assert_refused('folder', folder, message, 'moles')
 
 
+BAD_FILES = {
+    'wart/notes.txt': lambda path: path.write_text('x'),
+    'wart/image': lambda path: path.write_text('x'),
+    'stray.TIF': lambda path: (path.parent / 'wart' / 'd.tif').rename(path),
+    'wart/x.png': lambda path: path.symlink_to(elsewhere(path.parent.parent) / 'x.png'),
+    'wart/nothing.png': lambda path: path.symlink_to('not there'),
+    'wart/itself.png': lambda path: path.symlink_to('itself.png'),
+    'wart/outside': lambda path: path.symlink_to(elsewhere(path.parent.parent)),
+    'wart/inside': lambda path: path.symlink_to(path.parent.parent / 'naevus'),
+    'wart/pipe.png': lambda path: os.mkfifo(path),
+    'wart/masks/d.png': lambda path: (path.parent.mkdir(), path.write_bytes(b'')),
+    'wart/a\u202fb.png': lambda path: path.write_bytes(b''),
+    os.fsdecode(b'wart/\xff.png'): lambda path: path.write_bytes(b''),
+}
+
+
+@pytest.mark.parametrize('name', BAD_FILES)
+def test_single_files_that_cannot_be_used_are_all_named(name, folder):
+    shutil.copy(folder / 'wart' / 'd.tif', folder / 'wart' / 'z.tif')
+    (folder / 'naevus' / 'list.csv').write_text('path')
+    BAD_FILES[name](folder / name)
+    source = folder_reader.read_source(str(folder))
+    assert source.unusable.keys() == {folder / name, folder / 'naevus' / 'list.csv'}
+    assert not source.unusable.keys() & set(source.files)
+    assert source.class_names == ('melanoma', 'naevus', 'wart')
+
+
+def test_two_files_whose_names_look_alike_cannot_be_told_apart(folder):
+    pair = {folder / 'wart' / unicodedata.normalize(form, 'é.png') for form in ('NFC', 'NFD')}
+    for path in pair:
+        path.write_bytes(b'')
+    source = folder_reader.read_source(str(folder))
+    assert source.unusable.keys() == pair
+    assert source.count == len(FILES)
+
+
 ROW = 'wart/d.tif,a'
 BAD_TABLES = {
-    'no column': (('wart/d.tif,odd',), 'path,class', "'label'"),
-    'semicolons': (('wart/d.tif;odd',), 'path;label', "'path'.* path;label$"),
-    'no label': (('wart/d.tif,',), 'path,label', "empty field in the row of image 'wart/d.tif'"),
-    'twice': ((ROW, 'wart/d.tif,b'), 'path,label', 'wart/d.tif 2 times'),
+    'no column': (('wart/d.tif,odd',), 'path,sort', 'no column with the labels'),
+    'no header': (('naevus/a.jpg,odd',), 'wart/d.tif,odd', 'first line'),
+    'twice': ((ROW, 'wart/d.tif,b'), 'path,label', 'wart/d.tif is listed twice'),
     'twice in other words': ((ROW, 'wart/./d.tif,b'), 'path,label', 'wart/d.tif is listed twice'),
-    'missing': (('wart/e.tif,a',), 'path,label', 'e.tif, which .*labels.csv'),
-    'leaves': (('../elsewhere/x.png,a',), 'path,label', 'x.png leaves the source folder'),
-    'absolute': (('/etc/passwd,a',), 'path,label', 'has the path /etc/passwd'),
-    'by a link': (('link/x.png,a',), 'path,label', 'link/x.png leaves the source folder'),
+    'no path': ((ROW, ',a'), 'path,label', '1 rows without path'),
+    'none there': (('a/d.tif,a', 'a/e.tif,a'), 'path,label', 'none of the 2 files .*d.tif'),
     'a bare comma': (('wart/d.tif,even, or not',), 'path,label', "more fields .*'wart/d.tif'"),
     'two labels': (('wart/d.tif,even,odd',), 'path,label,label', "2 columns 'label'"),
-    'groups that look alike': ((ROW + ',p', 'naevus/a.jpg,a,p '), 'path,label,group', "'p '"),
-    'labels that look alike': (('wart/d.tif,odd ',), 'path,label', "class is 'odd '"),
     'a label of two lines': (('wart/d.tif,"odd\none"',), 'path,label', r"class is 'odd\\none'"),
-    'other split': ((ROW + ',val',), 'path,label,split', "'val' for image wart/d.tif"),
+    'other split': ((ROW + ',holdout',), 'path,label,split', "'holdout' for image wart/d.tif"),
     'some splits': (
         (ROW + ',test', 'naevus/a.jpg,a,'),
         'path,label,split',
@@ -173,10 +196,27 @@ BAD_TABLES = {
 
 @pytest.mark.parametrize('case', BAD_TABLES)
 def test_bad_tables_are_refused(case, folder, assert_refused):
-    (folder / 'link').symlink_to(elsewhere(folder))
     rows, header, message = BAD_TABLES[case]
     labels = write_table(folder, *rows, header=header)
     assert_refused('folder', folder, message, 'moles', labels=labels)
+
+
+def test_rows_that_cannot_be_used_are_all_named(folder):
+    (folder / 'link').symlink_to(elsewhere(folder))
+    bad = [
+        'wart/e.tif,a',
+        'link/x.png,a',
+        '../elsewhere/x.png,a',
+        '/etc/passwd,a',
+        'a.jpg,a',  # in two folders
+        'c,',
+        'melanoma/2021/b.PNG,NaN',
+    ]
+    labels = write_table(folder, ROW, *bad, header='path,label')
+    source = folder_reader.read_source(str(folder), labels=labels)
+    assert [example.image_id for example in source.examples] == ['wart/d.tif']
+    assert len(source.unusable) == len(bad)
+    assert "'NaN'" in source.unusable[folder / 'melanoma/2021/b.PNG']
 
 
 @pytest.mark.parametrize('name', ['.', 'melanoma/2021'])
@@ -209,6 +249,8 @@ def refuse(monkeypatch, refused):
         ({'classes': ['melanoma', 'naevus']}, "label 'wart'"),
         ({'classes': ['wart', 'melanoma', 'naevus', 'wart']}, 'class wart is listed twice'),
         ({'labels': 'no.csv'}, 'no.csv'),
+        ({'labels': '~nouser/x.csv'}, 'nouser'),
+        ({'label_column': 'dx'}, '--labels'),
     ],
 )
 def test_options_that_do_not_fit(options, message, folder, assert_refused):

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from metriclt_jax.data import load_dataset, prepare
+from metriclt_jax.data import load_dataset, prepare, records
 from metriclt_jax.data.sources import skin7
+from metriclt_jax.errors import InputError
 
 NAMES = ['MEL', 'NV', 'BCC', 'AKIEC', 'BKL', 'DF', 'VASC']
 PER_CLASS = 20
@@ -98,6 +99,134 @@ def test_bad_folders_are_refused_before_records_are_written(case, folder, assert
     spoil, message = SPOILED[case]
     spoil(folder)
     assert_refused('skin7', folder, message)
+
+
+COLUMNS = ['lesion_id', 'image_id', 'dx', 'dx_type', 'age', 'sex', 'localization']
+
+
+@pytest.fixture
+def ham10000(original, tmp_path):
+    """The images of `original` as Kaggle and Dataverse have them: other folders, one table."""
+    folder = tmp_path / 'ham10000'
+    rows = [COLUMNS]
+    for number, path in enumerate(sorted((original / skin7.IMAGES).glob('*.jpg'))):
+        label, part = number % len(NAMES), 1 + number // 70
+        target = folder / f'HAM10000_images_part_{part}' / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+        lesion = f'HAM_{number // (2 * 7)}_{label}'
+        rows.append([lesion, path.stem, NAMES[label].lower(), 'histo', '', 'male', 'back'])
+    write_table(folder / skin7.METADATA, rows)
+    write_table(folder / 'hmnist_8_8_L.csv', [['pixel0000', 'label'], [1, 2]])
+    return folder
+
+
+def move_to_one_folder(folder):
+    for path in folder.glob('*/*.jpg'):
+        path.rename(folder / path.name)
+
+
+def repeat_in_lower_case(folder):
+    for part in folder.glob('HAM10000_images_part_*'):
+        shutil.copytree(part, folder / part.name.lower())
+
+
+def to_tabs(folder):
+    text = (folder / skin7.METADATA).read_text().replace(',', '"\t"').replace('\n', '"\n"')
+    (folder / 'HAM10000_metadata.tab').write_text('"' + text.rstrip('"'))
+    (folder / skin7.METADATA).unlink()
+
+
+HOSTS = {
+    'Kaggle': lambda f: None,
+    'Kaggle, unpacked': repeat_in_lower_case,
+    'Dataverse': to_tabs,
+    'no ending': lambda f: (f / skin7.METADATA).rename(f / 'HAM10000_metadata'),
+    'one folder': move_to_one_folder,
+    'a folder around': lambda f: shutil.copytree(f, f.parent / 'x' / 'y') and f,
+}
+
+
+@pytest.mark.parametrize('host', HOSTS)
+def test_other_hosts_of_the_same_images(host, original, ham10000, tmp_path):
+    HOSTS[host](ham10000)
+    source = tmp_path / 'x' if host == 'a folder around' else ham10000
+    prepared = {
+        name: records.read_metadata(prepare('skin7', str(folder), str(tmp_path / name)))
+        for name, folder in {'isic': original, 'other': source}.items()
+    }
+    assert prepared['isic']['fingerprint'] == prepared['other']['fingerprint']
+
+
+def test_images_that_are_there_twice_are_used_once_and_said(ham10000):
+    repeat_in_lower_case(ham10000)
+    assert '140 files are there twice' in skin7.read_source(str(ham10000)).note
+    (ham10000 / 'ham10000_images_part_1' / 'ISIC_0000003.jpg').write_bytes(b'another')
+    with pytest.raises(InputError, match=r'ISIC_0000003.jpg exists again'):
+        skin7.read_source(str(ham10000))
+
+
+@pytest.mark.parametrize(
+    ('old', 'new', 'message'),
+    [
+        (',nv,', ',naevus,', "dx 'naevus' for image ISIC_0000001"),
+        (',ISIC_0000001,', ',ISIC_7777777,', r'lacks 1 .* ISIC_7777777'),
+        ('image_id', 'id', "'image_id'"),
+        ('HAM_0_1,', ',', "empty field in the row of image 'ISIC_0000001'"),
+    ],
+)
+def test_bad_tables_of_other_hosts_are_refused(old, new, message, ham10000, assert_refused):
+    edit(skin7.METADATA, old, new)(ham10000)
+    assert_refused('skin7', ham10000, message)
+
+
+def add_official(folder, part, count=14):
+    start = f'ISIC2018_Task3_{part}'
+    (folder / f'{start}_Input').mkdir()
+    labels = [['image', *NAMES]]
+    for number in range(count):
+        name = f'ISIC_{len(part)}{number:06d}'
+        picture(number).save(folder / f'{start}_Input' / f'{name}.jpg')
+        labels.append([name, *(f'{float(c == number % 7)}' for c in range(len(NAMES)))])
+    write_table(folder / f'{start}_GroundTruth' / f'{start}_GroundTruth.csv', labels)
+    (folder / f'{start}_Input' / 'ATTRIBUTION.txt').write_text('as in the official archive')
+    return {row[0]: row[1:].index('1.0') for row in labels[1:]}
+
+
+@pytest.mark.parametrize('layout', ['folder', 'ham10000'])
+def test_official_validation_and_test_images_are_parts(layout, request):
+    folder = request.getfixturevalue(layout)
+    before = {example.image_id: example for example in skin7.read_source(str(folder)).examples}
+    assert {example.part for example in before.values()} == {''}
+    official = {part: add_official(folder, part) for part in ('Validation', 'Test')}
+    source = skin7.read_source(str(folder))
+    found = {example.image_id: example for example in source.examples}
+    assert source.count == 140 + 28
+    assert '3 parts' in source.note
+    for name, example in before.items():
+        assert found[name] == example._replace(part='train')
+    for part, labels in official.items():
+        for name, label in labels.items():
+            assert found[name][1:3] + found[name][4:] == (label, '', part.lower())
+
+
+@pytest.mark.parametrize('missing', ['Input', 'GroundTruth'])
+def test_half_of_an_official_part_is_left_out_and_said(missing, folder):
+    add_official(folder, 'Test')
+    shutil.rmtree(folder / f'ISIC2018_Task3_Test_{missing}')
+    source = skin7.read_source(str(folder))
+    assert {example.part for example in source.examples} == {''}
+    assert 'test left out' in source.note
+
+
+def test_official_tables_may_name_lesions(folder):
+    labels = add_official(folder, 'Test')
+    rows = [[f'HAM_x{label}', name, NAMES[label].lower()] for name, label in labels.items()]
+    shutil.rmtree(folder / 'ISIC2018_Task3_Test_GroundTruth')
+    write_table(folder / 'ISIC2018_Task3_Test_GroundTruth.csv', [COLUMNS[:3], *rows])
+    (folder / 'ISIC2018_Task3_Test_Input').rename(folder / 'ISIC2018_Task3_Test_Images')
+    found = {example.image_id: example.group for example in skin7.read_source(str(folder)).examples}
+    assert {found[name] for name in labels} == {f'HAM_x{label}' for label in range(7)}
 
 
 def test_the_real_tables_and_some_of_the_real_images(tmp_path, data_config):

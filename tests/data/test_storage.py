@@ -1,9 +1,12 @@
 """Data folders behind gs://, with a file system in memory in the place of Google's."""
 
+import errno
 import io
+import os
 import shutil
 
 import pytest
+from etils import epath
 from etils.epath import backend
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
@@ -143,3 +146,33 @@ def test_storage_that_cannot_be_reached_is_a_sentence(monkeypatch, error):
     use(monkeypatch, get_filesystem)
     with pytest.raises(InputError, match=f'cannot be reached.* package gcsfs.*{error}'):
         records.open_records('mine', DATA_DIR)
+
+
+def test_a_current_copy_is_read_without_a_lock(bucket, source, tmp_path):
+    prepare('folder', source, DATA_DIR, 'mine')
+    (lock,) = (tmp_path / 'local').rglob('.lock')
+    lock.unlink()
+    lock.mkdir()  # nothing can lock it
+    assert pixels(records.open_records('mine', DATA_DIR)) == [0, 2, 4, 1, 3, 5]
+
+
+def test_a_full_local_disk_is_not_called_unreachable(bucket, source, tmp_path, monkeypatch):
+    prepare('folder', source, DATA_DIR, 'mine')
+    forget_local_copies(tmp_path)
+
+    def full(self, target, overwrite=False):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+
+    monkeypatch.setattr(epath.gpath.PosixGPath, 'copy', full)
+    with pytest.raises(InputError, match='No space left on device') as raised:
+        records.open_records('mine', DATA_DIR)
+    assert 'cannot be reached' not in str(raised.value)
+
+
+def test_what_was_skipped_is_known_on_other_machines(bucket, source, tmp_path):
+    (tmp_path / 'source' / 'a' / 'broken.png').touch()
+    prepare('folder', source, DATA_DIR, 'mine', skip_bad_files=True)
+    forget_local_copies(tmp_path)
+    said = []
+    prepare('folder', source, DATA_DIR, 'mine', said.append)
+    assert said == [f'mine was prepared without 1 of its files: gs:/{FOLDER}/skipped.csv']

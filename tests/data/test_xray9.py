@@ -97,6 +97,43 @@ def test_from_the_official_files_to_the_parts(tmp_path):
         np.testing.assert_array_equal(image, np.stack([pixels[name]] * 3, axis=-1))
 
 
+def write_lists(folder, train, test):
+    for name, images in (('train_val_list.txt', train), ('test_list.txt', test)):
+        (folder / name).write_text(''.join(f'{image}.png\r\n' for image in images))
+
+
+UNUSED = ['00000001_001', '00000001_002', '00000002_000', '00000003_002']
+
+
+def test_official_lists_become_parts(folder):
+    write_lists(folder, SINGLE[:3] + UNUSED[:2], SINGLE[3:] + UNUSED[2:])
+    examples = xray9.read_source(str(folder)).examples
+    assert [example.part for example in examples] == ['train'] * 3 + ['test'] * 2
+
+
+@pytest.mark.parametrize(
+    ('train', 'test', 'message'),
+    [
+        (SINGLE[:3], SINGLE[4:], 'test_list.txt lacks 1 of the 5 images .* 00000004_000'),
+        (SINGLE[:3], SINGLE[2:], '00000003_001 is in both lists'),
+    ],
+)
+def test_lists_that_do_not_fit_are_refused(train, test, message, folder, assert_refused):
+    write_lists(folder, train, test)
+    assert_refused('xray9', folder, message)
+    (folder / 'test_list.txt').unlink()
+    assert_refused('xray9', folder, 'one of the lists')
+
+
+def test_a_folder_around_and_other_names_of_folders(folder):
+    for path in folder.glob('images_00*'):
+        path.rename(folder / path.name.replace('images_', 'batch'))
+    (folder.parent / 'around').mkdir()
+    folder.rename(folder.parent / 'around' / 'nih')
+    source = xray9.read_source(str(folder.parent / 'around'))
+    assert [example.image_id for example in source.examples] == SINGLE
+
+
 def edit(old, new):
     def change(folder):
         text = (folder / 'Data_Entry_2017.csv').read_text()
@@ -131,10 +168,10 @@ SPOILED = {
     'half downloaded': (lambda f: shutil.rmtree(f / 'images_002'), 'lacks 2 .* 00000003_000'),
     'in two folders': (
         lambda f: shutil.copytree(f / 'images_001' / 'images', f / 'images'),
-        '00000001_000.png exists again as .*/nih/images/00000001_000.png',
+        'nih/images/00000001_000.png exists again as .*/images_001/images/00000001_000.png',
     ),
     'link': (link, '00000001_000.png leaves the source folder'),
-    'truncated': (lambda f: os.truncate(f / LAST, 60), '00000005_000.png is not a readable'),
+    'truncated': (lambda f: os.truncate(f / LAST, 60), '00000005_000.png .not a readable image'),
 }
 
 

@@ -1,10 +1,9 @@
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from every_loss import CLASSIFICATION, COUNTS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -20,7 +19,6 @@ from metriclt_jax.losses import (
     logit_adjusted,
 )
 
-COUNTS = np.array([5000, 500, 50])
 SCORES = np.zeros([2, 3])
 
 # Scores on a coarse grid, so that ties and, for cosines, both ends come up.
@@ -32,15 +30,6 @@ labels_of_6 = hnp.arrays(np.int32, 6, elements=st.integers(0, 2))
 counts_of_3 = hnp.arrays(np.int32, 3, elements=st.integers(1, 10**6))
 few = settings(deadline=None, max_examples=20)
 
-LOSSES = {
-    'cross_entropy': cross_entropy,
-    'focal': focal,
-    'logit_adjusted': functools.partial(logit_adjusted, class_counts=COUNTS),
-    'ldam': functools.partial(ldam, class_counts=COUNTS),
-    'cosface': cosface,
-    'arcface': arcface,
-}
-
 jit_focal = jax.jit(focal, static_argnames='gamma')
 jit_logit_adjusted = jax.jit(logit_adjusted)
 jit_ldam = jax.jit(ldam)
@@ -48,7 +37,7 @@ jit_cosface = jax.jit(cosface)
 jit_arcface = jax.jit(arcface, static_argnames='margin')
 
 
-each_loss = pytest.mark.parametrize('loss', LOSSES.values(), ids=LOSSES)
+each_loss = pytest.mark.parametrize('loss', CLASSIFICATION.values(), ids=CLASSIFICATION)
 
 
 def numpy_cross_entropy(logits, label):

@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
+from metriclt_jax import losses
 from metriclt_jax.losses import (
     balanced_contrastive,
     center,
@@ -80,7 +82,7 @@ def split(batch):
     return jax.tree.map(lambda x: x.reshape(8, -1, *x.shape[1:]), batch)
 
 
-MESH = jax.make_mesh((8,), ('batch',), axis_types=(jax.sharding.AxisType.Auto,))
+MESH = jax.make_mesh((8,), ('batch',), axis_types=(AxisType.Auto,))
 
 
 @functools.cache
@@ -145,3 +147,104 @@ def test_a_batch_split_over_an_explicit_mesh(expected):
         )
     close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
     jax.tree.map(close, actual, {name: expected[name] for name in names})
+
+
+# Other set-ups: explicit and automatic meshes, splits of other arrays and dimensions, vmap
+
+
+SCORES = np.tanh(RANDOM.normal(size=(16, 4))).astype(np.float32)
+ALL = {
+    'cross_entropy': cross_entropy,
+    'focal': losses.focal,
+    'ldam': functools.partial(losses.ldam, class_counts=[9, 3, 2, 1]),
+    'cosface': losses.cosface,
+    'arcface': losses.arcface,
+    'center': functools.partial(center, centers=np.eye(4, dtype=np.float32)),
+    'triplet': functools.partial(triplet, margin=1.5),
+    'batch_all': functools.partial(triplet, margin=1.5, mining='batch_all'),
+    'supervised_contrastive': supervised_contrastive,
+    'balanced_contrastive': functools.partial(
+        balanced_contrastive, prototypes=np.eye(4, dtype=np.float32)
+    ),
+}
+
+
+def value_and_slope(loss):
+    def mean(scores, *batch):
+        losses = loss(scores, *batch)
+        return jnp.mean(losses), losses
+
+    return jax.jit(jax.grad(mean, has_aux=True))
+
+
+@pytest.mark.parametrize('kind', [AxisType.Explicit, AxisType.Auto])
+@pytest.mark.parametrize('name', ALL)
+def test_meshes_that_split_the_arrays_in_any_way(name, kind):
+    labels, mask = np.arange(16) % 4, np.arange(16) < 13
+    run = value_and_slope(lambda x, y, where: ALL[name](x, y, where=where))
+    expected = run(SCORES, labels, mask)
+    mesh = jax.make_mesh((4, 2), ('batch', 'model'), axis_types=(kind, kind))
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
+    with jax.set_mesh(mesh):
+        for of_scores, of_labels, of_mask in (
+            (P('batch'), P('batch'), P('batch')),
+            (P('batch', 'model'), P('batch'), P()),
+            (P(None, 'model'), P('batch'), P('batch')),
+            (P(('batch', 'model')), P(), P()),
+        ):
+            arrays = (
+                jax.device_put(SCORES, of_scores),
+                jax.device_put(labels, of_labels),
+                jax.device_put(mask, of_mask),
+            )
+            jax.tree.map(close, jax.device_get(run(*arrays)), jax.device_get(expected))
+
+
+@pytest.mark.parametrize('name', ['cross_entropy', 'ldam'])
+def test_soft_labels_and_weights_on_an_explicit_mesh(name):
+    labels, weights = np.eye(4, dtype=np.float32)[np.arange(16) % 4], np.arange(16.0)
+    run = jax.jit(lambda x, y, w: weighted_mean(ALL[name](x, y), w))
+    expected = run(SCORES, labels, weights)
+    with jax.set_mesh(jax.make_mesh((8,), ('batch',))):
+        arrays = (jax.device_put(SCORES, P('batch')), jax.device_put(labels, P('batch')))
+        np.testing.assert_allclose(run(*arrays, weights), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize('name', ALL)
+def test_vmap_over_models(name):
+    labels, stack = np.arange(16) % 4, np.stack([SCORES, SCORES[::-1], 0 * SCORES])
+    mapped_loss = jax.vmap(jax.vmap(ALL[name], (0, None)), (None, 0))
+    both = jax.jit(mapped_loss)(stack, np.stack([labels, labels[::-1]]))
+    for i, scores in enumerate(stack):
+        for j, of_model in enumerate((labels, labels[::-1])):
+            np.testing.assert_allclose(
+                both[j, i], ALL[name](scores, of_model), rtol=1e-5, atol=1e-5
+            )
+
+
+@pytest.mark.parametrize('check_vma', [True, False])
+@pytest.mark.parametrize('name', ['triplet', 'batch_all', 'supervised_contrastive'])
+def test_masks_and_anchors_over_two_axes_of_a_mesh(name, check_vma):
+    """Batches over data and model axes, the last devices with nothing but padding."""
+    labels, mask = np.arange(16) % 4, np.arange(16) < 11
+    axes = ('a', 'b')
+
+    def all_of(x, y, where, axis_name=None):
+        value, slope = jax.value_and_grad(
+            lambda scale: ALL[name](scale * x, y, where=where, axis_name=axis_name)
+        )(jnp.ones(4))
+        anchors = ALL[name](x, y, where=where, axis_name=axis_name, reduction='none')
+        return value, slope if axis_name is None else jax.lax.pmean(slope, axis_name), anchors
+
+    mesh = jax.make_mesh((4, 2), axes, axis_types=(AxisType.Auto, AxisType.Auto))
+    actual = jax.jit(
+        jax.shard_map(
+            functools.partial(all_of, axis_name=axes),
+            mesh=mesh,
+            in_specs=P(axes),
+            out_specs=(P(), P(), P(axes)),
+            check_vma=check_vma,
+        )
+    )(SCORES, labels, mask)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    jax.tree.map(close, actual, all_of(SCORES, labels, mask))

@@ -1,3 +1,4 @@
+import contextlib
 import hashlib
 import io
 import os
@@ -238,14 +239,14 @@ def test_spoilt_safetensors_files(arrays, tmp_path):
     [
         ('absent.pth', 'absent.pth'),
         ('folder.pth', 'folder.pth'),
-        ('weights.bin', '.safetensors or .pth'),
+        ('weights.h5', '.safetensors, .npz, .pth, '),
         ('weights.pth', 'weights.pth needs torch'),
     ],
 )
 def test_files_that_are_none(tmp_path, monkeypatch, name, words):
     monkeypatch.setitem(sys.modules, 'torch', None)
     (tmp_path / 'folder.pth').mkdir()
-    for file in ('weights.bin', 'weights.pth'):
+    for file in ('weights.h5', 'weights.pth'):
         (tmp_path / file).write_bytes(b'x')
     assert words in message_of(tmp_path / name, **RESNET)
 
@@ -262,7 +263,9 @@ def loaded(monkeypatch, arrays):
         loaded.calls.append((file.read(), keywords))
         return loaded.content
 
-    monkeypatch.setitem(sys.modules, 'torch', SimpleNamespace(load=torch_load))
+    serialization = SimpleNamespace(safe_globals=contextlib.nullcontext)
+    torch = SimpleNamespace(load=torch_load, serialization=serialization)
+    monkeypatch.setitem(sys.modules, 'torch', torch)
     return loaded
 
 
@@ -279,8 +282,8 @@ def test_no_code_of_a_pth_is_run_no_other_device_used_and_damage_seen(pth, loade
 
 def test_contents_of_a_pth_that_are_no_arrays_by_name(pth, loaded):
     pth.write_bytes(b'x')
-    loaded.content = {'state_dict': loaded.content, 'epoch': 3}
-    assert '2 unexpected (epoch, state_dict)' in message_of(pth, **RESNET)
+    loaded.content = {'losses': {'train': 0.3}, 'epoch': 3}
+    assert '32 missing' in message_of(pth, **RESNET)
     loaded.content = [1, 2]
     assert 'mapping' in message_of(pth, **RESNET)
 

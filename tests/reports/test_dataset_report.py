@@ -44,7 +44,8 @@ def test_the_picture_has_a_bar_for_each_part_and_class_and_samples_beside(tmp_pa
     drawing.save(figure, tmp_path / 'classes.png')  # without a warning of an unknown character
     bars, sheet = figure.axes
     order = [1, 2, 0, 3]
-    assert [label.get_text() for label in bars.get_yticklabels()] == [NAMES[c] for c in order]
+    shown = drawing.readable(NAMES)
+    assert [label.get_text() for label in bars.get_yticklabels()] == [shown[c] for c in order]
     widths = [[bar.get_width() for bar in container] for container in bars.containers]
     assert widths == [images[order].tolist() for images in COUNTS.values()]
     numbers = {str(n) for images in COUNTS.values() for n in images}
@@ -97,13 +98,23 @@ def test_the_digits_are_described_without_decoding_them_all(tmp_path, monkeypatc
     assert np.asarray(Image.open(tmp_path / 'classes.png').convert('L')).std() > 5
 
 
-def test_another_split_is_recommended_where_there_is_a_reason():
-    owners, none = np.array(['p', 'p', 'q', '']), np.full(4, '')
-    official = np.array(['train', 'train', 'test', 'test'])
-    leaky, clean = {'train': [0, 3], 'test': [1, 2]}, {'train': [0, 1], 'test': [2, 3]}
-    (remark,) = report._remarks('paper', owners, none, leaky)
-    assert 'data.split=grouped' in remark
-    assert report._remarks('paper', owners, none, clean) == []
-    (remark,) = report._remarks('paper', owners, official, clean)
-    assert 'data.split=official' in remark
-    assert report._remarks('official', owners, official, clean) == []
+def test_reasons_to_choose_another_split_are_given(tmp_path):
+    rows = ['path,label,group,split']
+    for number in range(80):
+        image = np.random.default_rng(number).integers(0, 256, (4, 4), np.uint8)
+        Image.fromarray(image).save(tmp_path / f'{number}.png')
+        part = ('train', 'test')[number // 2 % 2]
+        rows.append(f'{number}.png,{"ab"[number % 2]},p{number // 4},{part}')
+    (tmp_path / 'labels.csv').write_text('\n'.join(rows))
+    prepare('folder', str(tmp_path), str(tmp_path), 'own', labels=str(tmp_path / 'labels.csv'))
+    texts = {}
+    for split in ('auto', 'grouped', 'paper'):
+        config = data_config('folder')
+        config.update({'name': 'own', 'data_dir': str(tmp_path), 'split': split})
+        console = Console(file=io.StringIO(), width=80)
+        report.describe(config, console, tmp_path / 'classes.png')
+        texts[split] = console.file.getvalue()
+    assert '20 in train and test' in texts['auto']
+    for split, text in texts.items():
+        assert ('data.split=grouped keeps' in text) == (split != 'grouped')
+        assert ('data.split=official' in text) == (split != 'auto')

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from PIL import Image
@@ -129,6 +130,37 @@ def test_names_are_drawn_literally(tmp_path, drawn):
     figures.feature_maps({'$CE_$': clusters([2, 2, 2, 2])}, names, tmp_path / 'a.png')
     assert legend_texts(drawn[1]) == [f'{name} (2)' for name in names]
     assert not any(text.get_parse_math() for f in drawn for text in f.findobj(Text))
+
+
+def test_a_name_is_drawn_in_a_font_that_has_it(tmp_path, drawn):
+    default, *others = drawing._fonts()
+    other = next(o for o in others if drawing._characters(o) - drawing._characters(default))
+    rare = chr(max(drawing._characters(other) - drawing._characters(default)))
+    figures.confusion_matrices({'a': np.eye(2, dtype=int)}, ['plain', rare], tmp_path / 'a.png')
+    ticks = [tick for tick in drawn[0].axes[0].get_yticklabels() if tick.get_text() == rare]
+    (tick,) = ticks
+    assert any(ord(rare) in drawing._characters(name) for name in tick.get_fontfamily()[1:])
+
+
+def test_a_name_that_cannot_be_drawn_is_spelled_out_and_said(tmp_path, drawn, monkeypatch, capsys):
+    default = next(iter(drawing._fonts()))
+    monkeypatch.setattr(drawing, '_fonts', lambda: {default: font_manager.findfont(default)})
+    names = ['痣', 'a 癌', '\udcff', 'line\nbreak', 'long ' * 40]
+    figures.confusion_matrices({'a': np.eye(5, dtype=int)}, names, tmp_path / 'a.png')
+    shown = [tick.get_text() for tick in drawn[0].axes[0].get_yticklabels()]
+    assert shown[:4] == [r'\u75e3', r'a \u764c', r'\udcff', 'line break']
+    assert len(shown[4]) <= 24
+    assert '癌' in capsys.readouterr().err
+    figures.feature_maps({'a': clusters([3] * 5)}, names, tmp_path / 'b.png')
+    assert legend_texts(drawn[1])[0] == r'\u75e3 (3)'
+    assert capsys.readouterr().err == ''  # once
+
+
+@pytest.fixture(autouse=True)
+def forget_characters():
+    yield
+    for function in (drawing._family_with, drawing._characters, drawing._say_unknown):
+        function.cache_clear()
 
 
 @pytest.mark.parametrize(('count', 'classes'), [(5, 7), (3, 40)])

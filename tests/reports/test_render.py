@@ -91,12 +91,14 @@ def test_texts_are_shown_as_they_are(tmp_path):
             assert bare.count('{') == bare.count('}')
             assert not re.search(r'(?<!\\)[%#]', line)
     assert r'\& \% \$ \# \_ \{ \} \textasciitilde{} \textasciicircum{}' in found['.tex']
+    assert r'\textbar{} \& \%' in found['.tex']
+    assert escape_latex('[a] *') == '{[}a{]} {*}'  # after a line break, an argument of it
     assert escape_latex('The "first" and the "last", 5".') == "The ``first'' and the ``last'', 5\"."
 
 
 @pytest.mark.skipif(shutil.which('pdflatex') is None, reason='there is no pdflatex')
 def test_latex_compiles(tmp_path):
-    names = [*r'\→±−✓×τ~^<>&%$#_{}', '"a"', '5"']
+    names = [*r'\→±−✓×τ~^<>&%$#_{}|', '"a"', '5"', '[red]', '* a', 'two\n\nlines']
     rendered(tmp_path, [Column(name, [name], 'all') for name in names])
     text = (tmp_path / 'report.tex').read_text()
     (packages,) = re.findall(r'(\\usepackage\S*);', text)

@@ -11,6 +11,7 @@ from test_render import Tags
 
 from metriclt_jax.errors import InputError
 from metriclt_jax.reports.report import report_paper, report_runs
+from metriclt_jax.reports.runs import read_runs
 
 
 def report(folder, **options):
@@ -173,3 +174,25 @@ def test_the_papers_own_numbers(tmp_path):
     marked = {(v['table'], v['dataset']) for v in values if v['mark_in_paper']}
     unlike = [v for v in second if not v['mark_in_paper'] and (v['table'], v['dataset']) in marked]
     assert [(v['dataset'], v['method']) for v in unlike] == [('xray9', 'cutmix_crw')]
+
+
+def test_a_test_part_that_lacks_classes(tmp_path, make_run):
+    for method in ('ce_crw', 'ce_tp_crw'):
+        made = make_run(method, method, sizes=(60, 30, 30, 20, 15, 0, 0))
+    assert made['final']['classes_without_images'] == ['VASC', 'DF']
+    path = tmp_path / 'runs/ce_crw/metrics.jsonl'
+    line = json.loads(path.read_text().splitlines()[0])
+    line['validation'] |= {'mcr_minor': None, 'classes_without_images': ['DF']}
+    path.write_text(json.dumps(line) + '\n')
+    files = report(tmp_path)
+    page = Tags(files['report.html'].decode()).text
+    assert 'no image of VASC, DF' in page
+    assert 'cannot be used' not in page
+    found = {(line['method'], line['metric']) for line in lines(files, 'results.csv')}
+    assert ('ce_crw', 'mcr_all') in found
+    assert not {metric for _, metric in found} & {'mcr_minor', 'recall VASC', 'recall DF'}
+    path = tmp_path / 'runs/ce_crw/results.json'
+    text = path.read_text().replace('"classes_without_images": ["VASC", "DF"]', '"x": 1')
+    path.write_text(text)  # claims to be complete
+    (run,), (problem,) = read_runs(tmp_path / 'runs')
+    assert (run.path, problem[0]) == ('ce_tp_crw', 'ce_crw')

@@ -1,6 +1,8 @@
 """What is read of work directories, and what is said about those that cannot be used."""
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -140,3 +142,19 @@ def test_a_torn_line_of_metrics_and_an_unfinished_run_are_said(tmp_path, make_ru
 def test_there_must_be_a_folder(tmp_path):
     with pytest.raises(InputError, match='nothing'):
         read_runs(tmp_path / 'nothing')
+
+
+def test_a_folder_that_cannot_be_read_is_said(tmp_path, make_run, monkeypatch):
+    make_run('good', 'ce')
+    make_run('secret/run', 'ce')
+    scandir = os.scandir
+
+    def denied(path):
+        if Path(path).name == 'secret':
+            raise PermissionError(13, 'Permission denied', str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, 'scandir', denied)
+    (run,), problems = read_runs(tmp_path / 'runs')
+    assert run.path == 'good'
+    assert problems == [('secret', 'cannot be read: Permission denied')]

@@ -3,6 +3,8 @@
 import copy
 import io
 
+import numpy as np
+from rich.cells import cell_len
 from rich.console import Console
 
 from metriclt_jax.reports.terminal import stage_table, summary_table
@@ -66,3 +68,27 @@ def test_a_summary_has_a_row_for_each_metric_and_class():
     lines = printed(table=summary_table(summary, ['[x]', 'b'], {'minor': [1]}, 'skin7'))
     assert row(lines, 'MCR minor (b)')[-2:] == ['50.00', '2']
     assert row(lines, 'recall of [x]')[-2:] == ['100.00', '3']
+
+
+def test_a_partial_summary_says_so():
+    summary = {'mcr_all': 0.75, 'mcr_minor': None, 'confusion': [[3, 1], [0, 0]]}
+    summary['classes_without_images'] = ['b']
+    lines = printed(table=summary_table(summary, ['a', 'b'], {'minor': [1]}, 'skin7'))
+    assert row(lines, 'recall of b')[-2:] == ['-', '0']
+    assert row(lines, 'MCR minor (b)')[-2:] == ['-', '0']
+    assert 'Partial' in ' '.join(lines)
+    results = copy.deepcopy(RESULTS) | {'final': summary}
+    assert 'no image of b' in ' '.join(printed(results))
+    assert 'Partial' not in ' '.join(printed(RESULTS))
+
+
+def test_names_are_printed_as_they_are():
+    names = ['[red]x[/red]', '[/b]', ':skull:', 'end\\', '$a_b$', '-x', '皮肤癌']
+    summary = {'mcr_all': 1.0, 'confusion': np.eye(len(names), dtype=int).tolist()}
+    lines = printed(table=summary_table(summary, names, {}, '[/b] :skull:'))
+    assert lines[0].strip() == '[/b] :skull:'
+    for name in names:
+        assert row(lines, f'recall of {name}')[-2:] == ['100.00', '1']
+    long = summary_table(summary, [f'{name} ' * 30 for name in names], {}, 'long')
+    assert max(map(cell_len, printed(table=long))) == 80
+    assert '\u2026' not in ' '.join(printed(table=long))

@@ -105,10 +105,10 @@ def wait_for_lines(workdir, stage, count, processes):
 
 def prepare_other(data_dir):
     """Prepares digits_lt with another first image; returns `data_dir`."""
-    source = digits_lt.read_source()
-    first, second, *others = source.examples
+    original = digits_lt.read_source()
+    first, second, *others = original.examples
     examples = [first._replace(image=second.image), second, *others]
-    reader = lambda source_: dataclasses.replace(source, examples=examples)  # noqa: E731
+    reader = lambda source: dataclasses.replace(original, examples=examples)  # noqa: E731
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(preparation, 'READERS', {'digits_lt': reader})
         preparation.prepare('digits_lt', None, data_dir)

@@ -76,7 +76,7 @@ def config(data_dir, file):
 def test_step_0_has_the_backbone_of_the_file_and_all_else_random(config, arrays, tmp_path):
     run = make_run(config, tmp_path / 'run', quiet())
     stage = run.stages[0]
-    state = run.initial_state(stage, load_pretrained(run).variables)
+    state = run.initial_state(stage, load_pretrained(config).variables)
     expected = load_torchvision(arrays, 'resnet18', options=OPTIONS)
     jax.tree.map(
         np.testing.assert_array_equal, state.params['backbone'], expected['params']['backbone']
@@ -96,7 +96,7 @@ def test_both_branches_start_from_the_last_block_of_the_file(config, arrays, tmp
     with config.unlocked():
         config.method = 'bbn'
     run = make_run(config, tmp_path / 'run', quiet())
-    variables = load_pretrained(run).variables
+    variables = run.initial_state(run.stages[0], load_pretrained(config).variables).variables
     expected = load_torchvision(arrays, 'resnet18', options=OPTIONS)
     images = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype(np.float32)
     one = create_model('resnet18', 1000, **OPTIONS).apply(expected, images).features
@@ -161,11 +161,13 @@ def test_weights_that_do_not_fit_are_refused_before_anything_is_written(
     config, tmp_path, change, words
 ):
     config.model.update(change)
+    config.data.data_dir = str(tmp_path / 'data')
     with pytest.raises(InputError, match=f'config field model.pretrained: .*{words}'):
         train(config, tmp_path / 'run', quiet())
     assert not (tmp_path / 'run').exists()
+    assert not (tmp_path / 'data').exists()  # nothing was decoded either
 
 
 def test_without_a_file_there_are_no_pretrained_weights(config, tmp_path):
     config.model.pretrained = ''
-    assert load_pretrained(make_run(config, tmp_path / 'run', quiet())) is None
+    assert load_pretrained(config) is None

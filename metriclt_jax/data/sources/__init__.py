@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping
 from metriclt_jax.data.sources import digits_lt, dogs_lt, flower_lt, folder, medmnist, skin7, xray9
 from metriclt_jax.data.sources.common import Source
 
+OWN = 'folder'
+"""The data set whose labels are the user's own; those of all others are as published."""
+
 READERS: Mapping[str, Callable[..., Source]] = {
     'skin7': skin7.read_source,
     'xray9': xray9.read_source,
@@ -13,7 +16,7 @@ READERS: Mapping[str, Callable[..., Source]] = {
     'flower_lt': flower_lt.read_source,
     'dogs_lt': dogs_lt.read_source,
     'digits_lt': digits_lt.read_source,
-    'folder': folder.read_source,
+    OWN: folder.read_source,
 } | {
     name: functools.partial(medmnist.read_source, name)
     for name in medmnist.PUBLISHED

@@ -1,22 +1,22 @@
-"""What readers return and share: checks of folders and names, label files."""
+"""What readers return and share: checks of folders and their files."""
 
-import collections
-import csv
 import dataclasses
 import io
 import itertools
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import types
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from metriclt_jax.data.sources.names import require_name
 from metriclt_jax.errors import InputError, explained
 
 SUFFIXES = (
-    '.bmp', '.gif', '.jp2', '.jpeg', '.jpg', '.pgm', '.png', '.pnm', '.ppm', '.tif', '.tiff',
-    '.webp',
+    '.bmp', '.dcm', '.dib', '.dicom', '.gif', '.j2c', '.j2k', '.jfif', '.jp2', '.jpe', '.jpeg',
+    '.jpf', '.jpg', '.jpx', '.pbm', '.pgm', '.png', '.pnm', '.ppm', '.tif', '.tiff', '.webp',
 )  # fmt: skip
 """Endings of image files, in lower case."""
 
@@ -45,7 +45,10 @@ class Source:
 
 
 def from_examples(
-    class_names: Sequence[str], examples: Iterable[Example], note: str = ''
+    class_names: Sequence[str],
+    examples: Iterable[Example],
+    note: str = '',
+    unusable: Mapping[Path, str] = types.MappingProxyType({}),
 ) -> Source:
     """Returns the source of examples in any order, after a check of all names."""
     examples = sorted(examples, key=lambda example: example.image_id)
@@ -63,7 +66,8 @@ def from_examples(
         image.stat().st_size if isinstance(image, Path) else len(image)
         for image in (example.image for example in examples)
     )
-    return Source(tuple(class_names), examples, len(examples), num_bytes, files, note)
+    count = len(examples)
+    return Source(tuple(class_names), examples, count, num_bytes, files, note, unusable)
 
 
 def to_png(pixels: np.ndarray) -> bytes:
@@ -75,46 +79,112 @@ def to_png(pixels: np.ndarray) -> bytes:
     return png.getvalue()
 
 
-def require_name(kind: str, name: str) -> None:
-    """Refuses a name that may look like another one, as 'a ' and 'a' do."""
-    if not name.isprintable() or name != name.strip() or not name:
-        raise InputError(
-            f'the name of one {kind} is {name!r}; use printable characters, no spaces at the ends'
-        )
+def expanded(path: str) -> Path:
+    """Returns a path of the user, with ~ replaced by a home folder."""
+    with explained(f'{path!r} is not a path'):  # '~' may stand before a user who does not exist
+        return Path(path).expanduser()
 
 
 def open_folder(source: str | None, dataset: str, layout: str, *names: str) -> Path:
     """Returns the folder `source`, which must contain files and folders (`names` with a /)."""
     if not source:
         raise InputError(f'{dataset} needs a source: a folder with {layout}')
-    root = Path(source).expanduser()
+    outer = expanded(source)
+    root = unwrapped(outer, *names)
     for name in ('./', *names):
         kind, exists = ('folder', Path.is_dir) if name.endswith('/') else ('file', Path.is_file)
         if not exists(root / name):
             raise InputError(f'there is no {kind} {root / name}; {dataset} needs {layout}')
-        require_inside(root / name, root)
+        require_inside(root / name, outer)
     return root
 
 
+def unwrapped(folder: Path, *names: str) -> Path:
+    """Returns the folder with any of `names`: `folder`, or one alone in it as archives unpack."""
+    inner = folder
+    while names and inner.is_dir() and not any((inner / name).exists() for name in names):
+        visible = [path for path in inner.iterdir() if not hidden(path.name)]
+        if len(visible) != 1 or not visible[0].is_dir():
+            return folder
+        (inner,) = visible
+    return inner
+
+
+def walk(folder: Path | str) -> Iterator[os.DirEntry]:
+    """Yields what is visible in a folder and its subfolders, except these; links as they are."""
+    with os.scandir(folder) as entries:
+        visible = [entry for entry in entries if not hidden(entry.name)]
+    for entry in sorted(visible, key=lambda entry: entry.name):
+        if entry.is_dir(follow_symlinks=False):
+            yield from walk(entry.path)
+        else:
+            yield entry
+
+
+def is_folder(entry: os.DirEntry) -> bool:
+    """Whether an entry is a folder or a link to one; a link to itself is none."""
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
+
+
+def problem(entry: os.DirEntry, root: Path) -> str:
+    """Says why an entry of a folder is not an image of the source `root`; '' if it may be one."""
+    if is_folder(entry):
+        return 'it is a link to a folder'
+    if entry.is_symlink() and not os.path.isfile(entry.path):
+        return 'it is a link to nothing'
+    if entry.is_symlink() and not is_inside(Path(entry.path), root):
+        return 'it leaves the source folder'
+    if not entry.is_file():
+        return 'it is not a file'
+    if os.path.splitext(entry.name)[1].lower() not in SUFFIXES:
+        return 'its name does not end as those of images do'
+    return ''
+
+
+def files_below(folder: Path, root: Path) -> Iterator[Path]:
+    """Yields the visible files in and below a folder; refuses links to folders and outside."""
+    require_inside(folder, root)
+    for entry in walk(folder):
+        if entry.is_symlink():
+            require_inside(Path(entry.path), root)
+            if is_folder(entry):
+                raise InputError(f'{entry.path} is a link to a folder; replace it by the folder')
+        yield Path(entry.path)
+
+
 def find_images(folder: Path, suffix: str, root: Path) -> dict[str, Path]:
-    """Returns the visible files with a suffix in a folder, by their names without it."""
-    paths = [path for path in folder.iterdir() if path.suffix == suffix and not hidden(path.name)]
-    for path in (folder, *paths):
-        if path.is_symlink():
-            require_inside(path, root)
-    return {path.stem: path for path in paths}
+    """Returns the visible files with a suffix in and below a folder, by their names without it."""
+    images: dict[str, Path] = {}
+    for path in files_below(folder, root):
+        if path.suffix.lower() == suffix:
+            if path.stem in images:
+                raise InputError(f'{images[path.stem]} exists again as {path}; remove one of them')
+            images[path.stem] = path
+    return images
+
+
+_LEFT_BY_SYSTEMS = {
+    'thumbs.db', 'ehthumbs.db', 'ehthumbs_vista.db', 'desktop.ini', 'icon\r', 'picasa.ini',
+    '__macosx', '$recycle.bin', 'recycler', 'system volume information', 'lost+found',
+    '@eadir', '#recycle', '@recycle', '#snapshot', '@recently-snapshot', '@tmp', '__pycache__',
+    'network trash folder', 'temporary items',
+}  # fmt: skip
 
 
 def hidden(name: str) -> bool:
-    """Whether a file was left by a file manager or system, such as .DS_Store and Thumbs.db."""
-    return name.startswith('.') or name.lower() in ('thumbs.db', 'desktop.ini')
+    """Whether a file was left by a file manager or system, such as .DS_Store and @eaDir."""
+    return name.startswith(('.', '~$')) or name.lower() in _LEFT_BY_SYSTEMS
+
+
+def is_inside(path: Path, root: Path) -> bool:
+    """Whether `path` is below `root`, with all links followed."""
+    with explained(f'{str(path)!r} is not a path'):  # it may contain a NUL
+        return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
 
 
 def require_inside(path: Path, root: Path) -> Path:
     """Returns `path`; refuses one that leaves `root` by '..', a link or its start."""
-    with explained(f'{str(path)!r} is not a path'):  # it may contain a NUL
-        inside = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
-    if not inside:
+    if not is_inside(path, root):
         raise InputError(f'{path} leaves the source folder; it must be inside {root}')
     return path
 
@@ -129,50 +199,6 @@ def require_all(
             f'{present_in} lacks {len(missing)} of the {len(needed)} images of {needed_by}, the '
             f'first is {missing[0]}'
         )
-
-
-def read_csv(
-    path: Path, columns: Sequence[str], optional: Sequence[str] = ()
-) -> list[dict[str, str]]:
-    """Reads a CSV file with one row per image, which the first of `columns` names.
-
-    `columns` have no empty fields; `optional` ones are filled with ''. (pandas would rename
-    repeated columns and shift rows with too many fields, which are errors here.)
-    """
-    with (
-        explained(f'{path} cannot be read as a CSV file'),
-        path.open(newline='', encoding='utf-8-sig') as file,
-    ):
-        reader = csv.DictReader(file, restval='')
-        header = list(reader.fieldnames or ())
-        while header and not header[-1].strip():
-            header.pop()
-        reader.fieldnames = header
-        rows = list(reader)
-    for column in (*columns, *optional):
-        count = header.count(column)
-        if count > 1 or (column in columns and not count):
-            raise InputError(
-                f'{path} has {count or "no"} columns {column!r}; it needs {", ".join(columns)}, '
-                f'once each and separated by commas, and has {", ".join(header) or "none"}'
-            )
-    if not rows:
-        raise InputError(f'{path} has no rows; it needs one per image')
-    key = columns[0]
-    for row in rows:
-        if any(field.strip() for field in row.pop(None, ())):
-            raise InputError(
-                f'{path} has more fields than columns in the row of image {row[key]!r}; put "" '
-                'around a field that contains a comma'
-            )
-        if not all(row[column] for column in columns):
-            raise InputError(f'{path} has an empty field in the row of image {row[key]!r}')
-        for column in optional:
-            row.setdefault(column, '')
-    ((image_id, count),) = collections.Counter(row[key] for row in rows).most_common(1)
-    if count > 1:
-        raise InputError(f'{path} lists image {image_id} {count} times; list it once')
-    return rows
 
 
 def read_mat(path: Path, variables: Mapping[str, type]) -> list[np.ndarray]:

@@ -26,7 +26,7 @@ def read_source(source: str | None) -> common.Source:
     folder = common.open_folder(source, 'dogs_lt', layout, f'{IMAGES}/')
     lists = LISTS if (folder / LISTS).is_dir() else '.'
     tables = {part: f'{lists}/{part}_list.mat' for part in PARTS}
-    common.open_folder(source, 'dogs_lt', layout, *tables.values())
+    common.open_folder(str(folder), 'dogs_lt', layout, *tables.values())
 
     examples = []
     label_of: dict[str, int] = {}  # by the name of the folder, from 1
@@ -38,9 +38,10 @@ def read_source(source: str | None) -> common.Source:
             file = common.require_inside(folder / IMAGES / path, folder)
             if label != label_of.setdefault(file.parent.name, label):
                 raise InputError(f'{folder / table} gives the folder of {path} several labels')
-            if not file.is_file():
-                raise InputError(f'there is no image {file}, which {folder / lists} lists')
             examples.append(common.Example(PurePosixPath(path).stem, label - 1, '', file, part))
+    files = {str(file.image): file.image for file in examples}
+    present = [name for name, file in files.items() if file.is_file()]
+    common.require_all(files, folder / lists, present, folder / IMAGES)
     if sorted(label_of.values()) != list(range(1, len(label_of) + 1)):
         raise InputError(
             f'{folder / lists} gives its {len(label_of)} folders the labels '

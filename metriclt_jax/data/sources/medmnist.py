@@ -18,7 +18,7 @@ from typing import IO
 import numpy as np
 
 from metriclt_jax.data.decoding import in_order
-from metriclt_jax.data.sources.common import Example, Source, to_png
+from metriclt_jax.data.sources.common import Example, Source, expanded, to_png
 from metriclt_jax.errors import InputError, explained
 
 PUBLISHED = json.loads(Path(__file__).with_suffix('.json').read_text(encoding='utf-8'))
@@ -66,7 +66,7 @@ def _file(name: str, source: str | None) -> Path:
     wanted = f'use one of the files {", ".join(names)}, or a folder with one of them'
     if not source:
         raise InputError(f'{name} needs a source; {wanted}')
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_file():
         return path
     found = [path / name for name in names if (path / name).is_file()]

@@ -3,15 +3,18 @@
 Reads the folder that the official download unpacks to (https://nihcc.app.box.com/v/ChestXray-NIHCC):
 
     Data_Entry_2017.csv or Data_Entry_2017_v2020.csv
-    images_001/images/XXXXXXXX_XXX.png ... images_012/images/ (or all of them in images/)
+    images_001/images/XXXXXXXX_XXX.png ... images_012/images/ (or other folders)
+    train_val_list.txt and test_list.txt     (optional: the official parts)
 
 The config decides which classes are used, and how many images of each.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 
 from metriclt_jax.data.sources import common
-from metriclt_jax.errors import InputError
+from metriclt_jax.data.sources.tables import by_image, read_table
+from metriclt_jax.errors import InputError, explained
 
 CLASS_NAMES = (
     'Atelectasis', 'Cardiomegaly', 'Effusion', 'Infiltration', 'Mass', 'Nodule', 'Pneumonia',
@@ -22,7 +25,8 @@ CLASS_NAMES = (
 
 NO_FINDING = 'No Finding'
 TABLES = ('Data_Entry_2017.csv', 'Data_Entry_2017_v2020.csv')
-IMAGES, SUFFIX = 'images', '.png'
+LISTS = {'train': 'train_val_list.txt', 'test': 'test_list.txt'}
+SUFFIX = '.png'
 
 
 def read_source(source: str | None) -> common.Source:
@@ -31,6 +35,7 @@ def read_source(source: str | None) -> common.Source:
     Images with several findings or none are left out, and may be missing.
     """
     folder = common.open_folder(source, 'xray9', f'{TABLES[0]} and images_001/images/ to 012')
+    folder = common.unwrapped(folder, *TABLES)
     tables = [folder / name for name in TABLES if (folder / name).is_file()]
     if len(tables) != 1:
         raise InputError(
@@ -38,35 +43,44 @@ def read_source(source: str | None) -> common.Source:
         )
     (table,) = tables
     rows = {}  # from the name without .png to label and patient
-    for row in common.read_csv(table, ('Image Index', 'Finding Labels', 'Patient ID')):
-        findings = _findings(row, table)
+    columns = ('Image Index', 'Finding Labels', 'Patient ID')
+    for image, (labels, patient) in by_image(read_table(table), columns).items():
+        findings = _findings(image, labels, table)
         if len(findings) == 1 and findings != {NO_FINDING}:
-            name = Path(row['Image Index']).stem
-            if row['Image Index'] != name + SUFFIX:
-                raise InputError(f'{table} has {row["Image Index"]}; it must be a {SUFFIX} file')
-            rows[name] = CLASS_NAMES.index(findings.pop()), row['Patient ID']
-    files = _files(folder)
+            name = Path(image).stem
+            if image != name + SUFFIX:
+                raise InputError(f'{table} has {image}; it must be a {SUFFIX} file')
+            rows[name] = CLASS_NAMES.index(findings.pop()), patient
+    files = common.find_images(folder, SUFFIX, folder)
     common.require_all(rows, table, files, folder)
-    examples = (common.Example(name, *row, files[name]) for name, row in rows.items())
+    parts = _parts(rows, folder, table)
+    examples = (common.Example(name, *row, files[name], parts[name]) for name, row in rows.items())
     return common.from_examples(CLASS_NAMES, examples)
 
 
-def _findings(row: dict[str, str], table: Path) -> set[str]:
-    findings = set(row['Finding Labels'].split('|'))
+def _parts(images: Collection[str], folder: Path, table: Path) -> dict[str, str]:
+    """Returns the official part of each image; '' if the folder has no lists of them."""
+    lists = {part: folder / name for part, name in LISTS.items() if (folder / name).is_file()}
+    if not lists:
+        return dict.fromkeys(images, '')
+    if len(lists) < len(LISTS):
+        raise InputError(f'{folder} has one of the lists {" and ".join(LISTS.values())}; add both')
+    part_of: dict[str, str] = {}
+    for part, path in lists.items():
+        with explained(f'{path} cannot be read as a list of images'):
+            listed = {Path(line.strip()).stem for line in path.read_text('utf-8-sig').splitlines()}
+        for name in sorted(listed & part_of.keys() & set(images)):
+            raise InputError(f'image {name} is in both lists, {" and ".join(LISTS.values())}')
+        part_of |= dict.fromkeys(listed, part)
+    common.require_all(images, table, part_of, folder / ' and '.join(LISTS.values()))
+    return part_of
+
+
+def _findings(image: str, labels: str, table: Path) -> set[str]:
+    findings = set(labels.split('|'))
     for finding in sorted(findings.difference(CLASS_NAMES, [NO_FINDING])):
         raise InputError(
-            f'{table} has the finding {finding!r} for image {row["Image Index"]}; use '
-            f'{NO_FINDING}, or some of {", ".join(CLASS_NAMES)} separated by |'
+            f'{table} has the finding {finding!r} for image {image}; use {NO_FINDING}, or some of '
+            f'{", ".join(CLASS_NAMES)} separated by |'
         )
     return findings
-
-
-def _files(folder: Path) -> dict[str, Path]:
-    folders = [path / IMAGES for path in sorted(folder.glob('images_*'))] + [folder / IMAGES]
-    files: dict[str, Path] = {}
-    for images in filter(Path.is_dir, folders):
-        found = common.find_images(images, SUFFIX, folder)
-        for name in sorted(files.keys() & found.keys()):
-            raise InputError(f'{files[name]} exists again as {found[name]}; remove one of them')
-        files |= found
-    return files
