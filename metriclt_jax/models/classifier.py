@@ -134,7 +134,9 @@ def create_model(
     backbone = BACKBONES[name](
         **{option: _hashable(value) for option, value in backbone_options.items()},
         dtype=DTYPES[dtype],
-        statistics=StatisticsGroup(axis_name if cross_device_batch_norm else None, batch_norm_group),
+        statistics=StatisticsGroup(
+            axis_name if cross_device_batch_norm else None, batch_norm_group
+        ),
     )
     widths = tuple(projection or ())
     return Classifier(backbone, num_classes, head, scale, widths, dropout, axis_name)

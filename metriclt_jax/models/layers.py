@@ -142,9 +142,8 @@ class BatchNorm(nn.Module):
             if not self.is_initializing():
                 unbiased = var * (count / (count - 1))
                 keep = 1 - self.momentum
-                groups = tuple(range(mean.ndim - 1))
-                for running, of_batch in ((running_mean, mean), (running_var, unbiased)):
-                    of_batch = jnp.mean(of_batch, groups) if groups else of_batch
+                for running, of_groups in ((running_mean, mean), (running_var, unbiased)):
+                    of_batch = jnp.mean(of_groups.reshape(-1, *channels), axis=0)
                     running.value = keep * running.value + self.momentum * of_batch
         else:
             mean, var = running_mean.value, running_var.value
@@ -161,7 +160,7 @@ class BatchNorm(nn.Module):
 
 
 @jax.named_scope('batch_norm')
-def batch_moments(x: jax.Array, group: StatisticsGroup = StatisticsGroup()) -> Moments:
+def batch_moments(x: jax.Array, group: StatisticsGroup) -> Moments:
     """The moments of the channels of `x` `[B, ..., C]`, over each image's group.
 
     Raises:
@@ -169,13 +168,13 @@ def batch_moments(x: jax.Array, group: StatisticsGroup = StatisticsGroup()) -> M
     """
     devices = 1 if group.axis_name is None else lax.axis_size(group.axis_name)
     size = group.images or len(x) * devices
-    groups, neighbours = len(x) // size, size // len(x)  # on a device; devices of a group
-    if (len(x) % size and size % len(x)) or devices % max(neighbours, 1):
+    groups, neighbours = max(len(x) // size, 1), max(size // len(x), 1)  # of a device; of a group
+    if groups * size != neighbours * len(x) or devices % neighbours:
         raise InputError(
-            f'batch_norm_group is {size} images; {devices} devices with {len(x)} images each cannot '
-            'be divided into such groups'
+            f'batch_norm_group is {size}, which divides neither the {len(x)} images of a device '
+            f'nor the {devices} devices into equal groups; use a divisor or a multiple of {len(x)}'
         )
-    count = x.size // (x.shape[-1] * max(groups, 1)) * max(neighbours, 1)
+    count = neighbours * x.size // (groups * x.shape[-1])
     if count < 2:
         raise InputError('batch normalisation got 1 value per channel; use at least 2 images')
     x = x.astype(jnp.float32)
@@ -184,12 +183,9 @@ def batch_moments(x: jax.Array, group: StatisticsGroup = StatisticsGroup()) -> M
     axes = tuple(range(groups > 1, x.ndim - 1))
     # Mean and mean of squares share one pass over the activations and one message.
     moments = jnp.stack([jnp.mean(x, axes), jnp.mean(x * x, axes)])
-    if neighbours > 1 or size == len(x) * devices:
-        together = None
-        if neighbours < devices:
-            together = np.arange(devices).reshape(-1, neighbours).tolist()
-        if group.axis_name is not None:
-            moments = lax.pmean(moments, group.axis_name, axis_index_groups=together)
+    if groups == 1 and group.axis_name is not None:
+        together = np.arange(devices).reshape(-1, neighbours).tolist()
+        moments = lax.pmean(moments, group.axis_name, axis_index_groups=together)
     mean, mean_of_squares = moments
     return Moments(mean, jnp.maximum(mean_of_squares - mean * mean, 0.0), count)
 
