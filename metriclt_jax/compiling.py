@@ -8,14 +8,14 @@ import importlib.util
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from functools import partial
 from importlib import resources
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.experimental import topologies
 from ml_collections import ConfigDict
 
 from metriclt_jax import hlo
@@ -24,198 +24,178 @@ from metriclt_jax.errors import InputError
 from metriclt_jax.evaluation.evaluate import make_eval_step
 from metriclt_jax.models import initialize
 from metriclt_jax.training.schedule import LossInputs
-from metriclt_jax.training.stages import Stage, make_models, make_stages
+from metriclt_jax.training.stages import make_models, make_stages
 from metriclt_jax.training.state import create_state
 from metriclt_jax.training.step import make_train_step
-
-GIB = 2**30
 
 
 class Chip(NamedTuple):
     """A kind of accelerator, from its vendor's data sheet."""
 
     platform: str
-    memory: int  # bytes
+    gib: int  # of memory
     clock: float | None = None  # Hz, of the estimated cycles
 
 
 CHIPS = {
-    'v4': Chip('tpu', 32 * GIB, 1.05e9),
-    'v5e': Chip('tpu', 16 * GIB, 1.5e9),
-    'v5p': Chip('tpu', 95 * GIB, 1.75e9),
-    'v6e': Chip('tpu', 32 * GIB),
-    'h100': Chip('cuda', 80 * GIB),
+    'v4': Chip('tpu', 32, 1.05e9),
+    'v5e': Chip('tpu', 16, 1.5e9),
+    'v5p': Chip('tpu', 95, 1.75e9),
+    'v6e': Chip('tpu', 32),
+    'h100': Chip('cuda', 80),
 }
 """What programs are compiled for, by the first part of a target such as v5e:16x16 or h100:8."""
 
-# Packages of each compiler and the extra that installs them.
-_COMPILERS = {'tpu': ('libtpu', 'tpu'), 'cuda': ('jax_cuda13_plugin', 'cuda')}
+# Of each platform: the compiler's package, its extra, and the topology of a target.
+_COMPILERS = {
+    'tpu': ('libtpu', 'tpu', r'\d+(x\d+)+'),
+    'cuda': ('jax_cuda13_plugin', 'cuda', r'[1-9]\d*'),
+}
 # Without these, libtpu waits for the metadata server of a TPU machine.
 _NO_TPU_HERE = {
     'TPU_SKIP_MDS_QUERY': '1',
     'TPU_ACCELERATOR_TYPE': 'v5litepod-8',
     'TPU_WORKER_HOSTNAMES': 'localhost',
 }
-
-# Of the data sets of the paper; others are taken to have ten.
-_NUM_CLASSES = {'skin7': 7, 'xray9': 9, 'pathmnist_lt': 9, 'flower_lt': 102, 'dogs_lt': 120}
 _STEPS_PER_EPOCH = 100  # seen by the learning rate only
 
 
-def parse_target(target: str) -> tuple[Chip, str, str]:
-    """Splits v5e:16x16 or h100:8 into chip, its name, and topology.
+def target_devices(target: str) -> tuple[Chip, tuple[Any, ...]]:
+    """The chip and the devices of a target such as v5e:16x16 or h100:8.
 
     Raises:
-        InputError: the chip is unknown, or the topology is not a shape or number.
+        InputError: the target is unknown, or its compiler is not installed.
     """
     name, _, topology = target.partition(':')
-    if name not in CHIPS:
-        raise InputError(
-            f'--target is {target!r}; use CHIP:TOPOLOGY with one of {", ".join(CHIPS)}, such as '
-            'v5e:4x4 or h100:8'
-        )
-    shape = r'\d+(x\d+)+' if CHIPS[name].platform == 'tpu' else r'[1-9]\d*'
+    chip = CHIPS.get(name)
+    package, extra, shape = _COMPILERS[chip.platform] if chip else ('', '', '$')
     if not re.fullmatch(shape, topology):
-        kind = 'shape, as v5e:4x4' if CHIPS[name].platform == 'tpu' else 'number of GPUs, as h100:8'
-        raise InputError(f'--target is {target!r}; after the colon comes the {kind}')
-    return CHIPS[name], name, topology
-
-
-def target_devices(target: str) -> tuple[Any, ...]:
-    """The devices of a target, to compile for; see `parse_target`.
-
-    Raises:
-        InputError: the compiler is not installed, or does not know the topology.
-    """
-    from jax.experimental import topologies
-
-    chip, name, topology = parse_target(target)
-    package, extra = _COMPILERS[chip.platform]
+        raise InputError(
+            f'--target is {target!r}; it must be a chip ({", ".join(CHIPS)}) with the shape of a '
+            'TPU slice or the number of GPUs, such as v5e:4x4, v4:2x2x1 or h100:8'
+        )
     if importlib.util.find_spec(package) is None:
         raise InputError(
             f"compiling for {name} needs {package}; install it: pip install 'metriclt-jax[{extra}]'"
         )
     if chip.platform == 'tpu':
-        os.environ.update({k: v for k, v in _NO_TPU_HERE.items() if k not in os.environ})
+        os.environ.update({**_NO_TPU_HERE, **os.environ})
         options = {}
     else:
         text = resources.files('metriclt_jax').joinpath(f'{name}.txtpb').read_text()
         target, options = name, {'topology': f'1x{topology}x1', 'target_config': text}
     try:
         found = topologies.get_topology_desc(target, chip.platform, **options)
-    except Exception as error:  # each compiler has its own errors
+    except Exception as error:  # each compiler has its own
         raise InputError(f'--target {target} cannot be compiled for: {error}') from None
-    return tuple(found.devices)
+    return chip, tuple(found.devices)
 
 
 def compile_run(config: ConfigDict, target: str) -> dict[str, Any]:
     """Compiles the training steps of all stages and the evaluation step of a run.
 
+    A data set whose classes the config does not list is taken to have ten.
+
     Returns:
-        `target`, `devices` (their number), `method`, `model`, `num_classes`, `clock_hz` (None if
-        unknown) and `programs`: for each its `name`, `batch_size` over all devices, what
-        `compile_program` returns, and the `largest_batch` that fits if memory is linear in it.
+        `target`, `devices` (their number), `method`, `model` and `programs`, each with its `name`,
+        `batch_size` over all devices and what `compile_program` returns.
 
     Raises:
         InputError: the config or the target cannot be used.
     """
     validate(config)
-    chip, *_ = parse_target(target)
-    devices = target_devices(target)
-    num_classes = len(config.data.classes) or _NUM_CLASSES.get(config.data.name, 10)
+    chip, devices = target_devices(target)
+    num_classes = len(config.data.classes) or 10
     stages = make_stages(config)
     models = make_models(config, stages, num_classes)
-    lowered = {
-        stage.name: (stage.batch_size, partial(lower_training, models[stage.name], stage))
-        for stage in stages
-        if stage.epochs
-    }
+    batch = partial(_batch, len(devices), config.data.resize)
+
+    def training(stage, images):
+        model = models[stage.name]
+        state = jax.eval_shape(
+            lambda: create_state(
+                stage, initialize(model, 0), jax.random.key(0), _STEPS_PER_EPOCH, num_classes
+            )
+        )
+        batches = batch(images, 'aspect')
+        if stage.second_sampler:
+            batches['second'] = batch(images, 'aspect')
+        of_class = jax.ShapeDtypeStruct((num_classes,), jnp.float32)
+        inputs = LossInputs(of_class, of_class, jax.ShapeDtypeStruct((), jnp.float32))
+        step = make_train_step(model, stage, _STEPS_PER_EPOCH, devices)
+        return step.lower(state, batches, inputs)
+
+    def evaluation(images):
+        model = models[stages[-1].name]
+        step = make_eval_step(model, stages[-1].augment, devices)
+        return step.lower(jax.eval_shape(lambda: initialize(model, 0)), batch(images, 'mask'))
+
+    trained = [stage for stage in stages if stage.epochs]
+    lowerings = {stage.name: (stage.batch_size, partial(training, stage)) for stage in trained}
     size = -(-config.evaluation.batch_size // len(devices)) * len(devices)
-    evaluated = partial(lower_evaluation, models[stages[-1].name], stages[-1], size)
-    lowered['evaluate'] = size, evaluated
+    lowerings['evaluate'] = size, evaluation
     programs = []
-    for name, (batch_size, lower) in lowered.items():
-        if batch_size % len(devices):
+    for name, (batch_size, lower) in lowerings.items():
+        images, rest = divmod(batch_size, len(devices))
+        if rest:
             raise InputError(
                 f'config field {name}.batch_size is {batch_size}; it must be a multiple of the '
                 f'{len(devices)} devices of {target}'
             )
-        found = compile_program(lower(devices, num_classes), chip, config.augment.crop**2)
-        if 'memory_bytes' in found:
-            images = batch_size // len(devices)
-            pixels = images * config.data.resize**2 * 3
-            fixed = found['argument_bytes'] - pixels
-            growing = (found['temporary_bytes'] + found['output_bytes'] + pixels) / images
-            largest = int((chip.memory - fixed) / growing) * len(devices)
-            found['largest_batch'] = max(largest, 0)
+        found = compile_program(lower, images, chip, config.data.resize, config.augment.crop)
+        for field in ('compiled_batch', 'largest_batch'):
+            found[field] *= len(devices)
         programs.append({'name': name, 'batch_size': batch_size, **found})
     return {
         'target': target,
         'devices': len(devices),
         'method': config.method,
         'model': config.model.name,
-        'num_classes': num_classes,
-        'clock_hz': chip.clock,
         'programs': programs,
     }
 
 
-def lower_training(
-    model: nn.Module, stage: Stage, devices: Sequence[Any], num_classes: int
-) -> jax.stages.Lowered:
-    """Lowers the training step of a stage for `devices`, from shapes."""
-    variables = jax.tree.map(_shape_of, initialize(model, 0))
-    state = jax.eval_shape(
-        lambda v: create_state(stage, v, jax.random.key(0), _STEPS_PER_EPOCH, num_classes),
-        variables,
-    )
-    batch = _batch(stage, stage.batch_size, len(devices))
-    batch['aspect'] = batch['label'].update(dtype=jnp.float32)
-    if stage.second_sampler:
-        batch['second'] = dict(batch)
-    of_class = jax.ShapeDtypeStruct((num_classes,), jnp.float32)
-    inputs = LossInputs(of_class, of_class, jax.ShapeDtypeStruct((), jnp.float32))
-    step = make_train_step(model, stage, _STEPS_PER_EPOCH, devices)
-    return step.lower(state, batch, inputs)
-
-
-def lower_evaluation(
-    model: nn.Module, stage: Stage, batch_size: int, devices: Sequence[Any], num_classes: int
-) -> jax.stages.Lowered:
-    """Lowers the evaluation of a batch for `devices`, from shapes."""
-    variables = jax.tree.map(_shape_of, initialize(model, 0))
-    batch = _batch(stage, batch_size, len(devices))
-    batch['mask'] = batch['label'].update(dtype=jnp.float32)
-    return make_eval_step(model, stage.augment, tuple(devices)).lower(variables, batch)
-
-
-def compile_program(lowered: jax.stages.Lowered, chip: Chip, pixels: int) -> dict[str, Any]:
-    """Compiles a program and reads what the compiler tells, for each device.
+def compile_program(
+    lower: Callable[[int], jax.stages.Lowered], images: int, chip: Chip, resize: int, crop: int
+) -> dict[str, Any]:
+    """Compiles `lower(images)` and reads what the compiler tells, all of it for one device.
 
     Returns:
-        Whether it `fits` into the chip's `memory_bytes`, beside `argument_bytes`,
-        `temporary_bytes` and `output_bytes` (those that do not reuse arguments); `compile_seconds`;
-        `flops` and `bytes_accessed` (None where the compiler does not count them); `collectives`
-        (kind to count) and `collective_bytes`; `pixel_gathers` and `estimated_cycles` as in
-        `hlo.Summary`. A program that does not fit may have only `fits` and `reason`.
+        Whether it `fits` into the chip's `memory_bytes`, the `needed_bytes`, and the
+        `largest_batch` if memory grows with the batch. Compilers for TPU refuse what does not fit,
+        so the rest is for the `compiled_batch`, the first of `images`, a half, a quarter, ... that
+        they take: `argument_bytes`, `temporary_bytes` and `output_bytes` (those that do not reuse
+        arguments); `compile_seconds`; `flops` and `bytes_accessed` (None where they are not
+        counted), what `hlo.Summary` has and, for TPU, `images_per_second` by the estimated cycles.
     """
-    started = time.monotonic()
-    try:
-        compiled = lowered.compile()
-    except jax.errors.JaxRuntimeError as error:
-        if 'RESOURCE_EXHAUSTED' not in str(error):
-            raise
-        reason = ' '.join(str(error).split())[:300]
-        return {'fits': False, 'reason': reason}
+    compiled_batch = images
+    while True:
+        started = time.monotonic()
+        try:
+            compiled = lower(compiled_batch).compile()
+            break
+        except jax.errors.JaxRuntimeError as error:
+            if 'RESOURCE_EXHAUSTED' not in str(error) or compiled_batch == 1:
+                raise
+            compiled_batch //= 2
     seconds = time.monotonic() - started
-    memory = compiled.memory_analysis()
+    memory, costs = compiled.memory_analysis(), compiled.cost_analysis() or {}
     outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes
-    needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes + outputs
-    costs = compiled.cost_analysis() or {}
-    summary = hlo.summarize(compiled.as_text(), pixels)
+    pixels = compiled_batch * resize**2 * 3
+    fixed = memory.argument_size_in_bytes - pixels
+    of_image = (memory.temp_size_in_bytes + outputs + pixels) / compiled_batch
+    needed, available = fixed + of_image * images, chip.gib * 2**30
+    largest = max(0, int((available - fixed) / of_image))
+    if compiled_batch < images:
+        largest = min(largest, 2 * compiled_batch - 1)
+    summary = hlo.summarize(compiled.as_text(), compiled_batch * crop**2)
+    cycles = sum(summary.estimated_cycles.values())
     return {
-        'fits': needed <= chip.memory,
-        'memory_bytes': chip.memory,
+        'fits': compiled_batch == images and needed <= available,
+        'memory_bytes': available,
+        'needed_bytes': round(needed),
+        'largest_batch': largest,
+        'compiled_batch': compiled_batch,
         'argument_bytes': memory.argument_size_in_bytes,
         'temporary_bytes': memory.temp_size_in_bytes,
         'output_bytes': outputs,
@@ -223,16 +203,14 @@ def compile_program(lowered: jax.stages.Lowered, chip: Chip, pixels: int) -> dic
         'flops': costs.get('flops'),
         'bytes_accessed': costs.get('bytes accessed'),
         **summary._asdict(),
+        'images_per_second': chip.clock and cycles and round(compiled_batch * chip.clock / cycles),
     }
 
 
-def _shape_of(array: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(array.shape, array.dtype)
-
-
-def _batch(stage: Stage, batch_size: int, num_devices: int) -> dict[str, jax.ShapeDtypeStruct]:
-    shape, side = (num_devices, batch_size // num_devices), stage.augment.resize
+def _batch(devices: int, side: int, images: int, extra: str) -> dict[str, jax.ShapeDtypeStruct]:
+    """The shapes of a batch with one more float for each image."""
     return {
-        'image': jax.ShapeDtypeStruct((*shape, side, side, 3), jnp.uint8),
-        'label': jax.ShapeDtypeStruct(shape, jnp.int32),
+        'image': jax.ShapeDtypeStruct((devices, images, side, side, 3), jnp.uint8),
+        'label': jax.ShapeDtypeStruct((devices, images), jnp.int32),
+        extra: jax.ShapeDtypeStruct((devices, images), jnp.float32),
     }

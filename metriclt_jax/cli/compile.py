@@ -6,17 +6,15 @@ data nor weights; the compilers come with pip install 'metriclt-jax[tpu]' or 'me
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
-from rich.table import Table
 
 from metriclt_jax.cli import main as cli
 from metriclt_jax.errors import InputError
-from metriclt_jax.reports.terminal import new_table
 
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'FILE:METHOD[,scale=NAME]; set single fields by --config.model.dtype=bfloat16'
@@ -28,11 +26,12 @@ _BATCH_SIZE = flags.DEFINE_integer(
 _OUTPUT = flags.DEFINE_string('output', None, 'also write the numbers to this JSON file')
 flags.mark_flags_as_required(['config', 'target'])
 
-
 _UNKNOWN = (
-    'Compiled, not run. Not known from here: time to exchange data between chips, to load it on '
-    'the hosts, and what instructions without an estimate take (collectives, gathers).'
+    'Compiled, not run. The largest batch assumes that memory grows with the batch. Not known from '
+    'here: how long exchanges between devices take, hosts need to load images, and instructions '
+    'without an estimate take (gathers, collectives; on a GPU, all).'
 )
+_MIB = 2**20
 
 
 @cli.command
@@ -47,57 +46,58 @@ def main() -> int | None:
     from metriclt_jax.files import write_atomically
 
     jax.config.update('jax_platforms', 'cpu')  # what is compiled for is not here
-    config = _CONFIG.value
-    if _BATCH_SIZE.value:
-        config.stage1.batch_size = config.stage2.batch_size = _BATCH_SIZE.value
-    output = _OUTPUT.value and Path(_OUTPUT.value).expanduser()
+    jax.config.update('jax_enable_compilation_cache', False)
+    config, output = _CONFIG.value, _OUTPUT.value and Path(_OUTPUT.value).expanduser()
     if output and not output.parent.is_dir():
         raise InputError(f'--output is {output}; its folder must exist')
+    if _BATCH_SIZE.value:
+        config.stage1.batch_size = config.stage2.batch_size = _BATCH_SIZE.value
     found = compile_run(config, _TARGET.value)
     if output:
         write_atomically(output, json.dumps(found, indent=1) + '\n')
-    Console().print(_table(found))
-    print(_UNKNOWN)
+    console = Console()
+    console.print(_table(found))
+    console.print(_UNKNOWN, highlight=False)
     return None if all(program['fits'] for program in found['programs']) else 1
 
 
-def _table(found: Mapping[str, Any]) -> Table:
-    """A column for each program; all numbers are those of one device."""
-    programs, devices = found['programs'], found['devices']
-    table = new_table('{method}, {model} on {target}, {devices} devices'.format_map(found))
-    table.add_column('of each device')
+def _table(found: Mapping[str, Any]) -> Any:
+    """A column for each program; from the second section on, what each device has and does."""
+    from metriclt_jax.reports.terminal import new_table
+
+    programs = found['programs']
+    table = new_table('{method}, {model} on {target}: {devices} devices'.format_map(found))
+    table.add_column('')
     for program in programs:
         table.add_column(program['name'], justify='right')
 
-    def row(heading: str, cell: Callable[[Mapping[str, Any]], str]) -> None:
-        table.add_row(heading, *(cell(p) if 'compile_seconds' in p else '-' for p in programs))
+    def add(heading, values, unit=1, digits=0):
+        if any(value is not None for value in values):
+            table.add_row(heading, *(f'{(value or 0) / unit:,.{digits}f}' for value in values))
 
-    def mib(field: str) -> None:
-        row(f'{field.removesuffix("_bytes")}, MiB', lambda p: f'{p[field] / 2**20:,.0f}')
+    def add_field(heading, field, *form):
+        add(heading, [program[field] for program in programs], *form)
 
-    table.add_row('batch of all devices', *(f'{p["batch_size"]:,}' for p in programs))
-    table.add_row('fits', *('yes' if p['fits'] else 'does not fit' for p in programs))
-    for field in ('memory_bytes', 'argument_bytes', 'temporary_bytes', 'output_bytes'):
-        mib(field)
-    row('largest batch, about', lambda p: f'{p["largest_batch"]:,}')
-    row('compiled in, s', lambda p: f'{p["compile_seconds"]:.0f}')
-    row('GFLOP', lambda p: f'{(p["flops"] or 0) / 1e9:,.0f}' if p['flops'] else '-')
-    for kind in sorted({kind for p in programs for kind in p.get('collectives', ())}):
-        row(f'{kind}, number', lambda p: str(p['collectives'].get(kind, 0)))  # noqa: B023
-        row(f'{kind}, MiB', lambda p: f'{p["collective_bytes"].get(kind, 0) / 2**20:,.1f}')  # noqa: B023
-    row('gathers of pixels', lambda p: str(p['pixel_gathers']))
-    parts = dict.fromkeys(part for p in programs for part in p.get('estimated_cycles', ()))
-    for part in parts:
-        row(f'{part}, M cycles', lambda p: f'{p["estimated_cycles"].get(part, 0) / 1e6:.2f}')  # noqa: B023
-    if parts:
-        row('all, M cycles', lambda p: f'{sum(p["estimated_cycles"].values()) / 1e6:.2f}')
-        rate = found['clock_hz'] and found['clock_hz'] / devices
-        if rate:
-            row(
-                'images/s that they allow',
-                lambda p: f'{rate * p["batch_size"] / sum(p["estimated_cycles"].values()):,.0f}',
-            )
-    for program in programs:
-        if 'reason' in program:
-            table.caption = program['reason']
+    def add_parts(heading, field, *form):
+        for part in dict.fromkeys(part for program in programs for part in program[field]):
+            values = [program[field].get(part, 0) for program in programs]
+            add(heading.format(part.replace('_', ' ')), values, *form)
+
+    add_field('batch of all devices', 'batch_size')
+    table.add_row('fits', *('yes' if program['fits'] else 'no' for program in programs))
+    add('largest batch, about', [float(f'{p["largest_batch"]:.2g}') for p in programs])
+    if any(p['compiled_batch'] != p['batch_size'] for p in programs):
+        add_field('below: with a batch of', 'compiled_batch')
+    add_field('compiled in, s', 'compile_seconds')
+    table.add_section()
+    add_field('memory of a device, MiB', 'memory_bytes', _MIB)
+    for kind in ('argument', 'temporary', 'output'):
+        add_field(f'{kind}, MiB', f'{kind}_bytes', _MIB, 1)
+    add_field('GFLOP', 'flops', 1e9, 1)
+    add_field('gathers of pixels', 'pixel_gathers')
+    add_parts('{}, number', 'collectives')
+    add_parts('{}, MiB', 'collective_bytes', _MIB, 1)
+    table.add_section()
+    add_parts('{}, M cycles', 'estimated_cycles', 1e6, 2)
+    add_field('images/s that they allow', 'images_per_second')
     return table
