@@ -57,6 +57,7 @@ _NO_TPU_HERE = {
     'TPU_ACCELERATOR_TYPE': 'v5litepod-8',
     'TPU_WORKER_HOSTNAMES': 'localhost',
 }
+_OPTIONS = {'cuda': {'xla_gpu_autotune_level': 0}}  # tuning would run kernels
 _STEPS_PER_EPOCH = 100  # seen by the learning rate only
 
 
@@ -172,7 +173,7 @@ def compile_program(
     while True:
         started = time.monotonic()
         try:
-            compiled = lower(compiled_batch).compile()
+            compiled = lower(compiled_batch).compile(_OPTIONS.get(chip.platform))
             break
         except jax.errors.JaxRuntimeError as error:
             if 'RESOURCE_EXHAUSTED' not in str(error) or compiled_batch == 1:

@@ -5,7 +5,6 @@ data nor weights; the compilers come with pip install 'metriclt-jax[tpu]' or 'me
 """
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,8 +36,6 @@ _MIB = 2**20
 @cli.command
 def main() -> int | None:
     """Compiles what the flags say and prints a table; returns 1 if a program does not fit."""
-    # Autotuning would run kernels on a GPU.
-    os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_gpu_autotune_level=0'
     import jax
     from rich.console import Console
 
