@@ -256,6 +256,7 @@ def make_models(
             dtype=config.model.dtype,
             axis_name=AXIS,
             cross_device_batch_norm=config.model.cross_device_batch_norm,
+            batch_norm_group=config.model.batch_norm_group,
             **branches,
             **options,
         )
