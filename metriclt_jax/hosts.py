@@ -40,14 +40,9 @@ def connect(
 ) -> None:
     """Joins a multi-host run; must come before any computation.
 
-    Args:
-        coordinator: HOST:PORT of the first process, where all of them meet. Without arguments
-            everything is detected, which works on TPU pods, Slurm and Open MPI.
-        num_processes: how many there are.
-        process_id: which of them this is, from 0.
-
-    Raises:
-        InputError: the others were not found.
+    `coordinator` is HOST:PORT of the first process, where all meet, `process_id` which of the
+    `num_processes` this is, from 0. Without arguments everything is detected, which works on TPU
+    pods, Slurm and Open MPI. Raises `InputError` if the others are not found.
     """
     if coordinator is not None and process_id:
         _wait_for(coordinator)
@@ -78,10 +73,9 @@ def console() -> Console:
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Makes an error in the block of one process an error in all; the block exchanges nothing.
+    """Makes an error in the block of one process a `HostFailed` in the others.
 
-    Raises:
-        HostFailed: the block failed in another process; its own error is raised there.
+    The block exchanges nothing.
     """
     error = None
     try:

@@ -17,10 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
 from rich.console import Console
 
 from metriclt_jax.data.decoding import in_order
+from metriclt_jax.data.preparation import to_csv
 from metriclt_jax.data.sources.common import hidden
 from metriclt_jax.errors import InputError
 from metriclt_jax.files import lock_file, read_json, write_atomically
@@ -66,11 +66,8 @@ def predict_folder(
 
     The columns are the image's path relative to the folder, the most probable class, and each
     class's probability; rows are sorted by path. Hidden files are ignored. All files are checked
-    before prediction starts. The same call resumes after a kill.
-
-    Raises:
-        InputError: a folder or file cannot be used, or the output was begun with another model or
-            other images.
+    before prediction starts. The same call resumes after a kill; with another model or other images
+    it raises `InputError`.
     """
     names = list_files(folder)
     if output.suffix != '.csv' or not output.parent.is_dir():
@@ -114,11 +111,14 @@ def predict_folder(
             left = [name for name in names if name not in finished]
             images = _in_threads(lambda name: read_image(folder / name, side), left, 'Predicting')
             for some, probabilities in classifier.predict_stream(zip(left, images, strict=True)):
-                _append(file, _rows(some, probabilities, classifier.class_names))
+                predicted = [classifier.class_names[c] for c in probabilities.argmax(axis=1)]
+                # As texts they have the fewest digits that give the same float32.
+                columns = some, predicted, probabilities.astype(str)
+                _append(file, ([n, best, *row] for n, best, row in zip(*columns, strict=True)))
             os.fsync(file.fileno())
             skipped.unlink(missing_ok=True)
             if bad:
-                write_atomically(skipped, _to_bytes([['image', 'reason'], *bad]))
+                write_atomically(skipped, to_csv([['image', 'reason'], *bad]))
             partial.replace(output)
     except OSError as error:
         raise InputError(f'{output} cannot be written: {error.strerror or error}') from None
@@ -142,10 +142,8 @@ def _require_same(output: Path, partial: Path, made_by: dict) -> None:
         return
     record = output.with_suffix('.made_by.json')
     earlier = read_json(record) if record.exists() else {}
-    for field, what in (
-        ('model_sha256', 'a different model'),
-        ('files_sha256', 'different images'),
-    ):
+    depends_on = {'model_sha256': 'a different model', 'files_sha256': 'different images'}
+    for field, what in depends_on.items():
         if earlier.get(field) != made_by[field]:
             raise InputError(
                 f'{output} was started with {what} (see {record.name}); use another --output, or '
@@ -170,15 +168,6 @@ def _in_threads(function: Callable, names: Sequence[str], what: str) -> Iterator
         yield from track(in_order(pool, function, names), what, len(names))
 
 
-def _rows(
-    names: Sequence[str], probabilities: np.ndarray, class_names: Sequence[str]
-) -> Iterator[list[str]]:
-    """The rows of a batch; probabilities have the fewest digits that give the same float32."""
-    predicted = probabilities.argmax(axis=1)
-    for name, index, row in zip(names, predicted, probabilities.astype(str), strict=True):
-        yield [name, class_names[index], *row]
-
-
 @contextmanager
 def _open_partial(path: Path, header: Sequence[str]) -> Iterator[tuple[BinaryIO, list[list[str]]]]:
     """The table, locked and without the row that was being written at a kill, and its rows."""
@@ -187,7 +176,7 @@ def _open_partial(path: Path, header: Sequence[str]) -> Iterator[tuple[BinaryIO,
         if not path.exists():
             raise InputError(f'another process has just completed {path}; start again')
         rows = _read_rows(path, len(header))
-        complete = _to_bytes(rows)
+        complete = to_csv(rows)
         if rows[:1] not in ([], [list(header)]) or not path.read_bytes().startswith(complete):
             raise InputError(f'{path} was changed by another program; delete it')
         file.truncate(len(complete))
@@ -195,14 +184,8 @@ def _open_partial(path: Path, header: Sequence[str]) -> Iterator[tuple[BinaryIO,
 
 
 def _append(file: BinaryIO, rows: Iterable[Sequence[str]]) -> None:
-    file.write(_to_bytes(rows))
+    file.write(to_csv(rows))
     file.flush()  # from now on, a kill of the process does not lose them
-
-
-def _to_bytes(rows: Iterable[Sequence[str]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator='\n').writerows(rows)
-    return text.getvalue().encode('utf-8', 'surrogateescape')  # file names may not be UTF-8
 
 
 def _read_rows(path: Path, columns: int) -> list[list[str]]:

@@ -6,8 +6,7 @@ Every mixing is one formula. An example with image x and label y gets a partner 
     label = lam y + (1 - lam) y'
 
 They differ in who the partner is, in w and in lam. One draw serves the global batch: the key must
-be the same on all devices, and partners may live on other devices. So the numbers do not depend on
-how many devices share the batch.
+be the same on all devices, and partners may live on other devices.
 
 All mixings take images `[B, H, W, 3]` (float) and integer labels in [0, C) `[B]`, and return images
 `[B, H, W, 3]` and label probabilities `[B, C]`, float32.
@@ -25,17 +24,11 @@ Batch = tuple[jax.Array, jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class Mixing:
-    """A mixing with its options: what a stage of training holds.
+    """A mixing with its options: what a stage of training holds."""
 
-    Attributes:
-        name: a key of `MIXINGS`.
-        alpha: parameter of the Beta distribution; small values leave most batches almost unmixed.
-        probability: of mixing a batch at all.
-    """
-
-    name: str
-    alpha: float = 1.0
-    probability: float = 1.0
+    name: str  # a key of MIXINGS
+    alpha: float = 1.0  # of the Beta distribution; small values leave most batches almost unmixed
+    probability: float = 1.0  # of mixing a batch at all
 
     def __post_init__(self):
         for field, valid, allowed in (
@@ -63,16 +56,9 @@ class Mixing:
         """Mixes a batch; `class_counts` and `second` are ignored by mixings that need neither."""
         if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
             raise ValueError(f'images must be float [B, H, W, 3], got {jax.typeof(images)}')
-        return MIXINGS[self.name](
-            key,
-            images,
-            labels,
-            num_classes,
-            alpha=self.alpha,
-            probability=self.probability,
-            axis_name=axis_name,
-            **{name: beside[name] for name in self.needs},
-        )
+        options = {name: beside[name] for name in self.needs}
+        options |= {'alpha': self.alpha, 'probability': self.probability, 'axis_name': axis_name}
+        return MIXINGS[self.name](key, images, labels, num_classes, **options)
 
 
 def mixup(key, images, labels, num_classes, *, alpha, probability=1.0, axis_name=None) -> Batch:
@@ -170,18 +156,13 @@ def box(
     return *extent(row, height), *extent(column, width)
 
 
-def rebalanced_lam(
-    lam: jax.Array,
-    own_counts: jax.Array,
-    other_counts: jax.Array,
-    kappa: float = 3.0,
-    tau: float = 0.5,
-) -> jax.Array:
+def rebalanced_lam(lam: jax.Array, own_counts: jax.Array, other_counts: jax.Array) -> jax.Array:
     """Remix's weight of the example's own label `[B]`: 0, 1 or the `lam` of its image.
 
     `own_counts` and `other_counts` `[B]` are the training images of the classes of the example and
     its partner.
     """
+    kappa, tau = 3.0, 0.5
     loses = (own_counts >= kappa * other_counts) & (lam < tau)
     wins = (other_counts >= kappa * own_counts) & (1 - lam < tau)
     return jnp.where(loses, 0.0, jnp.where(wins, 1.0, lam))

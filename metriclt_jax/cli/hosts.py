@@ -20,23 +20,14 @@ _PROCESS_ID = flags.DEFINE_integer('process_id', None, 'which of them this is, f
 
 
 def connect() -> None:
-    """Joins the processes that the flags name, if any; must come before any computation.
-
-    Raises:
-        InputError: the flags do not fit together, or the other processes were not found.
-    """
-    meeting = {
-        'coordinator': _COORDINATOR.value,
-        'num_processes': _NUM_PROCESSES.value,
-        'process_id': _PROCESS_ID.value,
-    }
+    """Joins the processes that the flags name, if any; must come before any computation."""
+    meeting = {flag.name: flag.value for flag in (_COORDINATOR, _NUM_PROCESSES, _PROCESS_ID)}
     if not check(_DISTRIBUTED.value, **meeting):
         return
     from metriclt_jax import hosts
 
-    if meeting['process_id'] == 0:
-        number, place = meeting['num_processes'], meeting['coordinator']
-        print(f'waiting for {number} processes at {place}', flush=True)
+    if _PROCESS_ID.value == 0:
+        print(f'waiting for {_NUM_PROCESSES.value} processes at {_COORDINATOR.value}', flush=True)
     hosts.connect(**meeting)
 
 
@@ -47,31 +38,17 @@ def leaving() -> Iterator[None]:
 
     try:
         yield
-    except NotWritten as error:
-        hosts.leave(error)
-    except (HostFailed, InputError, Interrupted, TrainingDiverged):
-        raise
     except Exception as error:
+        shared = isinstance(error, HostFailed | InputError | Interrupted | TrainingDiverged)
+        if shared and not isinstance(error, NotWritten):
+            raise
         hosts.leave(error)
 
 
-def check(
-    distributed: bool,
-    coordinator: str | None = None,
-    num_processes: int | None = None,
-    process_id: int | None = None,
-) -> bool:
-    """Whether the flags say that this is one of several processes.
-
-    Raises:
-        InputError: they do not fit together, or one is out of range.
-    """
-    meeting = {
-        '--coordinator': coordinator,
-        '--num_processes': num_processes,
-        '--process_id': process_id,
-    }
-    missing = [name for name, value in meeting.items() if value is None]
+def check(distributed: bool, coordinator=None, num_processes=None, process_id=None) -> bool:
+    """Whether these flags name one of several processes; `InputError` if they do not fit."""
+    meeting = {'coordinator': coordinator, 'num_processes': num_processes, 'process_id': process_id}
+    missing = [f'--{name}' for name, value in meeting.items() if value is None]
     if len(missing) == len(meeting):
         return distributed
     if distributed:

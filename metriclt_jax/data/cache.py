@@ -73,14 +73,12 @@ def open_cache(source: Records, size: int, data_dir: str) -> Cache:
     path = cache_path(source.name, size, data_dir)
     shape = (len(source), size, size, 3)
     try:
-        cache = _read(source, path, shape)
-        if cache is None:
+        if (cache := _read(source, path, shape)) is None:
             path.parent.mkdir(parents=True, exist_ok=True)
             with locked(path.with_name(f'{path.name}.lock')):
-                cache = _read(source, path, shape)  # another process may have built it meanwhile
-                if cache is None:
+                if _read(source, path, shape) is None:  # no other process has built it meanwhile
                     _build(source, path, shape)
-                    cache = _read(source, path, shape)
+                cache = _read(source, path, shape)
     except OSError as error:
         raise InputError(
             f'the decoded images of {source.name} ({_mib(shape)}) cannot be kept in {path}: {error}'

@@ -55,11 +55,9 @@ def _fields(
     class_names: Sequence[str], examples: Iterable[Example], decoded: bool
 ) -> dict[str, _Fields]:
     found = {}
-    for example in map(records.with_bytes, examples):
-        content = example.image
+    for image_id, label, group, content, part in map(records.with_bytes, examples):
         if decoded:
             content = Image.open(io.BytesIO(content)).tobytes()
         digest = hashlib.sha256(content).digest()
-        label = class_names[example.label]
-        found[example.image_id] = _Fields(label, example.group, example.part, digest)
+        found[image_id] = _Fields(class_names[label], group, part, digest)
     return found

@@ -48,11 +48,8 @@ def load_dataset(config: ConfigDict, part: str | None = None) -> Dataset:
     """Opens and divides the data set of a `data` config; digits_lt is prepared on first use.
 
     With `part`, only this part is needed, so the training part may lack classes; 'all' is a part
-    with every image.
-
-    Raises:
-        InputError: the data set is not prepared or damaged, does not fit the config, or has
-            identical images with different labels (which are only named in published sets).
+    with every image. Identical images with different labels raise `InputError`, but are only named
+    in published data sets.
     """
     validate_data(config)
     if config.name == 'digits_lt' and not preparation.is_prepared(config.name, config.data_dir):
@@ -68,6 +65,7 @@ def load_dataset(config: ConfigDict, part: str | None = None) -> Dataset:
     groups, official = cache.group_ids, cache.parts
     columns = cache.labels, groups, official
     class_names, labels, parts = divide(config, source.class_names, *columns, part)
+    division = describe_division(config, labels, groups, official, parts)
     found = leaks.find_leaks(labels, groups, leaks.contents_of(cache), parts)
     if len(found.conflicts) and source.dataset == OWN:  # others are taken as published
         raise InputError(
@@ -84,10 +82,7 @@ def load_dataset(config: ConfigDict, part: str | None = None) -> Dataset:
         ids=cache.ids,
         groups=groups if np.any(groups != '') else None,
         parts=parts,
-        remarks=(
-            describe_division(config, labels, groups, official, parts),
-            *leaks.describe(found, cache.ids, labels, class_names),
-        ),
+        remarks=(division, *leaks.describe(found, cache.ids, labels, class_names)),
     )
 
 
@@ -143,7 +138,7 @@ def divide(
         kept = kept[long_tail.subset(labels[kept], counts, config.split_seed)]
 
     columns = labels[kept], group_ids[kept], official[kept]
-    parts = _split(split, config, class_names, *columns, part)
+    parts = _split(split, config, class_names, columns, part)
     parts = {name: kept[indices] for name, indices in parts.items()}
     if part in ('validation', 'test'):
         return class_names, labels, {part: parts[part]}
@@ -164,9 +159,7 @@ def divide(
     return class_names, labels, parts
 
 
-def _mode(
-    config: ConfigDict, labels: np.ndarray, group_ids: np.ndarray, official: np.ndarray
-) -> str:
+def _mode(config: ConfigDict, labels, group_ids, official) -> str:
     """Returns how the images of the chosen classes are divided."""
     if config.split != 'auto':
         return config.split
@@ -190,14 +183,9 @@ def _choose_classes(
 
 
 def _split(
-    split: str,
-    config: ConfigDict,
-    class_names: Sequence[str],
-    labels: np.ndarray,
-    group_ids: np.ndarray,
-    official: np.ndarray,
-    part: str | None,
+    split: str, config: ConfigDict, class_names: Sequence[str], columns: tuple, part: str | None
 ) -> dict[str, np.ndarray]:
+    labels, group_ids, official = columns
     # What a split needs, '' where the data set has none.
     needs = {'grouped': ('groups', group_ids), 'official': ('official parts', official)}
     available = [name for name, (_, values) in needs.items() if np.any(values != '')]
@@ -211,7 +199,7 @@ def _split(
         which = config.folds, config.fold, config.fractions, config.split_seed
         return splits.cross_validation(labels, kept_together, *which, class_names)
     if split == 'official':
-        needed = splits.PARTS if part is None else (part,)
+        needed = (part,) if part else splits.PARTS
         names = {p: config[f'{p}_parts'] if p in needed else () for p in splits.PARTS}
         if names['validation'] == ('validation',) and 'validation' not in official:
             names['validation'] = ()  # the default; many data sets have none

@@ -32,13 +32,10 @@ class Leaks:
 def find_leaks(
     labels: np.ndarray, groups: np.ndarray, contents: np.ndarray, parts: Mapping[str, np.ndarray]
 ) -> Leaks:
-    """Compares the images that are in some part.
+    """Compares the images that are in some part, whose indices are `parts`.
 
-    Args:
-        labels: `[N]`.
-        groups: str `[N]`; '' if unknown.
-        contents: `[N]`, equal for identical images.
-        parts: the indices of each part.
+    Takes labels `[N]`, groups str `[N]` ('' if unknown) and contents `[N]`, equal for identical
+    images.
     """
     used = np.sort(np.concatenate([*parts.values()]))
     _, first, inverse = np.unique(contents[used], return_index=True, return_inverse=True)
@@ -47,15 +44,13 @@ def find_leaks(
     shared, again = {}, {}
     for one, other in itertools.combinations(parts, 2):
         common = np.intersect1d(groups[parts[one]], groups[parts[other]])
-        shared[one, other] = common[common != '']
+        if len(common := common[common != '']):
+            shared[one, other] = common
         found = np.isin(contents[parts[other]], contents[parts[one]])
-        again[other, one] = parts[other][found]
-    return Leaks(
-        groups={pair: found for pair, found in shared.items() if len(found)},
-        images={pair: found for pair, found in again.items() if len(found)},
-        copies=copies,
-        conflicts=copies[labels[copies[:, 0]] != labels[copies[:, 1]]],
-    )
+        if found.any():
+            again[other, one] = parts[other][found]
+    conflicts = copies[labels[copies[:, 0]] != labels[copies[:, 1]]]
+    return Leaks(shared, again, copies, conflicts)
 
 
 def describe(
@@ -63,22 +58,16 @@ def describe(
 ) -> list[str]:
     """Returns a sentence on each kind of leak that there is."""
     remarks = []
-    if leaks.groups:
-        counts = [
-            f'{len(found)} in {one} and {other} (such as {found[0]})'
-            for (one, other), found in leaks.groups.items()
-        ]
+    groups = [f'{len(g)} in {a} and {b} (such as {g[0]})' for (a, b), g in leaks.groups.items()]
+    if groups:
         remarks.append(
-            f'groups (patients, lesions) in two parts: {", ".join(counts)}; data.split=grouped '
+            f'groups (patients, lesions) in two parts: {", ".join(groups)}; data.split=grouped '
             'keeps each in one part'
         )
-    if leaks.images:
-        counts = [
-            f'{len(found)} of {one} in {other} (such as {ids[found[0]]})'
-            for (one, other), found in leaks.images.items()
-        ]
+    images = [f'{len(i)} of {a} in {b} (such as {ids[i[0]]})' for (a, b), i in leaks.images.items()]
+    if images:
         remarks.append(
-            f'identical images in two parts: {", ".join(counts)}; remove the copies, or give each '
+            f'identical images in two parts: {", ".join(images)}; remove the copies, or give each '
             'image and its copies one group and use data.split=grouped'
         )
     elif len(leaks.copies):
@@ -116,12 +105,11 @@ def contents_of(cache: Cache) -> np.ndarray:
     _, inverse, counts = np.unique(cache.crc32, return_inverse=True, return_counts=True)
     first: dict[bytes, int] = {}
     for index in np.flatnonzero(counts[inverse] > 1):
-        contents[index] = first.setdefault(pixel_digest(cache, index), index)
+        contents[index] = first.setdefault(_pixel_digest(cache, index), index)
     return contents
 
 
-def pixel_digest(cache: Cache, index: int) -> bytes:
-    """Returns the SHA-256 of an image's pixels."""
+def _pixel_digest(cache: Cache, index: int) -> bytes:
     return hashlib.sha256(cache.read([index])).digest()
 
 
@@ -145,7 +133,7 @@ def seen_images(
             found = indices[np.isin(cache.crc32[indices], parts[part])]
             if own is not None:
                 same = np.flatnonzero(np.isin(own.crc32, cache.crc32[found]))
-                pixels = {pixel_digest(own, index) for index in same}
-                found = [index for index in found if pixel_digest(cache, index) in pixels]
+                pixels = {_pixel_digest(own, index) for index in same}
+                found = [index for index in found if _pixel_digest(cache, index) in pixels]
             counts[part] = len(found)
     return counts

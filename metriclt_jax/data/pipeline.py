@@ -99,8 +99,7 @@ def prefetch_to_devices(
 ) -> Iterator[dict[str, jax.Array]]:
     """Yields batches as `jax.pmap` with `in_axes=0` wants them, put onto the devices ahead of time.
 
-    A thread takes `depth` batches ahead and starts their transfers while the devices compute. With
-    n `devices` in this process, leading axes `[B]` become `[n, B / n]`, row i on device i.
+    With n `devices` in this process, leading axes `[B]` become `[n, B / n]`, row i on device i.
     """
     # The sharding that pmap itself asks for; under another axis name it would compile once more.
     sharding = split(devices)

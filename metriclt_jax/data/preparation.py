@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +46,8 @@ def prepare(
 ) -> epath.Path:
     """Writes the records of a data set, unless they exist already; returns their folder.
 
-    The source is checked completely, down to the pixels, before records are written. The records
-    appear in one step when they are complete; of two processes, the second waits for the first.
-    Records that exist are compared with the source.
+    The source is checked completely, down to the pixels, before records are written, which appear
+    in one step when they are complete. Records that exist are compared with the source.
 
     Args:
         dataset: a key of READERS.
@@ -99,7 +98,9 @@ def prepare(
                     raise InputError(f'{name} has no images but those that cannot be used')
                 with storage.written_aside(local) as aside:
                     if bad:
-                        (aside / SKIPPED).write_bytes(_to_csv(bad, given.get('source', '')))
+                        root = given.get('source', '')
+                        rows = [(_inside(file, root), reason) for file, reason in bad.items()]
+                        (aside / SKIPPED).write_bytes(to_csv([('file', 'reason'), *rows]))
                     records.write(aside, name, original, dataset, given)
                 if is_remote(path):
                     storage.copy_files(epath.Path(local), path, records.LAST)
@@ -145,12 +146,7 @@ def _given(source: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _require_same(
-    name: str,
-    path: epath.Path,
-    data_dir: os.PathLike | str,
-    dataset: str,
-    given: Mapping[str, Any],
-    announce: Callable[[str], None],
+    name: str, path: epath.Path, data_dir, dataset: str, given: Mapping[str, Any], announce
 ) -> None:
     """Refuses records that were not made of what the source holds now."""
     prepared = records.read_metadata(path)
@@ -229,12 +225,12 @@ def _bad_files(original: Source, own: bool) -> dict[Path, str]:
             bad[example.image] = problem
         else:
             same[digest].append(example)
-    for equal in same.values():
-        labels = [original.class_names[example.label] for example in equal]
-        if own and len(set(labels)) > 1:
-            for example, label in zip(equal, labels, strict=True):
-                pairs = zip(equal, labels, strict=True)
-                other, its = next(pair for pair in pairs if pair[1] != label)
+    names = original.class_names
+    for equal in same.values() if own else ():
+        for example in equal:
+            other = next((other for other in equal if other.label != example.label), None)
+            if other is not None:
+                label, its = names[example.label], names[other.label]
                 bad[example.image] = f'{label}, while the same file {other.image} is {its}'
     return bad
 
@@ -245,10 +241,10 @@ def _listed(bad: Mapping[Path, str]) -> str:
     return ', '.join(named) + more
 
 
-def _to_csv(bad: Mapping[Path, str], root: str) -> bytes:
+def to_csv(rows: Iterable[Sequence[str]]) -> bytes:
+    """Returns a table as the bytes of a CSV file; file names in it may not be UTF-8."""
     text = io.StringIO()
-    rows = ((_inside(path, root), reason) for path, reason in bad.items())
-    csv.writer(text, lineterminator='\n').writerows([('file', 'reason'), *rows])
+    csv.writer(text, lineterminator='\n').writerows(rows)
     return text.getvalue().encode('utf-8', 'surrogateescape')
 
 

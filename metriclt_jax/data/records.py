@@ -151,17 +151,14 @@ def write(path: Path, name: str, source: Source, dataset: str, origin: Mapping[s
                 fields = example._asdict() | {'image': io.BytesIO(example.image)}
                 writer.write(features.serialize_example(features.encode_example(fields)))
     split = tfds.core.SplitInfo(name=SPLIT, shard_lengths=sizes, num_bytes=source.num_bytes)
+    metadata = {'dataset': dataset, 'class_names': list(source.class_names)}
+    metadata |= {'fingerprint': digest.hexdigest(), 'origin': dict(origin)}
     tfds.folder_dataset.write_metadata(
         data_dir=path,
         features=features,
         version=VERSION,
         split_infos=[split],
-        metadata=tfds.core.MetadataDict(
-            dataset=dataset,
-            class_names=list(source.class_names),
-            fingerprint=digest.hexdigest(),
-            origin=dict(origin),
-        ),
+        metadata=tfds.core.MetadataDict(metadata),
         disable_shuffling=True,
         check_data=False,  # the check needs TensorFlow
     )
@@ -186,8 +183,8 @@ def read_metadata(path: os.PathLike | str) -> dict[str, Any]:
     """Returns the 'dataset', 'class_names', 'fingerprint' and 'origin' of (remote) records."""
     with _damage_explained(path):
         with reached(path):
-            text = (epath.Path(path) / 'metadata.json').read_text()
-        found = {'origin': {}, **json.loads(text)}
+            found = json.loads((epath.Path(path) / 'metadata.json').read_text())
+        found.setdefault('origin', {})
         return {key: found[key] for key in ('dataset', 'class_names', 'fingerprint', 'origin')}
 
 
@@ -208,7 +205,9 @@ def _local_copy(name: str, path: epath.Path, local_root: Path) -> Path:
                 shutil.rmtree(local, ignore_errors=True)
                 with storage.written_aside(local) as aside:
                     storage.copy_files(path, epath.Path(aside), LAST)
-                    if _fingerprint(_open(name, aside)) != current:
+                    copy = _open(name, aside)
+                    examples = track(copy.read_all(), f'Checking {name}', len(copy))
+                    if fingerprint(copy.class_names, examples) != current:
                         raise InputError(
                             f'the copy of {path} does not have its fingerprint: the records were '
                             'damaged there or on their way here; try again'
@@ -243,11 +242,6 @@ def _update(digest, example: Example) -> None:
     fields = [example.image_id, example.label, example.group, example.part, len(example.image)]
     digest.update(json.dumps(fields).encode())
     digest.update(example.image)
-
-
-def _fingerprint(source: Records) -> str:
-    examples = track(source.read_all(), f'Checking {source.name}', len(source))
-    return fingerprint(source.class_names, examples)
 
 
 def _damage_explained(path: os.PathLike | str) -> contextlib.AbstractContextManager:

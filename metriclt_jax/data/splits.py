@@ -92,11 +92,7 @@ def grouped(
 
 
 def folds(
-    labels: np.ndarray,
-    group_ids: np.ndarray | None,
-    number: int,
-    seed: int,
-    class_names: Sequence[str],
+    labels: np.ndarray, group_ids: np.ndarray | None, number: int, seed: int, class_names
 ) -> np.ndarray:
     """Returns the fold of each image, int64 `[N]`, 0 to `number` - 1, for cross-validation.
 
@@ -161,9 +157,7 @@ def official(named: np.ndarray, names: Mapping[str, Sequence[str]]) -> dict[str,
     return {part: np.flatnonzero(np.isin(named, list(names[part]))) for part in PARTS}
 
 
-def require_parts(
-    field: str, names: Sequence[str], named: np.ndarray, taken: Sequence[str]
-) -> None:
+def require_parts(field: str, names: Sequence[str], named: np.ndarray, taken: list[str]) -> None:
     """Refuses names that are not parts of the source, or occur several times in `taken`."""
     known = sorted(set(named.tolist()) - {''})
     for name in names:

@@ -19,23 +19,14 @@ from metriclt_jax.evaluation.metrics import summarize
 
 
 class Evaluation(NamedTuple):
-    """The outputs for the N images of a part, in the part's order.
+    """The outputs for the N images of a part, in the part's order."""
 
-    Attributes:
-        ids: names of the images `[N]`.
-        labels: `[N]` int32.
-        probabilities: `[N, C]` float32.
-        confusion: `[C, C]` int64, rows are true classes; counted on the devices.
-        features: `[N, D]` float32, or None.
-        groups: lesions or patients `[N]`, or None.
-    """
-
-    ids: np.ndarray
-    labels: np.ndarray
-    probabilities: np.ndarray
-    confusion: np.ndarray
-    features: np.ndarray | None
-    groups: np.ndarray | None = None
+    ids: np.ndarray  # names of the images [N]
+    labels: np.ndarray  # int32 [N]
+    probabilities: np.ndarray  # float32 [N, C]
+    confusion: np.ndarray  # int64 [C, C], rows are true classes; counted on the devices
+    features: np.ndarray | None  # float32 [N, D]
+    groups: np.ndarray | None = None  # lesions or patients [N]
 
     def summary(
         self, class_groups: Mapping[str, Sequence[int]], class_names: Sequence[str]
@@ -49,11 +40,8 @@ class Evaluation(NamedTuple):
         It has `ids` str `[N]`, `labels` int32 `[N]`, `probabilities` float32 `[N, C]` and, if the
         evaluation has them, `features` float16 `[N, D]` and `groups` str `[N]`.
         """
-        arrays = {
-            'ids': self.ids.astype(str),
-            'labels': self.labels,
-            'probabilities': self.probabilities,
-        }
+        arrays = {'ids': self.ids.astype(str), 'labels': self.labels}
+        arrays['probabilities'] = self.probabilities
         if self.features is not None:
             largest = np.finfo(np.float16).max
             arrays['features'] = self.features.clip(-largest, largest).astype(np.float16)
@@ -85,8 +73,7 @@ def evaluate(
     batches = eval_batches(dataset, part, batch_size, local_rows(batch_size, devices))
     results = []
     for batch in prefetch_to_devices(batches, devices):
-        confusion, probabilities, feature_rows = step(variables, batch)
-        results.append((confusion, probabilities, *((feature_rows,) if features else ())))
+        results.append(step(variables, batch)[: 3 if features else 2])
         if len(results) > 1:  # the devices keep one batch of outputs
             results[-2] = jax.device_get(results[-2])
     confusions, probabilities, *rows = zip(*jax.device_get(results), strict=True)
@@ -117,15 +104,11 @@ def make_eval_step(
         # Counts of one batch are far below 2**24, so float32 is exact.
         confusion = jnp.matmul(true.T, predicted, precision='highest')
         probabilities = jax.nn.softmax(outputs.logits)
-        return (
-            jax.lax.psum(confusion, AXIS),
-            jax.lax.all_gather(probabilities, AXIS, tiled=True),
-            outputs.features,  # stays on its device: few evaluations need it
-        )
+        probabilities = jax.lax.all_gather(probabilities, AXIS, tiled=True)
+        # Features stay on their device: few evaluations need them.
+        return jax.lax.psum(confusion, AXIS), probabilities, outputs.features
 
-    return jax.pmap(
-        step, axis_name=AXIS, in_axes=(None, 0), out_axes=(None, None, 0), devices=devices
-    )
+    return jax.pmap(step, AXIS, in_axes=(None, 0), out_axes=(None, None, 0), devices=devices)
 
 
 def _gather(batches: Sequence[np.ndarray]) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Metrics of imbalanced classification, on the host: NumPy in, plain Python numbers out.
 
 A confusion matrix `[C, C]` has a row for each true class and a column for each predicted one. All
-metrics are fractions. A class without examples is an error unless `classes` leaves it out: a recall
-of 0, or a mean that leaves it out unasked, would look like a result.
+metrics are fractions. Means are over `classes`, by default all; one without examples raises
+`InputError`: a recall of 0, or a mean that leaves it out unasked, would look like a result.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,29 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
-from metriclt_jax.class_groups import class_groups, class_thirds
 from metriclt_jax.errors import InputError, TrainingDiverged
-
-__all__ = [
-    'accuracy',
-    'class_groups',
-    'class_thirds',
-    'macro_auroc',
-    'macro_f1',
-    'mean_class_recall',
-    'summarize',
-]
 
 
 def mean_class_recall(confusion: ArrayLike, classes: Sequence[int] | None = None) -> float:
     """Mean class recall (MCR); over all classes it is also called balanced accuracy.
-
-    Args:
-        confusion: counts `[C, C]`, rows are true classes.
-        classes: indices of the classes to average over; None takes all.
-
-    Raises:
-        InputError: `classes` is empty or has an unknown class or one without examples.
 
     >>> mean_class_recall([[8, 2], [5, 5]])
     0.65
@@ -47,8 +29,9 @@ def mean_class_recall(confusion: ArrayLike, classes: Sequence[int] | None = None
             f'classes to average the recall over are {classes}; they must be among '
             f'0 to {len(confusion) - 1}'
         )
-    _require_examples(confusion.sum(axis=1), classes)
-    return float(np.mean(np.diag(confusion)[classes] / confusion.sum(axis=1)[classes]))
+    counts = confusion.sum(axis=1)
+    _require_examples(counts, classes)
+    return float(np.mean(np.diag(confusion)[classes] / counts[classes]))
 
 
 def accuracy(confusion: ArrayLike) -> float:
@@ -64,13 +47,7 @@ def accuracy(confusion: ArrayLike) -> float:
 
 
 def macro_f1(confusion: ArrayLike, classes: Sequence[int] | None = None) -> float:
-    """Mean over the classes of F1 = 2 TP / (2 TP + FP + FN).
-
-    `classes` are those to average over, None takes all; predictions of any class count.
-
-    Raises:
-        InputError: one of them has no example.
-    """
+    """Mean over the classes of F1 = 2 TP / (2 TP + FP + FN); predictions of any class count."""
     confusion = _square(confusion)
     classes = list(range(len(confusion)) if classes is None else classes)
     true, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
@@ -83,12 +60,8 @@ def macro_auroc(
 ) -> float:
     """Mean over the classes of the area under the one-versus-rest ROC curve.
 
-    Takes scores `[N, C]` and true classes `[N]`; `classes` are those to average over, None takes
-    all. Ties count one half (the Mann-Whitney statistic).
-
-    Raises:
-        InputError: one of them has no example or no counterexample.
-        TrainingDiverged: a score is not finite.
+    Takes scores `[N, C]` and true classes `[N]`. Ties count one half (the Mann-Whitney statistic).
+    A class must have counterexamples too; scores that are not finite raise `TrainingDiverged`.
     """
     probabilities, labels = np.asarray(probabilities), np.asarray(labels)
     classes = list(range(probabilities.shape[1]) if classes is None else classes)
@@ -134,12 +107,11 @@ def summarize(
         **{f'mcr_{name}': recall(members) for name, members in groups.items()},
         'accuracy': accuracy(confusion),
         'macro_f1': macro_f1(confusion, present),
-        'macro_auroc': (
-            macro_auroc(probabilities, labels, present) if scored and len(present) > 1 else None
-        ),
+        'macro_auroc': None,
     }
-    if len(present) < len(counts):
-        missing = np.flatnonzero(counts == 0)
+    if scored and len(present) > 1:
+        summary['macro_auroc'] = macro_auroc(probabilities, labels, present)
+    if missing := np.flatnonzero(counts == 0).tolist():
         summary['classes_without_images'] = [class_names[c] for c in missing]
     return summary | {'confusion': confusion.tolist()}
 

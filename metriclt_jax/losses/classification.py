@@ -24,13 +24,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from metriclt_jax.losses.reductions import (
-    as_labels,
-    as_mask,
-    at_least_float32,
-    require,
-    split,
-)
+from metriclt_jax.losses.reductions import as_labels, as_mask, at_least_float32, require, split
 
 
 def cross_entropy(
@@ -207,9 +201,7 @@ def arcface(
     return _masked(_margin_cross_entropy(cosines, targets, labels, scale), where)
 
 
-def _margin_cross_entropy(
-    cosines: jax.Array, targets: jax.Array, labels: jax.Array, scale: float
-) -> jax.Array:
+def _margin_cross_entropy(cosines, targets, labels, scale: float) -> jax.Array:
     """Cross-entropy of scale * cosines, with those of `targets` `[B, C]` at the label."""
     require('scale', scale, 'above 0', lambda s: s > 0)
 
@@ -236,9 +228,7 @@ def _expectation(values: jax.Array, probabilities: jax.Array) -> jax.Array:
     return jnp.sum(probabilities * values, axis=-1, where=probabilities != 0)
 
 
-def _scores_and_labels(
-    scores: ArrayLike, labels: ArrayLike, name: str, where: ArrayLike | None
-) -> tuple[jax.Array, jax.Array]:
+def _scores_and_labels(scores, labels, name: str, where) -> tuple[jax.Array, jax.Array]:
     """Floats `[B, C]`, and integers `[B]` or floats `[B, C]`; the errors call the scores `name`."""
     scores, labels = at_least_float32(scores), as_labels(labels)
     if scores.ndim != 2:

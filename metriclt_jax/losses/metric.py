@@ -40,11 +40,7 @@ _WRONG, _MASKED = -1, -2
 
 
 def center(
-    features: ArrayLike,
-    labels: ArrayLike,
-    centers: ArrayLike,
-    *,
-    where: ArrayLike | None = None,
+    features: ArrayLike, labels: ArrayLike, centers: ArrayLike, *, where: ArrayLike | None = None
 ) -> jax.Array:
     """Center loss of each example, |feature - center of its class|^2 / 2 (Wen et al. 2016, eq. 2).
 
@@ -81,19 +77,10 @@ def triplet(
     - 'batch_all': every triplet; mean over those with a loss above 0. Needs a few arrays of
       `[B, B, B]` floats (`[B / devices, B, B]` with `axis_name`).
 
-    Args:
-        features: raw features `[B, D]`; L2-normalised ones are at most 2 apart.
-        labels: integers `[B]`.
-        margin: in units of d; 50 in the paper.
-        mining: 'batch_hard' or 'batch_all'.
-        squared: whether d is the squared distance.
-        axis_name: mapped axis over which the batch is split, or None.
-        where: booleans `[B]`, or None.
-        reduction: 'mean' or 'none'; with 'batch_all' an anchor's loss is the mean over its triplets
-            with a loss above 0.
-
-    Returns:
-        A scalar, 0 where there is nothing to average; `[B]` with `reduction='none'`.
+    Takes raw features `[B, D]` (L2-normalised ones are at most 2 apart) and integer labels `[B]`.
+    `margin` is in units of d, 50 in the paper; with `squared`, d is the squared distance. Returns a
+    scalar, 0 where there is nothing to average, or `[B]` with `reduction='none'`: an anchor's loss
+    is then, with 'batch_all', the mean over its triplets with a loss above 0.
 
     >>> features = jnp.array([[0.0], [1.0], [3.0], [7.0]])
     >>> print(triplet(features, [0, 0, 1, 1], margin=5.0))
@@ -212,9 +199,7 @@ def _batch_all(distances, positive, negative, margin):
 _MININGS = {'batch_hard': _batch_hard, 'batch_all': _batch_all}
 
 
-def _reduced(
-    losses: jax.Array, counted: jax.Array, reduction: str, axis_name: str | tuple[str, ...] | None
-) -> jax.Array:
+def _reduced(losses, counted, reduction: str, axis_name) -> jax.Array:
     """The mean of the losses `[A, ...]` that count, over all devices or for each anchor."""
     if reduction == 'mean':
         return weighted_mean(losses, counted, axis_name)
@@ -225,12 +210,7 @@ def _reduced(
     return totals / jnp.maximum(jnp.sum(counted, of_anchor), 1)
 
 
-def _vectors_and_labels(
-    vectors: ArrayLike,
-    labels: ArrayLike,
-    where: ArrayLike | None,
-    class_vectors: jax.Array | None = None,
-) -> tuple[jax.Array, jax.Array]:
+def _vectors_and_labels(vectors, labels, where, class_vectors=None) -> tuple[jax.Array, jax.Array]:
     """Floats `[B, D]`, NaN where something is wrong, and int32 `[B]`; masked vectors are zero."""
     vectors, labels = at_least_float32(vectors), as_labels(labels)
     if vectors.ndim != 2 or labels.shape != vectors.shape[:1]:
@@ -266,14 +246,12 @@ def _class_vectors(vectors: ArrayLike, name: str) -> jax.Array:
     return split(vectors, vectors)
 
 
-def _gather(array: jax.Array, axis_name: str | tuple[str, ...] | None) -> jax.Array:
+def _gather(array: jax.Array, axis_name) -> jax.Array:
     """Rows of all devices, in the order of the devices."""
     return array if axis_name is None else lax.all_gather(array, axis_name, tiled=True)
 
 
-def _pairs(
-    labels: jax.Array, axis_name: str | tuple[str, ...] | None
-) -> tuple[jax.Array, jax.Array]:
+def _pairs(labels: jax.Array, axis_name) -> tuple[jax.Array, jax.Array]:
     """Which pairs (own example, candidate) are positive and which negative: two masks `[A, B]`.
 
     A pair of an example with itself is neither. An anchor with a wrong label has every candidate on

@@ -23,20 +23,18 @@ from metriclt_jax.files import read_json
 from metriclt_jax.models import state_dicts, weight_files
 from metriclt_jax.models.classifier import create_model, initialize
 
+Source = str | os.PathLike | Mapping[str, Any]  # of weights, see `load`
+
 
 class Torchvision(NamedTuple):
-    """How torchvision has a model: what its names begin with, its classifier, its file.
+    """How torchvision has a model."""
 
-    `first` is the name of its first array, by which the model is found in a checkpoint.
-    """
-
-    backbone: str
-    head: str
-    file: str
-    first: str = 'conv1.weight'
+    backbone: str  # what the names of its arrays begin with
+    head: str  # its classifier
+    file: str  # ends with the beginning of its SHA-256
+    first: str = 'conv1.weight'  # its first array, by which it is found in a checkpoint
 
 
-# The name of a file ends with the beginning of its SHA-256.
 TORCHVISION = {
     'resnet18': Torchvision('', 'fc', 'resnet18-f37072fd.pth'),
     'resnet50': Torchvision('', 'fc', 'resnet50-0676ba61.pth'),
@@ -71,17 +69,14 @@ class Pretrained(NamedTuple):
 
 
 def load_torchvision(
-    source: str | os.PathLike | Mapping[str, Any],
-    name: str,
-    num_classes: int | None = None,
-    **keywords: Any,
+    source: Source, name: str, num_classes: int | None = None, **keywords: Any
 ) -> dict[str, Any]:
     """The variables that `load` returns for the same arguments."""
     return load(source, name, num_classes, **keywords).variables
 
 
 def load(
-    source: str | os.PathLike | Mapping[str, Any],
+    source: Source,
     name: str,
     num_classes: int | None = None,
     *,
@@ -177,8 +172,8 @@ def read_record(directory: Path) -> dict[str, str]:
     if not path.is_file():
         raise InputError(f'{directory} exists and holds no weights that import_weights.py wrote')
     record = read_json(path)
-    fields = {'model', 'file', 'sha256', 'checkpoint_sha256'}
-    if not isinstance(record, dict) or not fields <= set(record):
+    fields = ('model', 'file', 'sha256', 'checkpoint_sha256')
+    if not isinstance(record, dict) or not all(field in record for field in fields):
         raise InputError(f'{path} was not written by import_weights.py')
     return record
 
@@ -240,9 +235,7 @@ def _their_name(path: tuple[str, ...], name: str) -> str:
     return f'{module}.{_LEAVES[leaf]}'
 
 
-def _require_same(
-    found: dict[str, tuple], expected: dict[str, tuple], label: Any, name: str
-) -> None:
+def _require_same(found: dict, expected: dict, label: Any, name: str) -> None:
     """Raises one InputError that lists the names that are missing, unexpected or mis-shaped."""
     faults = {
         'missing': sorted(set(expected) - set(found)),

@@ -8,20 +8,11 @@ import numpy as np
 from metriclt_jax.errors import InputError
 
 # By the name of an array that no other family has, and the number of convolutions.
+_RESNETS = {20: 'resnet18', 36: 'resnet34', 53: 'resnet50', 104: 'resnet101', 155: 'resnet152'}
+_DENSENETS = {120: 'densenet121', 160: 'densenet161', 168: 'densenet169', 200: 'densenet201'}
 _FAMILIES = {
-    'layer1.0.conv1.weight': {
-        20: 'resnet18',
-        36: 'resnet34',
-        53: 'resnet50',
-        104: 'resnet101',
-        155: 'resnet152',
-    },
-    'features.denseblock1.denselayer1.conv1.weight': {
-        120: 'densenet121',
-        160: 'densenet161',
-        168: 'densenet169',
-        200: 'densenet201',
-    },
+    'layer1.0.conv1.weight': _RESNETS,
+    'features.denseblock1.denselayer1.conv1.weight': _DENSENETS,
     'features.1.conv.0.0.weight': {52: 'mobilenet_v2'},
 }
 # Networks of other libraries, by the name of an array.
@@ -44,10 +35,8 @@ def find(content: Mapping[str, Any], first: str, label: Any) -> dict[str, Any]:
     """The arrays of the network whose first array is called `first`, without a common prefix.
 
     They may be an entry of the checkpoint `content`, however deep. Where they are not found, all
-    arrays of its largest entry are returned.
-
-    Raises:
-        InputError: two entries have them, or others are beside them.
+    arrays of its largest entry are returned; where two entries have them, or others are beside
+    them, it raises `InputError`.
     """
     entries = {where: arrays for where, arrays in _entries(content, ()) if arrays}
     found = {}

@@ -15,13 +15,7 @@ import numpy as np
 from metriclt_jax.errors import InputError
 
 # The package's own reader for NumPy lacks bfloat16.
-_DTYPES = {
-    'F64': np.float64,
-    'F32': np.float32,
-    'F16': np.float16,
-    'BF16': jnp.bfloat16,
-    'I64': np.int64,
-}
+_DTYPES = {'F64': 'f8', 'F32': 'f4', 'F16': 'f2', 'BF16': jnp.bfloat16, 'I64': 'i8'}
 # What downloads are that went wrong, by their first bytes.
 _NO_WEIGHTS = {
     b'version https://git-lfs': 'a pointer of Git LFS; fetch the file itself with "git lfs pull"',
@@ -32,9 +26,8 @@ _NO_WEIGHTS = {
 def read(path: Path, sha256: str = '') -> tuple[Mapping[str, Any], str]:
     """The arrays (or torch's tensors) of a file by name, and the SHA-256 of its bytes.
 
-    Files of torch may hold other things beside and around them, as checkpoints do.
-
-    Raises InputError if the file cannot be read or its SHA-256 does not begin with `sha256`.
+    Files of torch may hold other things beside and around them, as checkpoints do. Raises
+    `InputError` if the file cannot be read or its SHA-256 does not begin with `sha256`.
     """
     check_suffix(path)
     try:

@@ -9,11 +9,10 @@ import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from metriclt_jax.class_groups import class_groups, class_thirds
 from metriclt_jax.errors import InputError, TrainingDiverged
 from metriclt_jax.evaluation.metrics import (
     accuracy,
-    class_groups,
-    class_thirds,
     macro_auroc,
     macro_f1,
     mean_class_recall,
