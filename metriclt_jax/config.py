@@ -45,6 +45,7 @@ def paper_config() -> ml_collections.ConfigDict:
     model.pretrained = ''  # .pth, .safetensors or imported directory; '': random parameters
     model.dtype = 'float32'  # of the computation; parameters and losses are always float32
     model.cross_device_batch_norm = True  # statistics of the global batch
+    model.batch_norm_group = 0  # neighbouring images that share statistics; 0: all
     model.dropout = placeholder(float)  # of the head's input; None: 0.2 in mobilenet_v2, else 0
     model.options = options = ml_collections.ConfigDict()  # of the backbone; None is its default
     options.remat = placeholder(bool)  # compute blocks again in the backward pass: less memory
@@ -257,6 +258,7 @@ _STAGE_RULES = {
 _RULES = {
     'seed': _at_least(0),
     'model.dtype': _one_of('float32', 'bfloat16'),
+    'model.batch_norm_group': _at_least(0),
     'model.dropout': _Rule(lambda value: value is None or 0 <= value < 1, _FRACTION.text),
     'classification.focal.gamma': _at_least(0),
     'classification.ldam.max_margin': _at_least(0),

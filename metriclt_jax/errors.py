@@ -20,7 +20,7 @@ class NotWritten(InputError):
 
 
 class TrainingDiverged(ArithmeticError):
-    """The loss is no longer finite."""
+    """The loss is no longer finite, or far above that of a constant prediction."""
 
 
 class HostFailed(RuntimeError):

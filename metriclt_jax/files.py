@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -47,8 +48,8 @@ def written(path: Path) -> Iterator[None]:
         code = re.search(r"os_error_code='(\d+)'", str(error))  # TensorStore's
         reason = os.strerror(int(code[1])) if code else getattr(error, 'strerror', None)
         raise NotWritten(
-            f'{path} cannot be written ({reason or repr(error)}); make room or allow it, then run '
-            'the same command again'
+            f'{path} cannot be written ({reason or repr(error)}); make room there and run the same '
+            'command again, or use another path'
         ) from error
 
 
@@ -68,11 +69,13 @@ def appended(path: Path) -> Iterator[IO[str]]:
             write_atomically(path, file.getvalue())
 
 
-def make_folder(folder: Path) -> None:
-    """Makes a folder, with those above it; an address has none to make."""
+def make_folder(folder: Path) -> Path:
+    """Makes a folder to write in, with those above it; an address has none to make."""
     if not is_remote(folder):
         with written(folder):
             folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+    return folder
 
 
 def read_json(path: Path) -> Any:

@@ -85,6 +85,8 @@ def together() -> Iterator[None]:
             raise
         error = raised
     messages = _exchange('' if error is None else str(error) or repr(error))
+    if isinstance(error, NotWritten):
+        raise InputError(str(error)) from error  # as the others know of it
     if error is not None:
         raise error
     for process, message in enumerate(messages):
@@ -147,6 +149,7 @@ def leave(error: Exception) -> NoReturn:
     """
     if jax.process_count() == 1:
         raise error
+    code = 1
     cause = error.__cause__ if isinstance(error, NotWritten) else error
     if isinstance(cause, jax.errors.JaxRuntimeError):
         reason = str(cause).strip().splitlines()[0]
@@ -157,11 +160,12 @@ def leave(error: Exception) -> NoReturn:
         )
     elif isinstance(error, NotWritten):
         print(f'error: {error}', file=sys.stderr)
+        code = 2
     else:
         traceback.print_exception(error)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(1)
+    os._exit(code)
 
 
 def _wait_for(coordinator: str) -> None:

@@ -22,6 +22,7 @@ from rich.console import Console
 
 from metriclt_jax.data.decoding import in_order
 from metriclt_jax.data.preparation import to_csv
+from metriclt_jax.data.sources.common import hidden
 from metriclt_jax.errors import InputError
 from metriclt_jax.files import lock_file, read_json, write_atomically
 from metriclt_jax.inference import TrainedClassifier, read_image
@@ -31,7 +32,7 @@ _NAMED = 20  # files in a message
 
 
 def list_files(folder: Path) -> list[str]:
-    """Sorted relative paths of all files below a folder; follows links, ignores hidden ones."""
+    """Sorted relative paths of all files below a folder; follows links, ignores `hidden` ones."""
 
     def fail(error: OSError) -> None:
         raise InputError(f'folder {error.filename} cannot be read: {error.strerror}') from None
@@ -39,12 +40,12 @@ def list_files(folder: Path) -> list[str]:
     files = []
     for parent, folders, names in os.walk(folder, onerror=fail, followlinks=True):
         here = Path(parent)
-        folders[:] = [name for name in folders if not name.startswith('.')]
+        folders[:] = [name for name in folders if not hidden(name)]
         above = {up.resolve() for up in (here, *here.parents) if up.is_relative_to(folder)}
         for path in (here / name for name in folders):
             if path.resolve() in above:
                 raise InputError(f'{path} is a link to a folder that contains it; remove it')
-        shown = [here / name for name in names if not name.startswith('.')]
+        shown = [here / name for name in names if not hidden(name)]
         files += [path.relative_to(folder).as_posix() for path in shown]
     if not files:
         raise InputError(f'folder {folder} has no files')

@@ -1,12 +1,13 @@
 """How far a long task is: bars in a terminal, lines elsewhere."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 import jax
 from rich import progress
 from rich.console import Console
+from rich.markup import escape
 
 T = TypeVar('T')
 
@@ -24,7 +25,7 @@ def track(items: Iterable[T], description: str, total: int) -> Iterable[T]:
     console = Console(stderr=True)
     return progress.track(
         items,
-        description,
+        escape(description),
         total=total,
         console=console,
         transient=True,
@@ -33,19 +34,28 @@ def track(items: Iterable[T], description: str, total: int) -> Iterable[T]:
 
 
 class StageProgress:
-    """Rate, loss and time left of a stage of `total` steps; never makes the devices wait."""
+    """Rate, loss and time left of a stage of `total` steps; never makes the devices wait.
 
-    def __init__(self, console: Console, stage: str, total: int, done: int, batch_size: int):
+    The rate is that of the steps alone: without the first one, which compiles, and without the
+    pauses between epochs, which count for the time left.
+    """
+
+    def __init__(
+        self, console: Console, stage: str, total: int, epochs: int, done: int, batch_size: int
+    ):
         self._console = console
         self._stage = stage
-        self._total, self._batch_size = total, batch_size
-        self._start: tuple[float, int] | None = None  # after the first step, which compiles
+        self._total, self._epochs, self._batch_size = total, epochs, batch_size
+        self._timed: tuple[float, int] | None = None  # when and after which step timing began
+        self._rate: float | None = None  # steps a second
+        self._paused_at: float | None = None
+        self._pauses: list[float] = []  # seconds of validation and checkpoint after each epoch
         self._printed = time.monotonic()
         self._bar = progress.Progress(
-            progress.TextColumn('{task.description}'),
-            progress.BarColumn(),
+            progress.TextColumn('{task.description}', markup=False),
+            progress.BarColumn(bar_width=16),
             progress.MofNCompleteColumn(),
-            progress.TextColumn('{task.fields[status]}'),
+            progress.TextColumn('{task.fields[status]}', markup=False),
             console=console,
             transient=True,
             disable=not console.is_terminal,
@@ -62,24 +72,49 @@ class StageProgress:
     def update(self, step: int, loss: jax.Array) -> None:
         """Shows that `step` is done; `loss` must have arrived already."""
         now = time.monotonic()
-        if self._start is None:
-            self._start = (now, step)
+        if self._timed is None:
+            self._timed = now, step
+        elif step > self._timed[1]:
+            self._rate = (step - self._timed[1]) / (now - self._timed[0])
         if self._console.is_terminal:
-            status = f'{self._status(step)}  loss {float(loss):.4f}'
+            status = '  '.join([f'loss {float(loss):.4g}', *self._status(step)])
             self._bar.update(self._task, completed=step, status=status)
         elif now - self._printed > _SECONDS_BETWEEN_LINES:
-            self.line(f'{self._stage} step {step}/{self._total}  loss {float(loss):.4f}', step)
+            self.line([f'{self._stage} step {step}/{self._total}', f'loss {float(loss):.4g}'], step)
 
-    def line(self, text: str, step: int) -> None:
+    def pause(self, step: int) -> None:
+        """Ends the timing of an epoch, all of whose steps are done."""
+        self._paused_at = time.monotonic()
+        if self._timed and step > self._timed[1]:
+            self._rate = (step - self._timed[1]) / (self._paused_at - self._timed[0])
+
+    def line(self, parts: Sequence[str], step: int) -> None:
         """Prints a line that stays, with the rate and the time left."""
         self._printed = time.monotonic()
-        say('  '.join(filter(None, (text, self._status(step)))), self._console)
+        say('  '.join([*parts, *self._status(step)]), self._console)
 
-    def _status(self, step: int) -> str:
-        if self._start is None or step <= self._start[1]:
-            return ''
-        rate = (step - self._start[1]) / (time.monotonic() - self._start[0])
-        minutes, seconds = divmod(round((self._total - step) / rate), 60)
-        hours, minutes = divmod(minutes, 60)
-        clock = f'{hours}:{minutes:02d}:{seconds:02d}' if hours else f'{minutes}:{seconds:02d}'
-        return f'{rate * self._batch_size:.0f} images/s  {clock} left in {self._stage}'
+    def resume(self, step: int) -> None:
+        """Begins the timing of the next epoch."""
+        self._timed = time.monotonic(), step
+        self._pauses.append(self._timed[0] - self._paused_at)
+
+    def _status(self, step: int) -> list[str]:
+        if not self._rate:
+            return []
+        seconds = (self._total - step) / self._rate
+        if usual := sorted(self._pauses)[:-1]:  # the longest one compiles the evaluation
+            left = self._epochs * (1 - step / self._total)
+            seconds += left * sum(usual) / len(usual)
+        return [f'{self._rate * self._batch_size:.0f} images/s', f'{_short(seconds)} left']
+
+
+def _short(seconds: float) -> str:
+    """A time in three digits or so.
+
+    >>> _short(59), _short(61), _short(7199), _short(86399), _short(864000)
+    ('59 s', '61 s', '120 min', '24 h', '10 days')
+    """
+    for unit, size, most in (('s', 1, 90), ('min', 60, 600), ('h', 3600, 72)):
+        if round(seconds / size) < most:
+            return f'{seconds / size:.0f} {unit}'
+    return f'{seconds / 86400:.0f} days'

@@ -1,9 +1,11 @@
 import errno
 import fcntl
+import os
+from pathlib import Path
 
 import pytest
 
-from metriclt_jax.errors import InputError
+from metriclt_jax.errors import InputError, NotWritten
 from metriclt_jax.files import locked, read_json, write_atomically
 
 
@@ -12,6 +14,19 @@ def test_write_atomically_leaves_no_temporary_file(tmp_path):
     write_atomically(tmp_path / 'a.json', 'two')
     assert [path.name for path in tmp_path.iterdir()] == ['a.json']
     assert (tmp_path / 'a.json').read_text() == 'two'
+
+
+def test_a_full_disk_is_one_sentence_and_the_old_file_stays(tmp_path, monkeypatch):
+    write_atomically(tmp_path / 'a.json', 'one')
+
+    def write_a_part(path, content):
+        path.write_text('t')
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, 'write_bytes', write_a_part)
+    with pytest.raises(NotWritten, match=r'a\.json .*No space left'):
+        write_atomically(tmp_path / 'a.json', 'two')
+    assert [path.read_text() for path in tmp_path.iterdir()] == ['one']
 
 
 def test_read_json_names_the_file(tmp_path):

@@ -29,6 +29,9 @@ def folder(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture).save(path)
     (folder / '.DS_Store').write_text('hidden')
+    (folder / '@eaDir').mkdir()
+    (folder / '@eaDir' / 'x.png').write_text('a thumbnail of a NAS')
+    (folder / 'Thumbs.db').write_text('hidden')
     (folder / '.cache').mkdir()
     (folder / '.cache' / 'x.png').write_text('hidden')
     return folder

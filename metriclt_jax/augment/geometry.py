@@ -17,10 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metriclt_jax.augment import resampling
 from metriclt_jax.errors import InputError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+_KINDS = resampling.INTERPOLATIONS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +60,7 @@ class AugmentConfig:
             ('rotation', 0 <= self.rotation <= 180, 'from 0 to 180 degrees'),
             ('flip', 0 <= self.flip <= 1, 'a probability from 0 to 1'),
             ('fill', three(self.fill, 0, 255), 'three numbers (RGB) from 0 to 255'),
-            ('interpolation', self.interpolation in INTERPOLATIONS, ' or '.join(INTERPOLATIONS)),
+            ('interpolation', self.interpolation in _KINDS, ' or '.join(_KINDS)),
             ('mean', three(self.mean, -large, large), 'three numbers'),
             ('std', three(self.std, 1e-6, large), 'three numbers above 0'),
         ):
@@ -171,44 +173,14 @@ def _matrix(first: tuple, second: tuple) -> jax.Array:
 def sample(image: jax.Array, matrix: jax.Array, config: AugmentConfig) -> jax.Array:
     """Interpolates an image `[R, R, 3]`, uint8, where `matrix` maps the output pixels' centres.
 
-    Returns pixels `[S, S, 3]` from 0 to 255, float32. This is Pillow's `Image.transform` without
-    its rounding: points outside 0 <= x < R, 0 <= y < R see `fill`; for the others, neighbours are
-    clamped to the image.
+    Returns pixels `[S, S, 3]` from 0 to 255, float32. Points outside 0 <= x < R, 0 <= y < R see
+    `fill`; for the others, neighbours are clamped to the image.
     """
-    height, width = image.shape[:2]
-    centers = jnp.arange(config.crop, dtype=jnp.float32) + 0.5
-    u, v = centers[None, :], centers[:, None]
-    x = matrix[0, 0] * u + matrix[0, 1] * v + matrix[0, 2]
-    y = matrix[1, 0] * u + matrix[1, 1] * v + matrix[1, 2]
-    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-    pixels = INTERPOLATIONS[config.interpolation](image, x, y)
+    x, y = resampling.points(matrix, config.crop)
+    inside = (x >= 0) & (x < config.resize) & (y >= 0) & (y < config.resize)
+    steep = config.rotation > 45
+    pixels = resampling.resample(image, matrix, config.crop, config.interpolation, steep)
     return jnp.where(inside[..., None], pixels, jnp.asarray(config.fill, jnp.float32))
-
-
-def nearest(image: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
-    """The pixel `[..., 3]` that each point `[...]` lies in."""
-    return _gather(image, jnp.floor(x), jnp.floor(y))
-
-
-def bilinear(image: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
-    """The mean `[..., 3]` of the four pixels around each point `[...]`, weighted by nearness."""
-    left, top = jnp.floor(x - 0.5), jnp.floor(y - 0.5)
-    across, down = (x - 0.5 - left)[..., None], (y - 0.5 - top)[..., None]
-
-    def row(y):
-        return (1 - across) * _gather(image, left, y) + across * _gather(image, left + 1, y)
-
-    return (1 - down) * row(top) + down * row(top + 1)
-
-
-INTERPOLATIONS = {'bilinear': bilinear, 'nearest': nearest}
-
-
-def _gather(image: jax.Array, column: jax.Array, row: jax.Array) -> jax.Array:
-    height, width = image.shape[:2]
-    column = jnp.clip(column, 0, width - 1).astype(jnp.int32)
-    row = jnp.clip(row, 0, height - 1).astype(jnp.int32)
-    return image[row, column].astype(jnp.float32)
 
 
 def normalize(pixels: jax.Array, config: AugmentConfig) -> jax.Array:

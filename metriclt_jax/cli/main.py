@@ -109,7 +109,6 @@ def keep_freed_memory() -> None:
 
 def _print_errors_once() -> None:
     """Hides what threads of Orbax and TensorStore print about an error that they then raise."""
-    logging.logging.getLogger('asyncio').setLevel(logging.converter.STANDARD_CRITICAL)
     logging.get_absl_logger().addFilter(
         lambda record: (
             record.levelno < logging.converter.STANDARD_ERROR or 'orbax' not in record.pathname

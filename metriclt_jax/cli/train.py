@@ -16,6 +16,12 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'where to write; a new directory or one to resume, local or gs://...'
 )
+_PROFILE = flags.DEFINE_integer(
+    'profile',
+    0,
+    "trace so many steps of each stage into WORKDIR/profile, for TensorBoard's profiler",
+    lower_bound=0,
+)
 flags.mark_flags_as_required(['config', 'workdir'])
 flags.adopt_module_key_flags(hosts_flags)
 
@@ -36,7 +42,7 @@ def main() -> None:
     cli.keep_compiled_programs()
     console = hosts.console()
     with hosts_flags.leaving():
-        results = train(config, _WORKDIR.value, console)
+        results = train(config, _WORKDIR.value, console, _PROFILE.value)
         if hosts.is_first() and config.figures:
             try:
                 with explained('the same command draws the missing figures'):

@@ -10,6 +10,10 @@ from metriclt_jax.errors import InputError
 
 _COLOR = ('RGB', 'YBR_FULL', 'YBR_FULL_422', 'YBR_ICT', 'YBR_RCT')  # decoded to RGB
 _REQUIRED = ('PixelData', 'Rows', 'Columns', 'BitsStored', 'PhotometricInterpretation')
+_OPTIONAL = (
+    'RescaleSlope', 'RescaleIntercept', 'VOILUTFunction', 'PixelPaddingValue',
+    'PixelPaddingRangeLimit',
+)  # fmt: skip
 _GRAY = ('MONOCHROME1', 'MONOCHROME2')
 
 
@@ -34,6 +38,9 @@ def open_picture(file: BinaryIO) -> Image.Image:
 
     file.seek(0)
     header = pydicom.dcmread(file)
+    for name in (*_REQUIRED, *_OPTIONAL):
+        if name in header and header[name].is_empty:
+            del header[name]
     for name in _REQUIRED:
         if name not in header:
             what = f'DICOM file (modality {header.get("Modality")})'
@@ -44,6 +51,11 @@ def open_picture(file: BinaryIO) -> Image.Image:
     kind, bits = header.PhotometricInterpretation, header.BitsStored
     if kind not in (*_GRAY, *_COLOR, 'PALETTE COLOR'):
         raise InputError(f'its DICOM colors are {kind}; convert them to RGB')
+    samples = 3 if kind in _COLOR else 1
+    if header.get('SamplesPerPixel', samples) != samples:
+        raise InputError(f'it has {header.SamplesPerPixel} samples a pixel; {kind} has {samples}')
+    if kind in _COLOR and header.get('PixelRepresentation'):
+        raise InputError('its colors have a sign; convert them to unsigned integers')
     if header.get('HighBit', bits - 1) != bits - 1:
         raise InputError(f'its {bits} bits end at bit {header.HighBit}; it must be {bits - 1}')
     pixels = pixel_array(header, decoding_plugin=_plugin(header.file_meta.TransferSyntaxUID))
@@ -74,6 +86,9 @@ def _plugin(syntax: Any) -> str:
 def _gray(pixels: np.ndarray, header: Any) -> np.ndarray:
     from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
+    if 'RescaleSlope' in header or 'RescaleIntercept' in header:  # pydicom uses both or none
+        header.setdefault('RescaleSlope', 1)
+        header.setdefault('RescaleIntercept', 0)
     values = apply_modality_lut(pixels, header)
     table = header.get('VOILUTSequence')
     width = np.ravel(header.get('WindowWidth') or 0)[0]  # zero stands for unset, too
@@ -98,7 +113,10 @@ def _ends(pixels: np.ndarray, values: np.ndarray, header: Any) -> tuple[float, f
         lowest = -(2 ** (header.BitsStored - 1)) if header.PixelRepresentation else 0
         stored = np.array([lowest, lowest + 2**header.BitsStored - 1])
         return tuple(sorted(apply_modality_lut(stored, header)))
-    seen = values[pixels != header.get('PixelPaddingValue')]
+    padding = [
+        header[n].value for n in ('PixelPaddingValue', 'PixelPaddingRangeLimit') if n in header
+    ]
+    seen = values[(pixels < min(padding)) | (pixels > max(padding))] if padding else values
     return (seen.min(), seen.max()) if seen.size else (0, 1)
 
 

@@ -18,7 +18,7 @@ from etils import epath
 from metriclt_jax.data import decoding, records, storage
 from metriclt_jax.data.changes import find_changes
 from metriclt_jax.data.sources import OWN, READERS
-from metriclt_jax.data.sources.common import Source, expanded
+from metriclt_jax.data.sources.common import Source, expanded, is_inside
 from metriclt_jax.errors import InputError
 from metriclt_jax.files import locked
 from metriclt_jax.paths import is_remote, reached
@@ -66,10 +66,16 @@ def prepare(
     if records.are_complete(path):
         _require_same(name, path, data_dir, dataset, given, announce)
         return path
+    local = Path(records.folder(name, storage.local_folder(data_dir)))
+    classes_are_folders = dataset == OWN and source and not options.get('labels')
+    if classes_are_folders and is_inside(local, expanded(source)):
+        raise InputError(
+            f'the data folder {data_dir} is inside the source {source}, whose folders are classes; '
+            'use another --data_dir'
+        )
     original = _read(dataset, {'source': source, **options})
     if not original.count and not original.unusable:
         raise InputError(f'the source {source} of {name} has no images; it needs at least one')
-    local = Path(records.folder(name, storage.local_folder(data_dir)))
     written = False
     try:
         local.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """Exact evaluation: every image of a part once, whatever the batch size and the devices."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -68,7 +68,7 @@ def evaluate(
     `variables` are on all of `devices`, which share a batch of `batch_size` images, rounded up to
     a multiple of them. With `features` these are returned too.
     """
-    step = _eval_step(model, augment, tuple(devices))
+    step = make_eval_step(model, augment, tuple(devices))
     batch_size = -(-batch_size // len(devices)) * len(devices)
     batches = eval_batches(dataset, part, batch_size, local_rows(batch_size, devices))
     results = []
@@ -89,7 +89,12 @@ def evaluate(
 
 
 @cache  # equal models, as those of two stages may be, share a compiled program
-def _eval_step(model, augment, devices):
+def make_eval_step(
+    model: nn.Module, augment: AugmentConfig, devices: tuple[jax.Device, ...]
+) -> Callable[..., tuple[jax.Array, ...]]:
+    """The outputs of a batch: `step(variables, batch)`, pmap-ed, gives confusion `[C, C]`,
+    probabilities `[B, C]` and, on their devices, features `[B / devices, D]`.
+    """
 
     def step(variables, batch):
         outputs = model.apply(variables, center(batch['image'], augment), train=False)

@@ -13,6 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from metriclt_jax.errors import InputError
 from metriclt_jax.models.densenet import DenseNet
 from metriclt_jax.models.heads import HEADS, Projection, dropout
+from metriclt_jax.models.layers import StatisticsGroup
 from metriclt_jax.models.mobilenet_v2 import MobileNetV2
 from metriclt_jax.models.resnet import resnet18, resnet50
 
@@ -92,6 +93,7 @@ def create_model(
     dtype: str = 'float32',
     axis_name: str | None = None,
     cross_device_batch_norm: bool = True,
+    batch_norm_group: int = 0,
     **backbone_options: Any,
 ) -> Classifier:
     """Makes a classifier; raises InputError for a name or a value that is not allowed.
@@ -108,6 +110,8 @@ def create_model(
             float32.
         axis_name: axis of the devices that share a batch in training.
         cross_device_batch_norm: whether BatchNorm takes its statistics over all of them.
+        batch_norm_group: number of neighbouring images that share these statistics, on one device
+            or several; 0 for all.
         **backbone_options: fields of `ResNet`, `DenseNet` or `MobileNetV2`.
 
     >>> model = create_model('resnet18', 7, stage_sizes=(1, 1), width=16, stem='small')
@@ -130,7 +134,9 @@ def create_model(
     backbone = BACKBONES[name](
         **{option: _hashable(value) for option, value in backbone_options.items()},
         dtype=DTYPES[dtype],
-        axis_name=axis_name if cross_device_batch_norm else None,
+        statistics=StatisticsGroup(
+            axis_name if cross_device_batch_norm else None, batch_norm_group
+        ),
     )
     widths = tuple(projection or ())
     return Classifier(backbone, num_classes, head, scale, widths, dropout, axis_name)
@@ -140,7 +146,7 @@ def options_of(name: str) -> set[str]:
     """The options of the backbone `name`."""
     _require_one_of('model', name, BACKBONES)
     fields = set(inspect.signature(BACKBONES[name]).parameters)
-    return fields - {'dtype', 'axis_name', 'parent', 'name'}
+    return fields - {'dtype', 'statistics', 'parent', 'name'}
 
 
 def _hashable(value: Any) -> Any:

@@ -20,8 +20,13 @@ def convolve(
 
     On CPU it can be differentiated in reverse mode only.
     """
-    lowering = _convolve_patches if jax.default_backend() == 'cpu' else _convolve_xla
-    return lowering(x, kernel, stride, padding, groups)
+    options = {'stride': stride, 'padding': padding, 'groups': groups}
+    return lax.platform_dependent(
+        x,
+        kernel,
+        cpu=partial(_convolve_patches, **options),
+        default=partial(_convolve_xla, **options),
+    )
 
 
 def _convolve_xla(x, kernel, stride, padding, groups):

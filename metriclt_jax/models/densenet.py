@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from metriclt_jax.models.layers import (
     BatchNorm,
     Conv,
+    StatisticsGroup,
     average_pool,
     batch_moments,
     concatenate_moments,
@@ -42,16 +43,16 @@ class _DenseBlock(nn.Module):
 
     layer: Any
     size: int
-    axis_name: str | None
+    statistics: StatisticsGroup
 
     @nn.compact
     def __call__(self, x, train):
-        moments = batch_moments(x, self.axis_name) if train else None
+        moments = batch_moments(x, self.statistics) if train else None
         for i in range(self.size):
             y = self.layer(name=f'denselayer{i + 1}')(x, moments, train)
             x = jnp.concatenate([x, y], axis=-1)
             if train:
-                moments = concatenate_moments(moments, batch_moments(y, self.axis_name))
+                moments = concatenate_moments(moments, batch_moments(y, self.statistics))
         return x, moments
 
 
@@ -78,7 +79,7 @@ class DenseNet(nn.Module):
         growth_rate: feature maps that a layer adds.
         width: channels after the stem (7 x 7 with stride 2, then max-pooling).
         remat: computes the inside of a layer again in the backward pass instead of keeping it.
-        axis_name: axis of the devices over which BatchNorm takes its statistics, or None.
+        statistics: which images share the statistics of BatchNorm.
         dtype: of the computation.
     """
 
@@ -86,7 +87,7 @@ class DenseNet(nn.Module):
     growth_rate: int = 32
     width: int = 64
     remat: bool = False
-    axis_name: str | None = None
+    statistics: StatisticsGroup = StatisticsGroup()
     dtype: jnp.dtype = jnp.float32
 
     def __post_init__(self):
@@ -97,14 +98,14 @@ class DenseNet(nn.Module):
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Features of `images`; with `train` batch statistics are used and updated."""
         conv = partial(Conv, dtype=self.dtype, kernel_init=kaiming_normal('fan_in'))
-        norm = partial(BatchNorm, axis_name=self.axis_name, dtype=self.dtype)
+        norm = partial(BatchNorm, group=self.statistics, dtype=self.dtype)
         layer = nn.remat(_DenseLayer, static_argnums=3) if self.remat else _DenseLayer
         layer = partial(layer, self.growth_rate, conv, norm)
         x = conv(self.width, 7, stride=2, name='conv0')(images)
         x = nn.relu(norm(name='norm0')(x, train))
         x = max_pool(x, window=3, stride=2, padding=1)
         for i, size in enumerate(self.block_sizes, start=1):
-            x, moments = _DenseBlock(layer, size, self.axis_name, name=f'denseblock{i}')(x, train)
+            x, moments = _DenseBlock(layer, size, self.statistics, name=f'denseblock{i}')(x, train)
             if i < len(self.block_sizes):
                 x = _Transition(conv, norm, name=f'transition{i}')(x, moments, train)
         x = nn.relu(norm(name=f'norm{len(self.block_sizes) + 1}')(x, train, moments))

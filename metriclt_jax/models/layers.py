@@ -91,17 +91,35 @@ class ConvNorm(nn.Module):
         return self.norm(name='1')(x, train)
 
 
+class StatisticsGroup(NamedTuple):
+    """Which images share the statistics of BatchNorm: those of `axis_name`, or of one device.
+
+    With `images` above 0, neighbouring images of that number, on one device or several.
+    """
+
+    axis_name: str | None = None
+    images: int = 0
+
+
+class Moments(NamedTuple):
+    """Mean and biased variance of `count` values per channel, `[C]` or `[groups, C]`."""
+
+    mean: jax.Array
+    var: jax.Array
+    count: int
+
+
 class BatchNorm(nn.Module):
     """Batch normalisation as torch defines it (Ioffe & Szegedy 2015); output in `dtype`.
 
-    With `train` it takes the mean and the biased variance of the batch, of all devices with
-    `axis_name`, and moves the running statistics (`batch_stats`: `mean` and unbiased `var`, both
-    `[C]`, float32); otherwise it takes these.
+    With `train` it takes the mean and the biased variance of each image's group and moves the
+    running statistics (`batch_stats`: `mean` and unbiased `var`, both `[C]`, float32) by the mean
+    over groups; otherwise it takes these.
     """
 
     momentum: float = 0.1
     epsilon: float = 1e-5
-    axis_name: str | None = None
+    group: StatisticsGroup = StatisticsGroup()
     dtype: jnp.dtype = jnp.float32
     scale_init: Initializer = constant(1.0)
     bias_init: Initializer = constant(0.0)
@@ -109,57 +127,73 @@ class BatchNorm(nn.Module):
     var_init: Initializer = constant(1.0)
 
     @nn.compact
+    @jax.named_scope('batch_norm')
     def __call__(
-        self, x: jax.Array, train: bool = False, moments: 'Moments | None' = None
+        self, x: jax.Array, train: bool = False, moments: Moments | None = None
     ) -> jax.Array:
-        """Normalises `x` `[..., C]`; `moments` saves computing its `batch_moments` again."""
+        """Normalises `x` `[B, ..., C]`; `moments` saves computing its `batch_moments` again."""
         channels = x.shape[-1:]
         scale = self.param('scale', self.scale_init, channels)
         bias = self.param('bias', self.bias_init, channels)
         running_mean = self.variable('batch_stats', 'mean', self.mean_init, None, channels)
         running_var = self.variable('batch_stats', 'var', self.var_init, None, channels)
         if train:
-            mean, var, count = moments or batch_moments(x, self.axis_name)
+            mean, var, count = moments or batch_moments(x, self.group)
             if not self.is_initializing():
                 unbiased = var * (count / (count - 1))
                 keep = 1 - self.momentum
-                running_mean.value = keep * running_mean.value + self.momentum * mean
-                running_var.value = keep * running_var.value + self.momentum * unbiased
+                for running, of_groups in ((running_mean, mean), (running_var, unbiased)):
+                    of_batch = jnp.mean(of_groups.reshape(-1, *channels), axis=0)
+                    running.value = keep * running.value + self.momentum * of_batch
         else:
             mean, var = running_mean.value, running_var.value
         # One multiply-add, as `x - mean` would be kept in memory for the backward pass.
         multiplier = scale * lax.rsqrt(var + self.epsilon)
-        return (x * multiplier + (bias - mean * multiplier)).astype(self.dtype)
+        offset = bias - mean * multiplier
+        if mean.ndim > 1:  # [groups, C]
+            of_image = (len(x), *(1,) * (x.ndim - 2), -1)
+            multiplier, offset = (
+                jnp.repeat(value, len(x) // len(value), axis=0).reshape(of_image)
+                for value in (multiplier, offset)
+            )
+        return (x * multiplier + offset).astype(self.dtype)
 
 
-class Moments(NamedTuple):
-    """Mean `[C]` and biased variance `[C]` of `count` values per channel."""
+@jax.named_scope('batch_norm')
+def batch_moments(x: jax.Array, group: StatisticsGroup) -> Moments:
+    """The moments of the channels of `x` `[B, ..., C]`, over each image's group.
 
-    mean: jax.Array
-    var: jax.Array
-    count: int
-
-
-def batch_moments(x: jax.Array, axis_name: str | None = None) -> Moments:
-    """The moments of the channels of `x` `[..., C]`, over all devices."""
-    axes = tuple(range(x.ndim - 1))
-    count = x.size // x.shape[-1]
-    x = x.astype(jnp.float32)
-    # Mean and mean of squares share one pass over the activations and one message.
-    moments = jnp.stack([jnp.mean(x, axes), jnp.mean(x * x, axes)])
-    if axis_name is not None:
-        count *= lax.psum(1, axis_name)
-        moments = lax.pmean(moments, axis_name)
+    Raises:
+        InputError: a group has a single value per channel, or does not divide the batch.
+    """
+    devices = 1 if group.axis_name is None else lax.axis_size(group.axis_name)
+    size = group.images or len(x) * devices
+    groups, neighbours = max(len(x) // size, 1), max(size // len(x), 1)  # of a device; of a group
+    if groups * size != neighbours * len(x) or devices % neighbours:
+        raise InputError(
+            f'batch_norm_group is {size}, which divides neither the {len(x)} images of a device '
+            f'nor the {devices} devices into equal groups; use a divisor or a multiple of {len(x)}'
+        )
+    count = neighbours * x.size // (groups * x.shape[-1])
     if count < 2:
         raise InputError('batch normalisation got 1 value per channel; use at least 2 images')
+    x = x.astype(jnp.float32)
+    if groups > 1:
+        x = x.reshape(groups, size, *x.shape[1:])
+    axes = tuple(range(groups > 1, x.ndim - 1))
+    # Mean and mean of squares share one pass over the activations and one message.
+    moments = jnp.stack([jnp.mean(x, axes), jnp.mean(x * x, axes)])
+    if groups == 1 and group.axis_name is not None:
+        together = np.arange(devices).reshape(-1, neighbours).tolist()
+        moments = lax.pmean(moments, group.axis_name, axis_index_groups=together)
     mean, mean_of_squares = moments
     return Moments(mean, jnp.maximum(mean_of_squares - mean * mean, 0.0), count)
 
 
 def concatenate_moments(first: Moments, second: Moments) -> Moments:
     """The moments of channels side by side."""
-    mean = jnp.concatenate([first.mean, second.mean])
-    return Moments(mean, jnp.concatenate([first.var, second.var]), first.count)
+    mean = jnp.concatenate([first.mean, second.mean], axis=-1)
+    return Moments(mean, jnp.concatenate([first.var, second.var], axis=-1), first.count)
 
 
 def average_pool(x: jax.Array, window: int) -> jax.Array:
@@ -173,9 +207,16 @@ def average_pool(x: jax.Array, window: int) -> jax.Array:
 def max_pool(x: jax.Array, window: int, stride: int, padding: int) -> jax.Array:
     """Maximum over windows, as torch's MaxPool2d; the first of equal values takes the gradient.
 
-    Shifted sums in the backward pass are much faster on CPU than XLA's scattering.
+    On CPU, shifted sums in the backward pass are much faster than XLA's scattering.
     """
-    return _max_along(_max_along(x, 2, window, stride, padding), 1, window, stride, padding)
+
+    def shifted(x):
+        return _max_along(_max_along(x, 2, window, stride, padding), 1, window, stride, padding)
+
+    def reduced(x):
+        return nn.max_pool(x, (window,) * 2, (stride,) * 2, ((padding,) * 2,) * 2)
+
+    return lax.platform_dependent(x, cpu=shifted, default=reduced)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))

@@ -11,7 +11,13 @@ import jax
 import jax.numpy as jnp
 
 from metriclt_jax.errors import InputError
-from metriclt_jax.models.layers import BatchNorm, Conv, ConvNorm, require_positive
+from metriclt_jax.models.layers import (
+    BatchNorm,
+    Conv,
+    ConvNorm,
+    StatisticsGroup,
+    require_positive,
+)
 
 # Expansion factor, output channels, number of blocks, stride of the first (table 2 of the paper).
 STAGES = (
@@ -67,14 +73,14 @@ class MobileNetV2(nn.Module):
         stages: (expansion factor, output channels, blocks, stride of the first) of each stage.
         width_multiplier: scales the channels of all layers, to multiples of 8.
         remat: computes the inside of a block again in the backward pass instead of keeping it.
-        axis_name: axis of the devices over which BatchNorm takes its statistics, or None.
+        statistics: which images share the statistics of BatchNorm.
         dtype: of the computation.
     """
 
     stages: tuple[tuple[int, int, int, int], ...] = STAGES
     width_multiplier: float = 1.0
     remat: bool = False
-    axis_name: str | None = None
+    statistics: StatisticsGroup = StatisticsGroup()
     dtype: jnp.dtype = jnp.float32
 
     def __post_init__(self):
@@ -89,7 +95,7 @@ class MobileNetV2(nn.Module):
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Features of `images`; with `train` batch statistics are used and updated."""
         conv = partial(Conv, dtype=self.dtype)
-        norm = partial(BatchNorm, axis_name=self.axis_name, dtype=self.dtype)
+        norm = partial(BatchNorm, group=self.statistics, dtype=self.dtype)
         block = nn.remat(_InvertedResidual, static_argnums=2) if self.remat else _InvertedResidual
         width = self.width_multiplier
         stem = ConvNorm(multiple_of_8(32 * width), conv, norm, 3, stride=2, name='0')

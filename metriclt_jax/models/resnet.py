@@ -11,7 +11,14 @@ import jax
 import jax.numpy as jnp
 
 from metriclt_jax.errors import InputError
-from metriclt_jax.models.layers import BatchNorm, Conv, ConvNorm, max_pool, require_positive
+from metriclt_jax.models.layers import (
+    BatchNorm,
+    Conv,
+    ConvNorm,
+    StatisticsGroup,
+    max_pool,
+    require_positive,
+)
 
 # Kernel size and stride of the first convolution.
 STEMS = {'imagenet': (7, 2), 'small': (3, 1)}
@@ -104,7 +111,7 @@ class ResNet(nn.Module):
         remat: computes the inside of a block again in the backward pass instead of keeping it.
         branches: with several, each has its own last block behind a shared trunk, and the features
             of all are concatenated, `[B, branches D]` (Zhou et al. 2020, figure 3).
-        axis_name: axis of the devices over which BatchNorm takes its statistics, or None.
+        statistics: which images share the statistics of BatchNorm.
         dtype: of the computation.
     """
 
@@ -114,7 +121,7 @@ class ResNet(nn.Module):
     stem: str = 'imagenet'
     remat: bool = False
     branches: int = 1
-    axis_name: str | None = None
+    statistics: StatisticsGroup = StatisticsGroup()
     dtype: jnp.dtype = jnp.float32
 
     def __post_init__(self):
@@ -130,7 +137,7 @@ class ResNet(nn.Module):
         With `train` batch statistics are used, and updated once for each batch.
         """
         conv = partial(Conv, dtype=self.dtype)
-        norm = partial(BatchNorm, axis_name=self.axis_name, dtype=self.dtype)
+        norm = partial(BatchNorm, group=self.statistics, dtype=self.dtype)
         block = nn.remat(_Block, static_argnums=2) if self.remat else _Block
         block = partial(block, self.bottleneck)
         conv1 = conv(self.width, *STEMS[self.stem], name='conv1')
@@ -138,9 +145,10 @@ class ResNet(nn.Module):
         batches = images if isinstance(images, tuple) else (images,)
         if len(batches) not in (1, self.branches):
             raise ValueError(f'{self.branches} branches take 1 or {self.branches} batches')
-        maps = tuple(nn.relu(bn1(conv1(batch), train)) for batch in batches)
+        maps = tuple(bn1(conv1(batch), train) for batch in batches)
         if self.stem == 'imagenet':
             maps = tuple(max_pool(x, window=3, stride=2, padding=1) for x in maps)
+        maps = tuple(nn.relu(x) for x in maps)  # after pooling, which it commutes with: a quarter
         for i, stage_size in enumerate(self.stage_sizes):
             planes, stride = self.width * 2**i, 1 if i == 0 else 2
             branches = self.branches if i == len(self.stage_sizes) - 1 else 1

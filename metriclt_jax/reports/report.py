@@ -7,7 +7,6 @@ results only, not on when or where it was made.
 
 import os
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from metriclt_jax.errors import InputError
-from metriclt_jax.files import write_atomically
-from metriclt_jax.paths import is_remote, to_path
+from metriclt_jax.files import make_folder, write_atomically
+from metriclt_jax.paths import to_path
 from metriclt_jax.progress import track
 from metriclt_jax.reports import figures, published, sections, tables
 from metriclt_jax.reports.folds import pool_folds
@@ -32,7 +31,7 @@ from metriclt_jax.reports.tidy import differences, reference_row, results, tidy
 
 def report_paper(output: str | os.PathLike) -> Path:
     """Writes tables 2 to 5 with the paper's own numbers, marked by value; returns the HTML page."""
-    folder = _make_folder(output)
+    folder = make_folder(to_path(output))
     shown = [
         {
             'number': number,
@@ -84,8 +83,8 @@ def report_runs(
     names = sorted({row.method for section in compared for row in section.main_rows})
     if reference is not None and reference not in names:
         raise InputError(f'--reference is {reference}, which must be one of {", ".join(names)}')
-    folder = _make_folder(to_path(runs) / 'report' if output is None else output)
-    drawings = _make_folder(folder / 'figures')
+    folder = make_folder(to_path(output or to_path(runs) / 'report'))
+    drawings = make_folder(folder / 'figures')
     chapters = [
         _chapter(section, methods, reference, tuned, drawings / name)
         for section, name in track(_file_names(compared).items(), 'drawing', len(compared))
@@ -254,15 +253,3 @@ def _file_names(compared: Sequence[Section]) -> dict[Section, str]:
 
 def _write_csv(path: Path, lines: pd.DataFrame) -> None:
     write_atomically(path, lines.to_csv(index=False, float_format='%.6g', lineterminator='\n'))
-
-
-def _make_folder(folder: str | os.PathLike) -> Path:
-    folder = to_path(folder)
-    if is_remote(folder):
-        return folder
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise InputError(f'output folder {folder} cannot be used: {error.strerror}') from None
-    return folder

@@ -72,7 +72,8 @@ def bootstrap(
     """Difference in mean class recall with a bootstrap interval, paired over the same images.
 
     Whole groups (lesions, patients) are drawn with replacement, since images of one are not
-    independent: as many of each set of classes as there are. The trained networks are given.
+    independent: of the n of each set of classes n - 1, times n / (n - 1), without which a rare
+    class would vary too little (Rao and Wu, 1988). The trained networks are given.
 
     `first` and `second` `[N]` are the shares of the runs of two methods that are right about an
     image of class `labels` `[N]`; zeros as `second` give the interval of one recall, a mean over
@@ -102,8 +103,12 @@ def bootstrap(
         # Groups with equal sums are interchangeable, and there are few different ones.
         members = np.concatenate(sums[:, strata == stratum].round(12), axis=1)
         values, counts = np.unique(members, axis=0, return_counts=True)
-        times = rng.multinomial(counts.sum(), counts / counts.sum(), size=RESAMPLES)
-        drawn += (times @ values).reshape(RESAMPLES, 2, -1).swapaxes(0, 1)
+        number = counts.sum()
+        times = counts[None]
+        if number > 1:
+            times = rng.multinomial(number - 1, counts / number, size=RESAMPLES)
+        share = number / times.sum(axis=1, keepdims=True)
+        drawn += (share * times @ values).reshape(len(times), 2, -1).swapaxes(0, 1)
     draws = np.mean(drawn[1] / drawn[0], axis=1)
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(draws, [tail, 1 - tail])

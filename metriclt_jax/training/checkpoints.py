@@ -35,12 +35,12 @@ def latest_step(directory: Path) -> int | None:
     Raises:
         InputError: version 0.1.0 wrote the checkpoints.
     """
-    if not is_remote(directory) and (directory / 'latest').is_dir():
-        raise InputError(
-            f'{directory} was written by version 0.1.0, whose checkpoints this version cannot '
-            'read; use that version, or train again with another --workdir'
-        )
     with reached(directory):
+        if (directory / 'latest').is_dir():
+            raise InputError(
+                f'{directory} was written by version 0.1.0, whose checkpoints this version cannot '
+                'read; use that version, or train again with another --workdir'
+            )
         steps = ocp.path.step.standard_name_format().find_all(directory)
         return max((found.step for found in steps), default=None)
 
@@ -135,12 +135,11 @@ def copy_checkpoints(source: Path, target: Path) -> None:
         return
     files = [folder / name for folder, _, names in walk(source) for name in names]
 
-    def when(file: Path) -> tuple:  # what completes a step comes last, the latest step at the end
-        path = file.relative_to(source)
-        completes = path.name == ocp.path.atomicity.COMMIT_SUCCESS_FILE
-        return completes, -len(path.parts), int(path.parts[0]), path
+    def order(file: Path) -> tuple:  # the latest step last, and last in each what completes it
+        parts = file.relative_to(source).parts
+        return int(parts[0]), parts[-1] == ocp.path.atomicity.COMMIT_SUCCESS_FILE, -len(parts)
 
-    for file in sorted(files, key=when):
+    for file in sorted(files, key=order):
         file.copy(target / file.relative_to(source), overwrite=True)
 
 

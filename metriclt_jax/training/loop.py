@@ -14,8 +14,9 @@ from metriclt_jax import hosts
 from metriclt_jax.data.pipeline import prefetch_to_devices, train_batches
 from metriclt_jax.devices import local_rows, place
 from metriclt_jax.errors import Interrupted, TrainingDiverged
-from metriclt_jax.progress import StageProgress
+from metriclt_jax.progress import StageProgress, say
 from metriclt_jax.training.checkpoints import Best, StageCheckpoints, latest_step
+from metriclt_jax.training.profiling import traced
 from metriclt_jax.training.schedule import LossInputs, cumulative_alpha, make_class_weights
 from metriclt_jax.training.setup import Run
 from metriclt_jax.training.stages import Stage
@@ -23,6 +24,9 @@ from metriclt_jax.training.state import TrainState
 from metriclt_jax.training.step import make_train_step
 from metriclt_jax.training.workdir import EpochLog
 
+# The mean classification loss of an epoch that counts as divergence, over that of a constant
+# prediction. Healthy losses rise to some hundred where a large rate meets large features.
+DIVERGED = 1e4
 # Updates that may be in flight at once. The host waits for an older one, so that it cannot run
 # ahead and fill the memory with batches; the devices never wait for the host.
 IN_FLIGHT = 8
@@ -35,6 +39,7 @@ def train_stage(
     metrics: EpochLog,
     timing: EpochLog,
     terminated: list[bool],
+    profile: int = 0,
 ) -> Any:
     """Trains a stage from its latest checkpoint, or from `previous`, and returns its variables.
 
@@ -45,10 +50,11 @@ def train_stage(
         metrics: gets a line of losses and metrics each epoch.
         timing: gets a line of times each epoch.
         terminated: becomes non-empty, in any process, when the run is to stop.
+        profile: how many steps to trace; see `training.profiling`.
 
     Raises:
         Interrupted: the run was to stop, and the state is saved.
-        TrainingDiverged: the loss is not finite.
+        TrainingDiverged: the loss is not finite, or far above that of a constant prediction.
     """
     steps_per_epoch = run.steps_per_epoch(stage)
     last_step = stage.epochs * steps_per_epoch
@@ -56,7 +62,7 @@ def train_stage(
     state, best = _start(run, stage, previous, checkpoints)
     first_step = saved = int(state.step)
     if first_step:
-        run.console.print(f'{stage.name} resumes from step {first_step} of {last_step}')
+        say(f'{stage.name} resumes from step {first_step} of {last_step}', run.console)
 
     train_step = make_train_step(run.models[stage.name], stage, steps_per_epoch, run.devices)
     inputs = make_loss_inputs(run, stage)
@@ -64,19 +70,23 @@ def train_stage(
     stop = hosts.StopConsensus(run.devices)
     in_flight = collections.deque()
     watch = _Stopwatch(stage.batch_size)
-    progress = StageProgress(run.console, stage.name, last_step, first_step, stage.batch_size)
-    with progress:
+    progress = StageProgress(
+        run.console, stage.name, last_step, stage.epochs, first_step, stage.batch_size
+    )
+    trace = traced(train_step, profile, run.workdir / 'profile' / stage.name)
+    with progress, trace as train_step:
         for step in range(first_step + 1, last_step + 1):
             batch = watch.fetch(batches, in_flight)
             state, logs = train_step(state, batch, inputs(step - 1))
             in_flight.append(logs['loss'])
             if len(in_flight) > IN_FLIGHT:
-                progress.update(step, in_flight.popleft().block_until_ready())
+                progress.update(step - IN_FLIGHT, in_flight.popleft().block_until_ready())
 
             if step % steps_per_epoch == 0:
                 epoch = step // steps_per_epoch
                 line = _epoch_line(run, stage, epoch, state)
                 times = watch.stop()
+                progress.pause(step)
                 if epoch % run.config.evaluation.every == 0 or step == last_step:
                     line['validation'], best = _validate(run, stage, state, step, best)
                 timing.append({name: line[name] for name in ('stage', 'epoch', 'step')} | times)
@@ -87,6 +97,7 @@ def train_stage(
                     checkpoints.save(step, state, best)
                     saved = step
                 watch.start()
+                progress.resume(step)
             if stop(bool(terminated)):
                 if saved != step:
                     checkpoints.save(step, state, best)
@@ -167,10 +178,13 @@ def _epoch_line(run: Run, stage: Stage, epoch: int, state: TrainState) -> dict[s
     steps_per_epoch = run.steps_per_epoch(stage)
     sums = jax.device_get(state.metric_sums)
     train = {name: float(value) / steps_per_epoch for name, value in sums.items()}
-    if not math.isfinite(train['loss']):
+    constant = math.log(len(run.dataset.class_names))
+    if not (math.isfinite(train['loss']) and train.get('classification', 0) < DIVERGED * constant):
+        stages = run.stages[: run.stages.index(stage) + 1]
+        rates = [f'{s.name}.learning_rate (now {s.optimizer.learning_rate})' for s in stages]
         raise TrainingDiverged(
-            f'training diverged: the loss of {stage.name} is {train["loss"]} in epoch {epoch}; '
-            f'lower {stage.name}.learning_rate (now {stage.optimizer.learning_rate})'
+            f'training diverged: the loss of {stage.name} is {train["loss"]:.3g} in epoch {epoch}; '
+            f'lower {" or ".join(rates)}'
         )
     step = epoch * steps_per_epoch
     return {
@@ -195,13 +209,15 @@ def _validate(
     return {name: value for name, value in summary.items() if name != 'confusion'}, best
 
 
-def _describe(line: dict[str, Any], epochs: int) -> str:
-    text = f'{line["stage"]} epoch {line["epoch"]}/{epochs}  loss {line["train"]["loss"]:.4f}'
-    if 'accuracy' in line['train']:
-        text += f'  accuracy {100 * line["train"]["accuracy"]:.1f} %'
-    if line['validation'] is not None:
-        text += f'  validation MCR {100 * line["validation"]["mcr_all"]:.1f} %'
-    return text
+def _describe(line: dict[str, Any], epochs: int) -> list[str]:
+    """Short enough to leave room for rate and time in 80 columns."""
+    train, validation = line['train'], line['validation']
+    parts = [f'{line["stage"]} {line["epoch"]}/{epochs}', f'loss {train["loss"]:.4g}']
+    if 'accuracy' in train:
+        parts.append(f'acc. {100 * train["accuracy"]:.1f} %')
+    if validation is not None:
+        parts.append(f'MCR {100 * validation["mcr_all"]:.1f} %')
+    return parts
 
 
 class _Stopwatch:

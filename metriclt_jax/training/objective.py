@@ -184,7 +184,8 @@ class Objective:
             correct = jnp.argmax(outputs.logits, axis=-1) == labels
             logs |= {'classification': classification, 'accuracy': jnp.mean(correct)}
         if self.metric is not None:
-            metric = self.metric.loss(metric_params, outputs, batch['label'], axis_name)
+            with jax.named_scope('metric_loss'):
+                metric = self.metric.loss(metric_params, outputs, batch['label'], axis_name)
             value += self.metric.coefficient * metric
             logs['metric'] = metric
         return value, {'loss': value} | logs

@@ -251,9 +251,10 @@ def make_models(
             scale=cosine.scale if stage.head == 'cosine' else 1.0,
             projection=next(iter(projections), None),
             axis_name=AXIS,
-            **{
-                name: config.model[name] for name in ('dropout', 'dtype', 'cross_device_batch_norm')
-            },
+            dropout=config.model.dropout,
+            dtype=config.model.dtype,
+            cross_device_batch_norm=config.model.cross_device_batch_norm,
+            batch_norm_group=config.model.batch_norm_group,
             **branches,
             **options,
         )

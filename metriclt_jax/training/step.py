@@ -62,8 +62,9 @@ def make_train_step(
         # The optimizer updates frozen parameters by zero, whatever their gradient.
         optimizer = make_optimizer(stage, state.params, steps_per_epoch)
         gradients = {**jax.tree.map(jnp.zeros_like, state.params), **gradients}
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        with jax.named_scope('optimizer'):
+            updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
 
         # The metric loss's own parameters follow its plain value: their step must not scale with
         # the coefficient, nor move the features.
@@ -113,7 +114,8 @@ def make_train_step(
 
     def augmented(batch, key):
         keys = example_keys(key, len(batch['label']), AXIS)
-        return augment(keys, batch['image'], batch['aspect'], stage.augment)
+        with jax.named_scope('augmentation'):
+            return augment(keys, batch['image'], batch['aspect'], stage.augment)
 
     return jax.pmap(
         step,

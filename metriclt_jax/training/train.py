@@ -41,7 +41,10 @@ _PACKAGES = ('metriclt-jax', 'jax', 'jaxlib', 'flax', 'optax', 'numpy', 'pillow'
 
 
 def train(
-    config: ConfigDict, workdir: str | os.PathLike, console: Console | None = None
+    config: ConfigDict,
+    workdir: str | os.PathLike,
+    console: Console | None = None,
+    profile: int = 0,
 ) -> dict[str, Any]:
     """Trains and evaluates what `config` describes, or resumes where an earlier call stopped.
 
@@ -49,6 +52,7 @@ def train(
         config: from a file of `configs/`; see `metriclt_jax.config`.
         workdir: a new directory, or one that this config made.
         console: where progress is printed; None prints to the terminal of the first process.
+        profile: how many steps of each stage are traced into `workdir/profile`.
 
     Returns:
         The contents of `results.json`.
@@ -98,7 +102,7 @@ def train(
             # Figure 1. Stage 1 trains the backbone; stage 2 only the head, on what stage 1 left.
             variables = None if pretrained is None else pretrained.variables
             for stage in run.stages:
-                variables = train_stage(run, stage, variables, metrics, timing, terminated)
+                variables = train_stage(run, stage, variables, metrics, timing, terminated, profile)
             say('evaluating the trained stages', console)
             results, final = evaluate_stages(run, terminated)
         results['pretrained'] = start
@@ -171,12 +175,11 @@ def _record_start(run: Run, pretrained: Pretrained | None) -> None:
     """Notes the data and weights that a run begins with; it must resume with the same data."""
     path, now = run.workdir / 'data.json', {'sha256': run.dataset.fingerprint}
     with reached(path):
-        exists = path.exists()
-    if exists and read_json(path) != now:
-        raise InputError(
-            f'the images or parts of {run.dataset.name} in {run.config.data.data_dir} are not '
-            f'those that the run in {run.workdir} began with; use those, or another --workdir'
-        )
+        if path.exists() and read_json(path) != now:
+            raise InputError(
+                f'the images or parts of {run.dataset.name} in {run.config.data.data_dir} are not '
+                f'those that the run in {run.workdir} began with; use those, or another --workdir'
+            )
     write_atomically(path, json.dumps(now) + '\n')
     seen = checksums(run.dataset.images, run.dataset.parts)
     write_atomically(run.workdir / SEEN_IMAGES, seen)
@@ -196,10 +199,8 @@ def _open_logs(run: Run) -> tuple[EpochLog, EpochLog]:
     """`metrics.jsonl` and `timing.jsonl` up to the steps that the stages resume from."""
     steps = _steps(run)  # read under the lock: another process may have trained meanwhile
     logs = [EpochLog(run.workdir / f'{n}.jsonl', hosts.is_first()) for n in ('metrics', 'timing')]
-    with hosts.together():
-        with reached(run.workdir):
-            visible = (run.workdir / 'config.json').exists()
-        if not visible:
+    with hosts.together(), reached(run.workdir):
+        if not (run.workdir / 'config.json').exists():
             raise InputError(
                 f'{run.workdir}, as process 0 created it, is not visible on this host; put '
                 '--workdir on a file system that all hosts share'

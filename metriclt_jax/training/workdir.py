@@ -1,8 +1,8 @@
 """The work directory of a run: what is in it, and what a later run may trust."""
 
-import errno
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,6 +79,11 @@ def is_made_by(workdir: Path, config: ConfigDict) -> bool:
                 'another --workdir, or the config that made this one'
             )
         return True
+    if wrong := [sign for sign in '[]*?\\' if sign in os.path.abspath(workdir)]:
+        raise InputError(
+            f'the path of work directory {workdir} has {" ".join(wrong)}, which checkpoints take '
+            'for patterns; use another one'
+        )
     ours = ('.lock', '.config.json.')  # all that a run leaves that was killed before config.json
     if is_file or not all(name.startswith(ours) for name in names):
         raise InputError(
@@ -89,17 +94,16 @@ def is_made_by(workdir: Path, config: ConfigDict) -> bool:
 
 def require_writable(workdir: Path) -> None:
     """Raises `InputError` if a run could not be written; leaves nothing behind."""
-    if is_remote(workdir):
-        with reached(workdir):
-            probe = workdir / '.lock.probe'
-            probe.write_bytes(b'')
-            latest_step(workdir)  # asks for what Orbax will ask for
-            probe.unlink()
+    if not is_remote(workdir):
+        existing = (path for path in (workdir, *workdir.absolute().parents) if path.exists())
+        with written(workdir):
+            tempfile.TemporaryFile(dir=next(existing)).close()
         return
-    existing = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
-    with written(workdir):
-        if not os.access(existing, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    with reached(workdir):
+        latest_step(workdir)  # asks for what Orbax will ask for
+        probe = workdir / '.lock.probe'
+        probe.write_bytes(b'')
+        probe.unlink()
 
 
 def finished_results(workdir: Path, config: ConfigDict) -> dict[str, Any] | None:

@@ -127,14 +127,22 @@ def use_the_run(connect, bucket, local, tmp_path):
         path = tmp_path / 'images' / f'{number}.png'
         path.parent.mkdir(exist_ok=True)
         Image.new('L', (9, 9), 80 * number).save(path)
+        path = tmp_path / 'classes' / str(number) / 'a.png'
+        path.parent.mkdir(parents=True)
+        Image.new('L', (9, 9), 80 * number).save(path)
+    other = ['--dataset=mine', f'--data_dir={tmp_path}/data']
+    flags = ['--dataset=folder', '--name=mine', f'--source={tmp_path}/classes', other[1]]
+    succeed('prepare_data', *flags)
     texts, tables = [], []
     for workdir, before in ((local, None), ('gs://bucket/some run/1', connect)):
         flags = [f'--workdir={workdir}', '--checkpoint=best', '--part=validation']
         texts.append(succeed('evaluate', *flags, before=before))
+        texts[-1] += succeed('evaluate', flags[0], *other, before=before)
         output = tmp_path / f'{len(tables)}.csv'
         flags = [f'--workdir={workdir}', f'--images={tmp_path}/images', f'--output={output}']
         succeed('predict', *flags, before=before)
         tables.append(output.read_text())
+    assert 'by their checksums' in texts[0]
     assert texts[0] == texts[1]
     assert tables[0] == tables[1]
     assert 'report.html' in succeed('report', '--runs=gs://bucket/some run', before=connect)

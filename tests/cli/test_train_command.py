@@ -1,7 +1,10 @@
 """The command as a user meets it: exit codes, one sentence a mistake, nothing left behind."""
 
+import functools
 import json
 import os
+import re
+import resource
 from pathlib import Path
 
 import jax
@@ -41,6 +44,18 @@ def test_a_closed_pipe_ends_no_run(tmp_path):
     assert result.returncode == 0
     assert 'Traceback' not in result.stderr
     assert (tmp_path / 'run' / 'results.json').exists()
+
+
+@pytest.mark.slow
+def test_a_loss_that_explodes_but_stays_finite_ends_the_run(tmp_path):
+    fields = [*SMALL, '--config.stage1.epochs=2', '--config.stage1.warmup_epochs=0']
+    places = f'--config.data.data_dir={tmp_path}/data', f'--workdir={tmp_path}/run'
+    flags = f'--config={DIGITS}:ce', *places, *fields, '--config.figures=False'
+    result = call('train', *flags, '--config.stage1.learning_rate=1000')
+    assert result.returncode == 3
+    assert 'lower stage1.learning_rate (now 1000.0)' in result.stderr
+    assert 'Traceback' not in result.stderr
+    assert not (tmp_path / 'run' / 'results.json').exists()
 
 
 @pytest.mark.slow
@@ -144,8 +159,9 @@ def test_a_run_writes_what_the_readme_says(trained):
     for stage in results['stages']:
         assert stage['best']['validation']['mcr_all'] >= stage['last']['validation']['mcr_all']
     assert f'{100 * final["mcr_all"]:.2f}' in process.stdout
-    assert 'images/s' in process.stdout
-    assert ' left in stage' in process.stdout
+    (line,) = [line for line in process.stdout.splitlines() if line.startswith('stage1 6/6')]
+    assert re.search(r' \d+ images/s  0 s left$', line)
+    assert max(map(len, process.stdout.splitlines())) <= 80 + len(str(folder))
     lines = [
         json.loads(text) for text in (folder / 'run' / 'metrics.jsonl').read_text().splitlines()
     ]
@@ -158,6 +174,24 @@ def test_a_run_writes_what_the_readme_says(trained):
         json.loads(text) for text in (folder / 'run' / 'timing.jsonl').read_text().splitlines()
     ]
     assert all(0 <= line['input_wait_share'] <= 1 for line in timing)
+
+
+def limit_files(size):
+    """Makes a longer file an error for this process, as a full disk does."""
+    os.environ['JAX_COMPILATION_CACHE_DIR'] = ''
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_sentence_and_the_run_resumes(trained, tmp_path):
+    folder, flags, _ = trained
+    flags = [*flags, f'--workdir={tmp_path}/run']
+    for size, file in ((3_000, 'config.json'), (20_000, 'checkpoints/stage1')):
+        result = call('train', *flags, before=functools.partial(limit_files, size))
+        assert_refused(result, f'{tmp_path}/run/{file}', 'File too large')
+    assert call('train', *flags).returncode == 0
+    logs = [path / 'run' / 'metrics.jsonl' for path in (tmp_path, folder)]
+    assert logs[0].read_text() == logs[1].read_text()
 
 
 @pytest.mark.slow

@@ -91,6 +91,10 @@ def test_a_class_may_lack_a_part(tmp_path):
         ('images', 'labels'),
         ('nan', 'oak'),
         ('None', 'oak'),
+        ('oak', 'oak (1)'),
+        ('oak', 'Copy of oak'),
+        ('oak', 'oak - Copy (2)'),
+        ('oak', 'New folder'),
     ],
 )
 def test_folders_that_look_like_no_classes(folders, tmp_path):
@@ -113,6 +117,7 @@ def test_folders_that_look_like_no_classes(folders, tmp_path):
         ('with_mask', 'without_mask'),
         ('HER2+', 'HER2-'),
         ('unknown', 'known'),
+        ('grade (1)', 'grade (2)'),
     ],
 )
 def test_folders_that_are_classes(folders, tmp_path):

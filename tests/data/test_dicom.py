@@ -120,6 +120,25 @@ def test_a_window_that_is_not_set(unset):
     np.testing.assert_array_equal(gray(image), shown(RAMP, 0, 700))
 
 
+@pytest.mark.parametrize('limit', [{}, {'PixelPaddingRangeLimit': -1500}])
+def test_padding_does_not_count_for_what_is_black(limit):
+    signed = np.where(RAMP == 0, -2000, RAMP.astype(np.int16) - 300).astype(np.int16)
+    if limit:
+        signed[RAMP == 100] = -1600
+    lowest = 200 if limit else 100
+    image = dicom(signed, PixelPaddingValue=-2000, **limit)
+    np.testing.assert_array_equal(gray(image), shown(RAMP.astype(float), lowest, 700))
+
+
+def test_fields_that_are_there_but_empty_are_as_if_left_out():
+    window = {'WindowCenter': 700, 'WindowWidth': 1400}
+    empty = dicom(RescaleIntercept=None, RescaleSlope=None, VOILUTFunction='', **window)
+    np.testing.assert_array_equal(gray(empty), gray(dicom(**window)))
+    twice = dicom(RescaleSlope=2, RescaleIntercept=None, **window)
+    np.testing.assert_array_equal(gray(twice), gray(dicom(2 * RAMP, **window)))
+    np.testing.assert_array_equal(gray(dicom(RescaleSlope=2, **window)), gray(twice))
+
+
 @pytest.mark.filterwarnings('error')
 def test_tables():
     index = RAMP // 100
@@ -188,6 +207,15 @@ def test_compressed_pixels(name, same_as):
     assert images[0].std() > 10
 
 
+def test_lossless_jpeg():
+    pytest.importorskip('libjpeg')
+    read, expected = (
+        decoding.decode(shipped(name), 64, name)[0]
+        for name in ('SC_rgb_jpeg_gdcm.dcm', 'SC_rgb_rle.dcm')
+    )
+    np.testing.assert_array_equal(read, expected)
+
+
 def shipped(name):
     from pydicom.data import get_testdata_file
 
@@ -217,8 +245,12 @@ BAD = {
     'frames': (multi_frame, '2 frames'),
     'no pixels': (without_pixels, 'SR.* without PixelData'),
     'too large': (huge, '60000 x 60000'),
-    'empty': (lambda: dicom(RAMP[:0]), 'at least one'),
+    'empty': (lambda: dicom(RAMP[:0]), 'no picture'),
     'colors': (lambda: dicom(np.zeros((4, 4, 3), np.uint8), 'HSV'), 'HSV'),
+    'gray in three samples': (lambda: dicom(np.zeros((4, 4, 3), np.uint8)), '3 samples'),
+    'colors in one sample': (lambda: dicom(kind='RGB'), '1 samples'),
+    'colors with a sign': (lambda: dicom(np.zeros((4, 4, 3), np.int8), 'RGB'), 'sign'),
+    'empty fields': (lambda: dicom(Rows=None), 'without Rows'),
     'high bit': (lambda: dicom(bits=12, HighBit=15), 'bit 15'),
     'float': (lambda: shipped('rtplan.dcm'), 'RTPLAN'),
     'truncated': (lambda: encoded(dicom())[:-9], 'expected'),

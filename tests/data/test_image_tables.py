@@ -201,7 +201,9 @@ def test_file_names_in_another_form_of_unicode(on_disk, in_table, read):
     assert [example.image_id for example in source.examples] == [file]
 
 
-@pytest.mark.parametrize('label', ['nan', 'NaN', 'N/A', 'None', '<NA>', 'null', '?', '-', '', ' '])
+@pytest.mark.parametrize(
+    'label', ['nan', 'N/A', 'None', '<NA>', '?', '-', '', ' ', '-1', 'TBD', '#DIV/0!']
+)
 def test_labels_that_stand_for_none(label, read, tmp_path):
     table = f'path,label\na.jpg,oak\nb.jpg,{label}\nc.jpg,{label}\n'
     source = read(table)
@@ -209,6 +211,42 @@ def test_labels_that_stand_for_none(label, read, tmp_path):
     assert source.unusable.keys() == {tmp_path / 'images' / name for name in ('b.jpg', 'c.jpg')}
     if label.strip():  # it may be a class all the same
         assert read(table, classes=['oak', label]).count == 3
+
+
+def test_rows_that_say_the_same_count_once(read):
+    source = read('path,label\na.jpg,oak\n./a.jpg,oak\nb.jpg,elm\n')
+    assert [row[:2] for row in rows(source)] == [('a.jpg', 'oak'), ('b.jpg', 'elm')]
+    assert '1 rows are repeated' in source.note
+
+
+@pytest.mark.parametrize('other', ['elm,g1,train', 'oak,g2,train', 'oak,g1,test'])
+def test_rows_that_contradict_each_other_leave_no_image(other, read, tmp_path):
+    source = read(f'{ROWS}a.jpg,{other}\nc.jpg,oak,g1,train')
+    assert [row[0] for row in rows(source)] == ['b.jpg', 'c.jpg']
+    assert 'different fields' in source.unusable[tmp_path / 'images' / 'a.jpg']
+
+
+@pytest.mark.parametrize('label', ['oak|elm', 'elm;oak', 'elm & oak & elm'])
+def test_several_labels_are_not_a_class(label, read, tmp_path):
+    table = f'path,label\na.jpg,oak\nb.jpg,elm\nc.jpg,{label}\nd.jpg,ash/rowan\n'
+    source = read(table)
+    assert source.class_names == ('ash/rowan', 'elm', 'oak')
+    assert 'several labels' in source.unusable[tmp_path / 'images' / 'c.jpg']
+    assert read(table, classes=['oak', 'elm', 'ash/rowan', label]).count == 4
+
+
+@pytest.mark.parametrize('column', ['data_split', 'Phase', 'dataset'])
+def test_a_column_that_names_parts_is_the_split(column, read):
+    table = f'path,label,{column},scanner\na.jpg,oak,Training,test\nb.jpg,elm,val,dev\n'
+    source = read(table)
+    assert [row[3] for row in rows(source)] == ['train', 'validation']
+    assert f'split from {column}' in source.note
+    assert {row[3] for row in rows(read(table, split_column='none'))} == {''}
+
+
+def test_a_line_break_in_a_header_is_a_blank(read):
+    source = read('path,"label\n(final)"\na.jpg,oak\n', label_column='label (final)')
+    assert source.class_names == ('oak',)
 
 
 def test_images_of_unknown_patients_stand_for_themselves(read):

@@ -121,6 +121,13 @@ def test_something_else_in_the_way_is_not_deleted(source, tmp_path):
     assert precious.exists()
 
 
+def test_records_inside_the_folders_of_classes_are_refused(source):
+    before = sorted(source.rglob('*'))
+    with pytest.raises(InputError, match=r'inside the source'):
+        prepare('folder', str(source), source / 'data', name='moles')
+    assert sorted(source.rglob('*')) == before
+
+
 @pytest.mark.parametrize('name', ['../mine', 'my images', '7', 'münze', '.', 'skin7'])
 def test_a_name_is_a_word(source, tmp_path, name):
     with pytest.raises(InputError, match='the name of the data set is'):

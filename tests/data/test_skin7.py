@@ -51,6 +51,19 @@ def folder(original, tmp_path):
     return Path(shutil.copytree(original, tmp_path / 'isic'))
 
 
+def test_missing_images_may_be_left_out(folder, tmp_path, data_config):
+    for number in (3, 100):
+        (folder / skin7.IMAGES / f'ISIC_{number:07d}.jpg').unlink()
+    picture(1).save(folder / skin7.IMAGES / 'ISIC_9999999.jpg')
+    for _ in range(2):  # the second time, it is compared
+        path = prepare('skin7', str(folder), str(tmp_path), skip_bad_files=True)
+    dataset = load_dataset(data_config(tmp_path, name='skin7', resize=12))
+    assert dataset.ids.tolist() == [f'ISIC_{n:07d}' for n in range(140) if n not in (3, 100)]
+    skipped = (path / 'skipped.csv').read_text()
+    assert skipped.count('does not exist') == 2
+    assert skipped.count('does not list it') == 1
+
+
 def test_prepared_data_is_what_the_folder_says(original, tmp_path, data_config):
     prepare('skin7', str(original), str(tmp_path))
     dataset = load_dataset(data_config(tmp_path, name='skin7', resize=12))
@@ -80,7 +93,7 @@ SPOILED = {
     'no folder': (shutil.rmtree, 'isic'),
     'half copied': (
         lambda f: [(f / skin7.IMAGES / f'ISIC_{n:07d}.jpg').unlink() for n in range(50, 140)],
-        'Input lacks 90 of the 140 images of .*GroundTruth.csv, .*ISIC_0000050',
+        '90 of the 140 files .*Input/ISIC_0000050.jpg .*GroundTruth.csv lists it',
     ),
     'lesion without label': (
         edit(skin7.LESIONS, 'ISIC_0000003,', 'ISIC_9999999,'),
@@ -170,7 +183,11 @@ def test_images_that_are_there_twice_are_used_once_and_said(ham10000):
     ('old', 'new', 'message'),
     [
         (',nv,', ',naevus,', "dx 'naevus' for image ISIC_0000001"),
-        (',ISIC_0000001,', ',ISIC_7777777,', r'lacks 1 .* ISIC_7777777'),
+        (
+            ',ISIC_0000001,',
+            ',ISIC_7777777,',
+            r'2 of the 141 .*ISIC_7777777.jpg .*ISIC_0000001.jpg .*does not list it',
+        ),
         ('image_id', 'id', "'image_id'"),
         ('HAM_0_1,', ',', "empty field in the row of image 'ISIC_0000001'"),
     ],

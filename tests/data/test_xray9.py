@@ -7,6 +7,7 @@ from PIL import Image
 
 from metriclt_jax.data import load_dataset, prepare
 from metriclt_jax.data.defaults import data_config
+from metriclt_jax.data.records import open_records
 from metriclt_jax.data.sources import xray9
 
 # The first line of the official file, with its unquoted commas and the one at its end.
@@ -51,6 +52,15 @@ def folder(tmp_path):
     (root / 'README_CHESTXRAY.pdf').write_bytes(b'%PDF')
     (root / 'images_001' / 'images' / '.DS_Store').write_bytes(b'')
     return root
+
+
+def test_missing_images_may_be_left_out(folder, tmp_path):
+    shutil.rmtree(folder / 'images_002')
+    path = prepare('xray9', str(folder), tmp_path / 'data', skip_bad_files=True)
+    assert [
+        example.image_id for example in open_records('xray9', tmp_path / 'data').read_all()
+    ] == [name for name in SINGLE if not name.startswith('00000003')]
+    assert (path / 'skipped.csv').read_text().count('does not exist') == 2
 
 
 def test_one_folder_and_the_later_table(folder):
@@ -165,7 +175,14 @@ SPOILED = {
         'has no images',
     ),
     'twice': (edit('00000003_001', '00000003_000'), '00000003_000.png 2 times'),
-    'half downloaded': (lambda f: shutil.rmtree(f / 'images_002'), 'lacks 2 .* 00000003_000'),
+    'half downloaded': (
+        lambda f: shutil.rmtree(f / 'images_002'),
+        r'2 of the 5 files .*00000003_000.png \(.* lists it',
+    ),
+    'no images': (
+        lambda f: [shutil.rmtree(path) for path in f.glob('images_*')],
+        'lacks 5 of the 5 images',
+    ),
     'in two folders': (
         lambda f: shutil.copytree(f / 'images_001' / 'images', f / 'images'),
         'nih/images/00000001_000.png exists again as .*/images_001/images/00000001_000.png',

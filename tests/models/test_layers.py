@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from metriclt_jax.errors import InputError
-from metriclt_jax.models.layers import BatchNorm
+from metriclt_jax.models.layers import BatchNorm, StatisticsGroup
 
 
 def draw(seed, *shape):
@@ -38,33 +38,56 @@ def test_training_takes_the_biased_variance_and_stores_the_unbiased_for_evaluati
     np.testing.assert_allclose(evaluated, normalize(x, before['mean'], before['var']), atol=2e-5)
 
 
-def test_eight_devices_equal_one():
+def train(module, x, cotangent):
+    """Outputs, running statistics, and gradients of the parameters and of `x`."""
+
+    def loss(params, x):
+        variables = {**VARIABLES, 'params': params}
+        y, updated = module.apply(variables, x, train=True, mutable=['batch_stats'])
+        return jnp.sum(y * cotangent), (y, updated['batch_stats'])
+
+    gradients, outputs = jax.grad(loss, (0, 1), has_aux=True)(VARIABLES['params'], x)
+    return *outputs, *gradients
+
+
+@pytest.mark.parametrize('images', [0, 1, 2, 4, 8, 16])  # a device has two
+def test_eight_devices_and_one_equal_one_group_after_the_other(images):
     x, cotangent = draw(0, 16, 2, 2, 3), draw(5, 16, 2, 2, 3)
-
-    def forward(module, x, cotangent):
-        def loss(params, x):
-            variables = {**VARIABLES, 'params': params}
-            y, updated = module.apply(variables, x, train=True, mutable=['batch_stats'])
-            return jnp.sum(y * cotangent), (y, updated['batch_stats'])
-
-        gradient = jax.grad(loss, (0, 1), has_aux=True)
-        gradients, outputs = gradient(VARIABLES['params'], x)
-        return *outputs, *gradients
+    count = 16 // (images or 16)
+    ghosts = [
+        train(BatchNorm(), *batches)
+        for batches in zip(np.split(x, count), np.split(cotangent, count), strict=True)
+    ]
+    expected = [np.concatenate([ghost[i] for ghost in ghosts]) for i in (0, 3)]
+    stats = jax.tree.map(lambda *of_groups: np.mean(of_groups, axis=0), *(g[1] for g in ghosts))
+    of_parameters = jax.tree.map(
+        lambda *of_groups: np.sum(of_groups, axis=0), *(g[2] for g in ghosts)
+    )
 
     def split(array):
         return array.reshape(8, 2, *array.shape[1:])
 
-    y, stats, params_gradient, x_gradient = forward(BatchNorm(), x, cotangent)
-    parallel = jax.pmap(partial(forward, BatchNorm(axis_name='batch')), axis_name='batch')
-    ys, all_stats, params_gradients, x_gradients = parallel(split(x), split(cotangent))
-    np.testing.assert_allclose(ys.reshape(y.shape), y, atol=1e-5)
-    np.testing.assert_allclose(x_gradients.reshape(x.shape), x_gradient, atol=1e-5)
-    for name in ('mean', 'var'):  # n of the unbiased variance counts all devices
-        for of_device in all_stats[name]:
-            np.testing.assert_allclose(of_device, stats[name], rtol=1e-6)
-    for name in ('scale', 'bias'):
-        total = np.sum(params_gradients[name], axis=0)
-        np.testing.assert_allclose(total, params_gradient[name], rtol=1e-4, atol=1e-4)
+    module = BatchNorm(group=StatisticsGroup('batch', images))
+    on_eight = jax.pmap(partial(train, module), axis_name='batch')(split(x), split(cotangent))
+    mean, add = (partial(jax.tree.map, partial(f, axis=0)) for f in (np.mean, np.sum))
+    on_eight = on_eight[0], mean(on_eight[1]), add(on_eight[2]), on_eight[3]
+    on_one = train(BatchNorm(group=StatisticsGroup(images=images)), x, cotangent)
+    for y, running, of_params, of_x in (on_eight, on_one):
+        np.testing.assert_allclose(y.reshape(x.shape), expected[0], atol=1e-5)
+        np.testing.assert_allclose(of_x.reshape(x.shape), expected[1], atol=1e-5)
+        for name in ('mean', 'var'):  # n of the unbiased variance counts the whole group
+            np.testing.assert_allclose(running[name], stats[name], rtol=1e-5)
+        for name in ('scale', 'bias'):
+            np.testing.assert_allclose(of_params[name], of_parameters[name], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('images', [3, 6, 12, 32])
+def test_groups_that_do_not_divide_the_batch_are_refused(images):
+    module, x = BatchNorm(group=StatisticsGroup('batch', images)), draw(0, 8, 2, 2, 3)
+    with pytest.raises(InputError, match=f'batch_norm_group is {images}, '):
+        jax.pmap(partial(train, module), axis_name='batch')(
+            x.reshape(4, 2, 2, 2, 3), x.reshape(4, 2, 2, 2, 3)
+        )
 
 
 def test_statistics_are_float32_in_bfloat16():

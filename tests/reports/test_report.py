@@ -148,7 +148,7 @@ def test_what_cannot_be_reported_writes_nothing(tmp_path, make_run, monkeypatch)
     assert not (tmp_path / 'report').exists()
     make_run('b', 'rs')
     (tmp_path / 'report').write_text('a file')
-    with pytest.raises(InputError, match='output folder'):
+    with pytest.raises(InputError, match='report cannot be written'):
         report(tmp_path)
     (tmp_path / 'report').unlink()
     (tmp_path / 'report').mkdir()

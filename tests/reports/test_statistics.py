@@ -39,10 +39,11 @@ def test_one_training_or_no_variation_allow_no_interval():
 
 
 def test_bootstrap_enumerated():
-    """One class of two images, gains 0 and 1: a draw is 0, 1/2, 1 with 1/4, 1/2, 1/4."""
-    value, interval, p = bootstrap([0, 1], [0, 0], [0, 0], [0])
-    assert (value, interval) == (0.5, (0, 1))
-    assert p == pytest.approx(0.5, abs=0.02)
+    """One class of three images, gains 0, 0, 1: a draw of two is 0, 1/2, 1 with 4/9, 4/9, 1/9."""
+    value, interval, p = bootstrap([0, 0, 1], [0, 0, 0], [0, 0, 0], [0])
+    assert (value, interval) == (1 / 3, (0, 1))
+    assert p == pytest.approx(8 / 9, abs=0.02)
+    assert bootstrap([1], [0], [0], [0]).interval == (1, 1)
 
 
 def test_bootstrap_weighs_classes_equally_and_keeps_their_sizes():

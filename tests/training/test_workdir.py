@@ -1,9 +1,11 @@
+import errno
 import json
+import os
 
 import pytest
 
 from metriclt_jax.config import paper_config
-from metriclt_jax.errors import InputError
+from metriclt_jax.errors import InputError, NotWritten
 from metriclt_jax.paths import to_path
 from metriclt_jax.training.workdir import (
     EpochLog,
@@ -74,6 +76,12 @@ def test_a_work_directory_that_cannot_be(tmp_path):
         hold(tmp_path / 'file' / 'run', paper_config())
 
 
+@pytest.mark.parametrize('name', ['lr [0.1]', 'run*', 'a?', 'C:\\runs'])
+def test_a_path_that_checkpoints_take_for_a_pattern_is_refused(name, tmp_path):
+    with pytest.raises(InputError, match=r'patterns'):
+        hold(tmp_path / name / 'run', paper_config())
+
+
 def test_read_config_needs_a_work_directory_with_a_config(tmp_path):
     with pytest.raises(InputError, match=r'not a work directory'):
         read_config(tmp_path)
@@ -140,6 +148,19 @@ def test_log_keeps_what_a_resumed_run_does_not_repeat(tmp_path):
     expected = [('stage1', 5), ('stage1', 10), ('stage2', 5)]
     assert [(line['stage'], line['step']) for line in resumed.lines] == expected
     assert [json.loads(text) for text in path.read_text().splitlines()] == resumed.lines
+
+
+def test_a_log_on_a_full_disk(tmp_path, monkeypatch):
+    log = EpochLog(tmp_path / 'metrics.jsonl')
+    log.resume({'stage1': 0})
+    log.append({'stage': 'stage1', 'step': 5})
+
+    def fsync(number):
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(os, 'fsync', fsync)
+    with pytest.raises(NotWritten, match=r'metrics\.jsonl .*quota'):
+        log.append({'stage': 'stage1', 'step': 10})
 
 
 @pytest.mark.parametrize('address', ['s3://bucket/run', 'gs:/bucket/run', 'gs:///run', 'gs://a/*'])

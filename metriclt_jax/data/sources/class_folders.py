@@ -20,9 +20,10 @@ _PIECES = re.compile(  # of a download or an archive, which are numbered; dates;
     r'([\W_]*\d+|[\W_]+[a-f])\W*|(19|20)\d\d([-_. ]?\d\d){0,2}|\d{3}(apple|[a-z_]{5})',
     re.IGNORECASE,
 )
+_COPY = re.compile(r'copy of (.+)|(.+?)( - copy| copy| \(\d+\))( \d+| \(\d+\))?', re.IGNORECASE)
 _CONTENTS = {
     'image', 'images', 'img', 'imgs', 'jpegimages', 'pictures', 'photos', 'thumbnails', 'unlabeled',
-    'unlabelled',
+    'unlabelled', 'new folder', 'untitled folder',
 }  # fmt: skip
 _MASKS = {'masks', 'labels', 'annotations', 'segmentations', 'ground_truth', 'groundtruth'}
 _ONE_EACH = 'use one folder per class, or a CSV file (--labels)'
@@ -103,18 +104,18 @@ def _class_folders(root: Path, classes: Collection[str]) -> tuple[list[_Folder],
 def _require_classes(folders: Sequence[_Folder]) -> None:
     """Refuses folders that look like anything but classes."""
     where = folders[0].path.parent
-    doubtful = {folder.label for folder in folders if _is_doubtful(folder.label)}
+    labels = {folder.label for folder in folders}
+    doubtful = {label for label in labels if _is_doubtful(label) or _copied(label) in labels}
     if doubtful:
         raise InputError(
-            f'{where} has the folders {_shown(doubtful)}, which look like parts, pieces of a '
-            f'download or a missing name; {_ONE_EACH}, or name all classes with --classes'
+            f'{where} has the folders {_shown(doubtful)}, which look like parts, copies, pieces of '
+            f'a download or a missing name; {_ONE_EACH}, or name all classes with --classes'
         )
     inner = [(folder.label, _content(folder.path)) for folder in folders]
     same = {frozenset(path.name for path in inside) - _MASKS for _, (inside, _) in inner}
     (shared,) = same if len(same) == 1 else ((),)
     has_images = any(images for _, (_, images) in inner)
     told_apart = any(names.part_of(name) or name.isdigit() for name in shared)  # parts or years
-    labels = {label for label, _ in inner}
     if len(labels) > 1 and len(shared) > 1 and not has_images and not told_apart:
         raise InputError(
             f'{where} has {_shown(labels)}, each with the folders {_shown(shared)}; name those '
@@ -148,6 +149,12 @@ def _is_doubtful(name: str) -> bool:
         or _PIECES.fullmatch(name)
         or name.casefold() in _CONTENTS | _MASKS
     )
+
+
+def _copied(name: str) -> str | None:
+    """Returns the folder of which this one is a copy by its name."""
+    copy = _COPY.fullmatch(name)
+    return copy and (copy[1] or copy[2])
 
 
 def _content(folder: Path) -> tuple[list[Path], list[Path]]:

@@ -201,6 +201,20 @@ def require_all(
         )
 
 
+def missing_files(
+    listed: Collection[str], table: Path, present: Collection[str], folder: Path, suffix: str
+) -> dict[Path, str]:
+    """Returns the images that a table lists and a folder lacks, with the reason.
+
+    Refuses a folder that lacks all of them.
+    """
+    missing = sorted(set(listed) - set(present))
+    if len(missing) == len(listed):
+        require_all(listed, table, present, folder)
+    reason = f'{table} lists it, but it does not exist'
+    return {folder / f'{name}{suffix}': reason for name in missing}
+
+
 def read_mat(path: Path, variables: Mapping[str, type]) -> list[np.ndarray]:
     """Reads lists of integers (`int`) or texts (`str`) of a MATLAB file, as arrays `[N]`."""
     from scipy.io import loadmat

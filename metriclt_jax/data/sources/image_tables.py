@@ -20,16 +20,20 @@ COLUMNS: Mapping[str, Sequence[str]] = {
         'imagefile', 'imageindex', 'img', 'imgid', 'imgpath', 'imgname', 'isicid',
     ),
     'label': (
-        'label', 'labels', 'labelname', 'class', 'classname', 'dx', 'diagnosis', 'diagnostic',
-        'target', 'category', 'disease', 'species',
+        'label', 'labels', 'labelname', 'class', 'classname', 'classlabel', 'dx', 'diagnosis',
+        'diagnostic', 'target', 'category', 'disease', 'species', 'finding', 'groundtruth',
     ),
     'group': (
         'group', 'groupid', 'patient', 'patientid', 'lesion', 'lesionid', 'case', 'caseid',
-        'subject', 'subjectid',
+        'subject', 'subjectid', 'person', 'personid', 'patientname', 'patientnumber', 'patientno',
+        'pid', 'mrn',
     ),
     'split': ('split', 'set', 'part', 'subset', 'partition'),
 }  # fmt: skip
-"""The names of each column, without regard to case, blanks and signs; the first has precedence."""
+"""The names of each column, without regard to case, blanks and signs; the first has precedence.
+
+Also a split is the column that names parts in every row, whatever it is called.
+"""
 
 
 NONE = 'none'
@@ -58,8 +62,13 @@ def find(
     groups, merged = _groups(table, used['group'])
     parts = _parts(table, used['split'], listed)
 
-    found, unusable = [], {}
-    files_of = _finder(root)
+    rows, unusable = [], {}
+    files_of, known = _finder(root), set(labels)
+
+    def joins(label: str) -> bool:
+        parts = [part.strip() for part in re.split(r'[|;,/&+]', label)]
+        return len(parts) > 1 and known.issuperset(parts)
+
     for name, label, group, part in zip(listed, labels, groups, parts, strict=True):
         files = files_of(name)
         file = files[0] if len(files) == 1 else root / name
@@ -71,9 +80,20 @@ def find(
             unusable[file] = 'it leaves the source folder'
         elif names.is_missing(label) and label not in classes:
             unusable[file] = f'its label {label!r} stands for none; if it is a class, use --classes'
+        elif label not in classes and joins(label):
+            unusable[file] = f'it has several labels, {label!r}; if that is a class, use --classes'
         else:
-            found.append(Found(file, label, group, part))
-    return found, unusable, _note(table, used, class_columns, groups, merged, parts)
+            rows.append(Found(file, label, group, part))
+    found = list(dict.fromkeys(rows))
+    labels_of = defaultdict(list)
+    for image in found:
+        labels_of[image.path].append(image.label)
+    for file, given in labels_of.items():
+        if len(given) > 1:
+            unusable[file] = f'{path} lists it with different fields (as {" and ".join(given)})'
+    note = _note(table, used, class_columns, groups, merged, parts)
+    again = f'; {len(rows) - len(found)} rows are repeated' if len(rows) > len(found) else ''
+    return [image for image in found if image.path not in unusable], unusable, note + again
 
 
 def _note(
@@ -115,6 +135,7 @@ def _choose(table: Table, kind: str, given: str | None) -> str:
     preferred = [name for name in columns if _plain(name) == COLUMNS[kind][0]]
     if kind == 'split' and not preferred:  # 'part' may also be one of the body
         columns = [name for name in columns if any(map(names.part_of, table.column(name)))]
+        columns = columns or [name for name in table.header if name and _names_parts(table, name)]
     columns = list(dict.fromkeys(preferred or columns))
     if len(columns) > 1:
         raise InputError(
@@ -127,6 +148,13 @@ def _choose(table: Table, kind: str, given: str | None) -> str:
             f'columns, such as path,label, or use --path_column; it has {table.shown()}'
         )
     return columns[0] if columns else ''
+
+
+def _names_parts(table: Table, column: str) -> bool:
+    if table.header.count(column) > 1:
+        return False
+    fields = set(table.column(column))
+    return all(map(names.part_of, fields)) and {'train'} < set(map(names.part_of, fields))
 
 
 def _plain(column: str) -> str:

@@ -12,10 +12,10 @@ _MISSING = frozenset(
     (
         '', 'nan', 'na', 'n/a', 'n.a.', '#n/a', '<na>', 'nat', 'none', 'null', '(null)', 'nil',
         '#null!', '#ref!', '#value!', '#name?', 'missing', 'undefined', 'not available', '?', '??',
-        '-', '--', '.',
+        '-', '--', '.', '-1', 'tbd', 'unlabeled', 'unlabelled', '#div/0!', '#num!',
     )
 )  # fmt: skip
-_UNKNOWN = _MISSING | {'unknown', 'unk', 'not known', 'anonymous', 'anon', '-1', '*', 'xxx'}
+_UNKNOWN = _MISSING | {'unknown', 'unk', 'not known', 'anonymous', 'anon', '*', 'xxx'}
 
 _PARTS = {
     'train': ('train', 'training', 'trn'),

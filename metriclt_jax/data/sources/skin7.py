@@ -58,7 +58,8 @@ def read_source(source: str | None) -> common.Source:
     labels = _read_labels(table)
     if _LABELS in tables:
         lesions = by_image(read_table(tables[_LESIONS]), ('image', 'lesion_id'))
-        _require_same(labels, table, lesions, tables[_LESIONS])
+        common.require_all(labels, table, lesions, tables[_LESIONS])
+        common.require_all(lesions, tables[_LESIONS], labels, table)
         labels = {name: (label, *lesions[name]) for name, (label, _) in labels.items()}
     sets = {'train': (table, labels, images[_TRAINING] or images[''])}
     for part, start in _OTHERS.items():
@@ -69,15 +70,19 @@ def read_source(source: str | None) -> common.Source:
             notes.append(
                 f'{part} left out, as it lacks its {"images" if table else "ground truth"}'
             )
-    examples = []
+    examples, unusable = [], {}
     for part, (table, labels, files) in sets.items():
         parents = {str(path.parent) for path in files.values()}
-        _require_same(labels, table, files, Path(os.path.commonpath(parents)) if parents else root)
+        where = Path(os.path.commonpath(parents)) if parents else root
+        unusable |= common.missing_files(labels, table, files, where, '.jpg')
+        unusable |= {files[name]: f'{table} does not list it' for name in files.keys() - labels}
         part = part if len(sets) > 1 else ''
-        examples += [common.Example(name, *labels[name], files[name], part) for name in labels]
+        examples += [
+            common.Example(name, *labels[name], files[name], part) for name in labels.keys() & files
+        ]
     if len(sets) > 1:
         notes.append(f'{len(sets)} parts')
-    return common.from_examples(CLASS_NAMES, examples, ', '.join(notes))
+    return common.from_examples(CLASS_NAMES, examples, ', '.join(notes), unusable)
 
 
 def _files(root: Path) -> tuple[dict[str, Path], Mapping[str, dict[str, Path]], list[str]]:
@@ -120,13 +125,6 @@ def _read_labels(path: Path) -> _Labels:
     return {
         image: (CLASS_NAMES.index(name.upper()), lesion) for image, (name, lesion) in rows.items()
     }
-
-
-def _require_same(
-    labels: Mapping[str, object], table: Path, others: Mapping[str, object], where: Path
-) -> None:
-    common.require_all(labels, table, others, where)
-    common.require_all(others, where, labels, table)
 
 
 def _label(image: str, values: list[str], path: Path) -> int:

@@ -67,6 +67,7 @@ def read_table(path: Path) -> Table:
     if len(rows) < 2:
         raise InputError(f'{path} has no rows; it needs a header and one row per image')
     (header, _), *rows = rows
+    header = [' '.join(name.split()) for name in header]  # it may have line breaks
     while not header[-1]:
         header.pop()
     for row, number in rows:

@@ -52,10 +52,12 @@ def read_source(source: str | None) -> common.Source:
                 raise InputError(f'{table} has {image}; it must be a {SUFFIX} file')
             rows[name] = CLASS_NAMES.index(findings.pop()), patient
     files = common.find_images(folder, SUFFIX, folder)
-    common.require_all(rows, table, files, folder)
+    unusable = common.missing_files(rows, table, files, folder, SUFFIX)
     parts = _parts(rows, folder, table)
-    examples = (common.Example(name, *row, files[name], parts[name]) for name, row in rows.items())
-    return common.from_examples(CLASS_NAMES, examples)
+    examples = [
+        common.Example(name, *rows[name], files[name], parts[name]) for name in rows.keys() & files
+    ]
+    return common.from_examples(CLASS_NAMES, examples, unusable=unusable)
 
 
 def _parts(images: Collection[str], folder: Path, table: Path) -> dict[str, str]:
