@@ -18,7 +18,7 @@ from PIL import Image
 from metriclt_jax.augment.geometry import AugmentConfig, center
 from metriclt_jax.data.decoding import decode, to_storage
 from metriclt_jax.devices import AXIS, split
-from metriclt_jax.errors import InputError
+from metriclt_jax.errors import InputError, explained
 from metriclt_jax.files import read_json
 from metriclt_jax.methods import METHODS
 from metriclt_jax.paths import reached, to_path
@@ -184,12 +184,8 @@ def _to_storage(image: Any, side: int) -> np.ndarray:
         if array.shape == (side, side, 3):
             return array
         image = Image.fromarray(array)
-    try:
+    with explained('an image cannot be used'):
         return to_storage(image, side)
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow fails in many ways on damaged files
-        raise InputError(f'an image cannot be used: {error}') from error
 
 
 def _require_pixels(array: np.ndarray) -> None:

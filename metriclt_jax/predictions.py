@@ -21,14 +21,12 @@ import numpy as np
 from rich.console import Console
 
 from metriclt_jax.data.decoding import in_order
-from metriclt_jax.data.preparation import to_csv
+from metriclt_jax.data.preparation import listed, to_csv
 from metriclt_jax.data.sources.common import hidden
 from metriclt_jax.errors import InputError
 from metriclt_jax.files import lock_file, read_json, write_atomically
 from metriclt_jax.inference import TrainedClassifier, read_image
 from metriclt_jax.progress import say, track
-
-_NAMED = 20  # files in a message
 
 
 def list_files(folder: Path) -> list[str]:
@@ -94,11 +92,9 @@ def predict_folder(
     checked = _in_threads(lambda name: _problem(folder, name, side), left, 'Checking images')
     bad = [found for found in checked if found]
     if bad and not skip_bad_files:
-        first = ', '.join(f'{name} ({reason})' for name, reason in bad[:_NAMED])
-        more = f' and {len(bad) - _NAMED} more' if len(bad) > _NAMED else ''
         raise InputError(
             f'{len(bad)} of {len(names)} files in {folder} are not readable images; remove them or '
-            f'skip them with --skip_bad_files: {first}{more}'
+            f'skip them with --skip_bad_files: {listed(bad)}'
         )
     total = len(names) - len(bad)
     try:

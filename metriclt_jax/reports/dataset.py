@@ -41,14 +41,11 @@ def describe(
     """
     source = records.open_records(config.name, config.data_dir)
     columns = columns or records.read_columns(source)
-    groups_and_parts = columns.group_ids, columns.parts
-    class_names, labels, parts = divide(
-        config, source.class_names, columns.labels, *groups_and_parts
-    )
+    class_names, labels, parts = divide(config, source.class_names, *columns[:3])
     counts = {part: np.bincount(labels[parts[part]], minlength=len(class_names)) for part in PARTS}
     groups = configured_groups(config, counts['train'])
     console.print(table(config.name, class_names, counts, groups))
-    say(describe_division(config, labels, *groups_and_parts, parts), console)
+    say(describe_division(config, labels, *columns[1:3], parts), console)
     if config.split not in ('auto', 'official') and np.any(columns.parts != ''):
         say('The source comes with its own parts; use them with data.split=official.', console)
     found = leaks.find_leaks(labels, columns.group_ids, columns.contents, parts)

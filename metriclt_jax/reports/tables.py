@@ -219,7 +219,7 @@ def published_table(table: int) -> Table:
     cells = cells.join(published.published_cells(), published.CELL)
     titles = published.DATASET_TITLES | published.MODEL_TITLES
     cells['column'] = (cells.model if table == 4 else cells.dataset).map(titles)
-    return arrange(table, published.distinct(cells, 'column'), cells)
+    return arrange(table, cells['column'].unique(), cells)
 
 
 def arrange(table: int, columns: Sequence[str], cells: pd.DataFrame) -> Table:
@@ -238,7 +238,7 @@ def arrange(table: int, columns: Sequence[str], cells: pd.DataFrame) -> Table:
         }.items():
             made.append(Column(heading, ['✓' if getattr(row, field) else '-' for row in rows]))
     for column in columns:
-        for metric in published.distinct(published.table_values(table), 'metric'):
+        for metric in published.table_values(table).metric.unique():
             here = cells[(cells['column'] == column) & (cells.metric == metric)]
             found = here.set_index('method').reindex(methods)
             made.append(_numbers(metric, found, column, marked=metric == 'mcr_all'))

@@ -103,18 +103,14 @@ def differences(section: Section, table: pd.DataFrame, wanted: str | None = None
     best = sorted(rows, key=lambda row: -means[row.title, 'mcr_all'])[:2]
     if len(best) == 2 and base not in best:
         pairs.insert(0, tuple(best))
-    lines = pd.DataFrame(
-        [
-            {
-                **{'section': section.title, 'first': a.title, 'second': b.title, 'metric': metric},
-                **_difference(table, (a, b), metric, classes),
-            }
-            for metric, classes in section.mcr_classes.items()
-            for a, b in pairs
-            if metric in means.index.get_level_values('metric')
-        ],
-        columns=[*_IDENTITY, *_ENDS, 'p', 'corrected_p', 'trainings', 'verdict'],
-    )
+    lines = [
+        {'section': section.title, **_difference(table, pair, metric, classes)}
+        for metric, classes in section.mcr_classes.items()
+        for pair in pairs
+        if metric in means.index.get_level_values('metric')
+    ]
+    columns = [*_IDENTITY, *_ENDS, 'p', 'corrected_p', 'trainings', 'verdict']
+    lines = pd.DataFrame(lines, columns=columns)
     for _, family in lines.groupby('metric'):
         known = family.p.dropna()
         lines.loc[known.index, 'corrected_p'] = statistics.holm(known)
@@ -132,7 +128,7 @@ _ENDS = ['low', 'high', 'trainings_low', 'trainings_high']
 
 
 def _difference(table, pair: tuple[Row, Row], metric: str, classes: Sequence[int]) -> dict:
-    """Common seeds, difference, and both intervals."""
+    """Who is compared, common seeds, difference, and both intervals."""
     values = 100 * table[table.metric == metric].set_index(['row', 'seed']).value
     a, b = (values[row.title] for row in pair)
     common = sorted(a.index.intersection(b.index))
@@ -142,10 +138,13 @@ def _difference(table, pair: tuple[Row, Row], metric: str, classes: Sequence[int
         a, b = a[common], b[common]
         difference = np.mean(a - b)
         over_trainings, trainings = _over_trainings(pair, common, metric)
-    ends = dict(zip(_ENDS[2:], over_trainings, strict=True))
-    over_images = _over_images(pair, {*a.index, *b.index}, classes)
-    seeds = ' '.join(map(str, common))
-    return {'seeds': seeds, 'difference': difference, 'trainings': trainings, **over_images, **ends}
+    seeds, (first, second) = ' '.join(map(str, common)), (row.title for row in pair)
+    return {
+        **{'first': first, 'second': second, 'metric': metric, 'seeds': seeds},
+        **{'difference': difference, 'trainings': trainings},
+        **_over_images(pair, {*a.index, *b.index}, classes),
+        **dict(zip(_ENDS[2:], over_trainings, strict=True)),
+    }
 
 
 def _over_trainings(

@@ -114,8 +114,8 @@ def make_run(config: ConfigDict, workdir: Path, console: Console) -> Run:
     _look_for_every_class(dataset, console)
     class_groups = configured_groups(config.data, dataset.train_counts)
     models = make_models(config, stages, len(dataset.class_names))
+    images = len(dataset.parts['train'])
     for stage in stages:
-        images = len(dataset.parts['train'])
         if stage.batch_size > images:
             raise InputError(
                 f'config field {stage.name}.batch_size is {stage.batch_size}, but '
