@@ -139,9 +139,7 @@ def _seeds(number: int) -> range:
     return range(number)
 
 
-def _configured(
-    config: ConfigDict, seed: int, model: str | None, pretrained: str | None
-) -> ConfigDict:
+def _configured(config: ConfigDict, seed: int, model, pretrained) -> ConfigDict:
     config = ConfigDict(config.copy_and_resolve_references())
     config.seed = seed
     if model is not None:

@@ -23,16 +23,11 @@ from rich.console import Console
 from metriclt_jax.devices import AXIS, split
 from metriclt_jax.errors import HostFailed, InputError, NotWritten
 
-# After this time without a heartbeat a process counts as dead, and the others end too.
-_HEARTBEAT_SECONDS = 30
-# How long a process that ends waits for the others.
-_SHUTDOWN_SECONDS = 30
-# How long to wait for the first process.
-_MEETING_SECONDS = 300
-# Steps between casting and counting a vote; the devices are long past it by then.
-_VOTES_IN_FLIGHT = 8
-# Messages are padded to a multiple of this, so that few lengths compile.
-_BLOCK = 4096
+_HEARTBEAT_SECONDS = 30  # after which a silent process counts as dead, and the others end too
+_SHUTDOWN_SECONDS = 30  # that a process waits for the others before it ends
+_MEETING_SECONDS = 300  # to wait for the first process
+_VOTES_IN_FLIGHT = 8  # steps from casting a vote to counting it; the devices are past it by then
+_BLOCK = 4096  # messages are padded to a multiple of this, so that few lengths compile
 
 
 def connect(

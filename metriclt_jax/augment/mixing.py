@@ -140,9 +140,7 @@ def draw_lam(key: jax.Array, a: float, b: float, probability: float) -> jax.Arra
     return jnp.where(jax.random.bernoulli(mixed_key, probability), lam, 1.0)
 
 
-def box(
-    lam: jax.Array, row: jax.Array, column: jax.Array, height: int, width: int
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+def box(lam: jax.Array, row: jax.Array, column: jax.Array, height: int, width: int) -> tuple:
     """The box that CutMix takes from the partner: top, bottom, left, right, in half-open ranges.
 
     Its sides are sqrt(1 - lam) of the image's, rounded down to an even number of pixels, around
@@ -181,9 +179,7 @@ def _permuted(key: jax.Array, images: jax.Array, labels: jax.Array, axis_name: s
     return jax.tree.map(lambda array: array[order], everything)
 
 
-def _blend(
-    own: Batch, partners: Batch, pixels: jax.Array, lam: jax.Array, num_classes: int
-) -> Batch:
+def _blend(own: Batch, partners: Batch, pixels, lam, num_classes: int) -> Batch:
     """The formula: `pixels` is w, a scalar or `[H, W, 1]`; `lam` is a scalar or `[B]`."""
     images, others = own[0], partners[0]
     labels, other_labels = (jax.nn.one_hot(batch[1], num_classes) for batch in (own, partners))

@@ -1,9 +1,8 @@
 """Decoded images on disk: a memory map that is decoded once and gathered from in training.
 
 The cache of a data set at size R is a folder with two files: `images`, uint8 `[N, R, R, 3]` without
-a header, and `index.npz`, the arrays of `Cache`. The folder is written aside and renamed when it is
-complete. It is built again if it does not fit the records, has another size than it should, or has
-a damaged index. The pixels of an image are compared with their checksum when it is first read.
+a header, and `index.npz`, the arrays of `Cache`. It is built again if it does not fit the records
+or its index is damaged; pixels are compared with their checksum when an image is first read.
 """
 
 import dataclasses

@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from PIL import Image
@@ -51,9 +51,7 @@ def find_changes(before: Records, now: Source) -> list[str]:
     return found
 
 
-def _fields(
-    class_names: Sequence[str], examples: Iterable[Example], decoded: bool
-) -> dict[str, _Fields]:
+def _fields(class_names, examples: Iterable[Example], decoded: bool) -> dict[str, _Fields]:
     found = {}
     for image_id, label, group, content, part in map(records.with_bytes, examples):
         if decoded:

@@ -86,13 +86,7 @@ def load_dataset(config: ConfigDict, part: str | None = None) -> Dataset:
     )
 
 
-def describe_division(
-    config: ConfigDict,
-    labels: np.ndarray,
-    group_ids: np.ndarray,
-    official: np.ndarray,
-    parts: Mapping[str, np.ndarray],
-) -> str:
+def describe_division(config: ConfigDict, labels, group_ids, official, parts) -> str:
     """Says how many images `divide` put into each part, how and why."""
     sizes = ', '.join(f'{len(indices)} {part}' for part, indices in parts.items())
     split = _mode(config, labels, group_ids, official)
@@ -167,9 +161,7 @@ def _mode(config: ConfigDict, labels, group_ids, official) -> str:
     return splits.choose(group_ids[labels >= 0], np.full_like(named, '') if config.folds else named)
 
 
-def _choose_classes(
-    labels: np.ndarray, class_names: Sequence[str], chosen: Sequence[str]
-) -> tuple[tuple[str, ...], np.ndarray]:
+def _choose_classes(labels, class_names, chosen) -> tuple[tuple[str, ...], np.ndarray]:
     """Returns the chosen names (by default all) and the labels as positions in them."""
     chosen = tuple(chosen) or tuple(class_names)
     for name in chosen:

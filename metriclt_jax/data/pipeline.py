@@ -45,10 +45,9 @@ def train_batches(
 ) -> Iterator[Batch]:
     """Yields the training batches `first_step`, ..., `first_step + num_steps - 1`.
 
-    Batch k is a pure function of (seed, k), wherever the iteration starts. It is {'image': uint8
-    `[B, R, R, 3]`, 'label': int32 `[B]`, 'aspect': float32 `[B]`}, and only its `rows`, one host's
-    share, are read. `second_sampler` draws a second batch, under 'second', for methods with two
-    branches; it must differ from `sampler`, since equal samplers draw equal batches.
+    Batch k is a pure function of (seed, k). It is {'image': uint8 `[B, R, R, 3]`, 'label': int32
+    `[B]`, 'aspect': float32 `[B]`}; only its `rows`, one host's share, are read. `second_sampler`
+    draws a second batch, under 'second'; equal samplers would draw equal batches.
     """
     if second_sampler == sampler:
         raise InputError(f'second_sampler is {second_sampler!r}; it must differ from sampler')

@@ -1,9 +1,8 @@
 """Prepared data sets on disk: one record per image, in files that TFDS describes and reads.
 
 A record is an `Example`; records lie in the order of the image ids. All are in one TFDS split, as
-index arrays decide later what is trained on and what is tested on. We write the array_record files
-ourselves because a TFDS builder needs TensorFlow beyond 1 GB; `tfds.builder_from_directory` reads
-the folder without our code.
+index arrays decide later what is trained on and what is tested on. We write the files ourselves
+because a TFDS builder needs TensorFlow beyond 1 GB; TFDS reads them without our code.
 """
 
 import contextlib

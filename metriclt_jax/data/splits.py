@@ -1,11 +1,9 @@
 """Training, validation and test part of a data set, as index arrays.
 
-Four modes. 'paper' splits the images of each class at random, as published. 'grouped' keeps all
-images of one group (lesion, patient) in one part; trust its numbers, since image-level splits put
-near-duplicates of training images into the test part. 'official' uses the data set's own parts.
-'auto' is one of them, by what the data set has.
-
-All functions of a mode return for each of PARTS the indices of its images, ascending, int64 `[n]`.
+'paper' splits the images of each class at random, as published. 'grouped' keeps all images of one
+group (lesion, patient) in one part; trust its numbers, since image-level splits put near-duplicates
+of training images into the test part. 'official' uses the data set's own parts. Each returns, for
+all PARTS, the indices of its images, ascending, int64 `[n]`.
 """
 
 import math
@@ -176,9 +174,7 @@ def _group_numbers(group_ids: np.ndarray) -> np.ndarray:
     return group_of
 
 
-def _deal(
-    labels: np.ndarray, group_of: np.ndarray, target: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
+def _deal(labels, group_of, target, rng: np.random.Generator) -> np.ndarray:
     """Deals out whole groups to P parts of about `target` `[P, C]` images; returns the parts `[N]`.
 
     From large to small, in random order among equals, a group goes to the part where it lowers
@@ -199,9 +195,7 @@ def _deal(
     return part_of[group_of]
 
 
-def _targets(
-    labels: np.ndarray, fractions: Sequence[float], class_names: Sequence[str]
-) -> list[tuple[int, int, int]]:
+def _targets(labels, fractions, class_names) -> list[tuple[int, int, int]]:
     """Returns the sizes of the parts of each class, or says which class is too small."""
     fits = len(fractions) == len(PARTS) and fractions[0] > 0 and min(fractions) >= 0
     if not (fits and abs(sum(fractions) - 1) < 1e-6):

@@ -147,19 +147,14 @@ def _difference(table, pair: tuple[Row, Row], metric: str, classes: Sequence[int
     }
 
 
-def _over_trainings(
-    pair: tuple[Row, Row], seeds: Sequence[int], metric: str
-) -> tuple[statistics.Interval, int]:
+def _over_trainings(pair, seeds: Sequence[int], metric: str) -> tuple[statistics.Interval, int]:
     """In points, paired over the seeds and, of a cross-validation, over its folds."""
-    recalls = [
-        [
-            100 * one.results['stages'][-1 if row.stage == 'last' else 0]['last']['test'][metric]
-            for run in row.runs
-            if run.results['seed'] in seeds
-            for one in run.trainings
-        ]
-        for row in pair
-    ]
+    recalls = []
+    for row in pair:
+        runs = [run for run in row.runs if run.results['seed'] in seeds]
+        stages = [t.results['stages'] for run in runs for t in run.trainings]
+        place = -1 if row.stage == 'last' else 0
+        recalls.append([100 * stage[place]['last']['test'][metric] for stage in stages])
     folds = len(pair[0].runs[0].folds)
     gaps = np.subtract(*recalls)
     return statistics.trainings_interval(gaps, 1 / folds if folds else 0.0), len(gaps)

@@ -195,9 +195,8 @@ class Objective:
 class BilateralObjective:
     """BBN's loss on two branches, each with a batch of its own (Zhou et al. 2020, section 4).
 
-    With the branch weights alpha and 1 - alpha of `inputs` it is alpha L(z, y_c) + (1 - alpha)
-    L(z, y_r), where y_c and y_r are the labels of the conventional and of the re-balancing branch,
-    and the logits z are those of 2 [alpha f_c; (1 - alpha) f_r].
+    It is alpha L(z, y_c) + (1 - alpha) L(z, y_r) with the labels y_c of the conventional and y_r of
+    the re-balancing branch, and the logits z of 2 [alpha f_c; (1 - alpha) f_r].
     """
 
     classification: ClassificationLoss

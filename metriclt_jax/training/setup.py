@@ -129,14 +129,9 @@ def load_pretrained(config: ConfigDict) -> Pretrained | None:
     model, stage = config.model, make_stages(config)[0]
     if not model.pretrained:
         return None
-    try:
-        loaded = load(
-            model.pretrained,
-            model.name,
-            num_classes=2,  # of a head that is not used
-            key=jax.random.key(0),
-            options={name: value for name, value in model.options.items() if value is not None},
-        )
+    options = {name: value for name, value in model.options.items() if value is not None}
+    try:  # the head, of two classes, is not used
+        loaded = load(model.pretrained, model.name, 2, key=jax.random.key(0), options=options)
     except InputError as error:
         raise InputError(f'config field model.pretrained: {error}') from None
     backbone = {kind: loaded.variables[kind]['backbone'] for kind in ('params', 'batch_stats')}
