@@ -13,7 +13,7 @@ from metriclt_jax import config_files
 from metriclt_jax.errors import InputError
 from metriclt_jax.methods import METHODS, get_method
 from metriclt_jax.quoting import quote_names
-from metriclt_jax.reports.published import distinct, methods_of, table_values
+from metriclt_jax.reports.published import methods_of, table_values
 from metriclt_jax.training.workdir import config_as_json
 
 MakeConfig = Callable[[str], ConfigDict]  # of a method
@@ -83,7 +83,7 @@ def table_grid(
     its split; `methods` None takes the rows of the table. In `pretrained`, the weights to start
     from, '{model}' stands for the backbone.
     """
-    models = distinct(table_values(4), 'model') if table == 4 else [None]
+    models = table_values(4).model.unique().tolist() if table == 4 else [None]
     runs = []
     rows = product(_seeds(seeds), range(folds or 1), models, methods or methods_of(table))
     for seed, fold, model, method in rows:

@@ -18,7 +18,7 @@ from PIL import Image
 from metriclt_jax.augment.geometry import AugmentConfig, center
 from metriclt_jax.data.decoding import decode, to_storage
 from metriclt_jax.devices import AXIS, split
-from metriclt_jax.errors import InputError
+from metriclt_jax.errors import InputError, explained
 from metriclt_jax.files import read_json
 from metriclt_jax.methods import METHODS
 from metriclt_jax.paths import reached, to_path
@@ -49,9 +49,8 @@ class TrainedClassifier:
     def predict(self, images: np.ndarray | Sequence[Any]) -> np.ndarray:
         """Class probabilities `[N, C]` float32.
 
-        Args:
-            images: uint8 `[N, H, W, 3]`, or a sequence of images of any sizes, each a uint8 array
-                `[H, W, 3]`, a Pillow image or a path.
+        `images` are uint8 `[N, H, W, 3]`, or a sequence of images of any sizes, each a uint8 array
+        `[H, W, 3]`, a Pillow image or a path.
         """
         return self._outputs(images, 0)
 
@@ -64,11 +63,8 @@ class TrainedClassifier:
     ) -> Iterator[tuple[tuple[Any, ...], np.ndarray]]:
         """Class probabilities of any number of images, few of which are in memory at a time.
 
-        Args:
-            images: pairs of a key (such as a name) and an image as in `predict`.
-
-        Yields:
-            For each batch, in order, the keys of its n images and their probabilities `[n, C]`.
+        Takes pairs of a key (such as a name) and an image as in `predict`. Yields for each batch,
+        in order, the keys of its n images and their probabilities `[n, C]`.
         """
         # A short batch is filled up: a program for another size would round differently.
         for keys, (probabilities, _) in self._batches(images, self.batch_size):
@@ -125,10 +121,6 @@ def load(
         stage: 'stage1' or 'stage2'; None takes the last one.
         checkpoint: 'last', or 'best' for the step that validated best.
         devices: those that share a batch; None takes the first one of this process.
-
-    Raises:
-        InputError: the run is not finished, its method is unknown, it lacks the stage or the
-            checkpoint, or the stage trains no classifier.
     """
     workdir = to_path(workdir)
     config, results = finished_run(workdir)
@@ -192,12 +184,8 @@ def _to_storage(image: Any, side: int) -> np.ndarray:
         if array.shape == (side, side, 3):
             return array
         image = Image.fromarray(array)
-    try:
+    with explained('an image cannot be used'):
         return to_storage(image, side)
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow fails in many ways on damaged files
-        raise InputError(f'an image cannot be used: {error}') from error
 
 
 def _require_pixels(array: np.ndarray) -> None:

@@ -17,15 +17,12 @@ WEIGHTINGS = ('uniform', 'balanced', 'effective_number')
 class SecondStage:
     """What happens to the head on the frozen backbone (Kang et al. 2020; paper section 2.1).
 
-    Attributes:
-        sampler: order of the images, see `data.sampling.epoch_order`.
-        weighting: one of `WEIGHTINGS`.
-        head: 'retrained'; 'rescaled' for stage 1's head with a learned scale for each class; or a
-            key of `posthoc_heads.POSTHOC_HEADS`, which computes the head without training.
+    `head` is 'retrained'; 'rescaled' for stage 1's head with a learned scale for each class; or a
+    key of `posthoc_heads.POSTHOC_HEADS`, which computes the head without training.
     """
 
-    sampler: str = 'instance'
-    weighting: str = 'uniform'
+    sampler: str = 'instance'  # order of the images, see `data.sampling.epoch_order`
+    weighting: str = 'uniform'  # one of WEIGHTINGS
     head: str = 'retrained'
 
 
@@ -33,29 +30,19 @@ class SecondStage:
 class Method:
     """One row: stage 1 and, for the two-stage methods, stage 2.
 
-    Attributes:
-        classification: classification loss of stage 1, a key of `objective.CLASSIFICATION_LOSSES`;
-            None trains the features by the metric loss alone.
-        metric: metric loss of stage 1, a key of `objective.METRIC_LOSSES`, or None.
-        sampler: order of the images, see `data.sampling.epoch_order`.
-        weighting: one of `WEIGHTINGS`.
-        deferred: use uniform weights first and `weighting` late in the stage.
-        normalize_weights: divide the loss by the sum of the weights.
-        mixing: how images are mixed, a key of `augment.mixing.MIXINGS`, or None.
-        bilateral: give the backbone two branches; the second learns from images that a reversed
-            sampler draws (BBN).
-        second_stage: None for the one-stage methods.
+    Without `classification`, the metric loss alone trains the features. A `bilateral` backbone has
+    two branches, of which the second learns from images that a reversed sampler draws (BBN).
     """
 
-    classification: str | None = 'cross_entropy'
-    metric: str | None = None
-    sampler: str = 'instance'
-    weighting: str = 'uniform'
-    deferred: bool = False
-    normalize_weights: bool = True
-    mixing: str | None = None
+    classification: str | None = 'cross_entropy'  # a key of `objective.CLASSIFICATION_LOSSES`
+    metric: str | None = None  # a key of `objective.METRIC_LOSSES`
+    sampler: str = 'instance'  # order of the images, see `data.sampling.epoch_order`
+    weighting: str = 'uniform'  # one of WEIGHTINGS
+    deferred: bool = False  # whether weights are uniform first, `weighting` applies late
+    normalize_weights: bool = True  # whether the loss is divided by the sum of the weights
+    mixing: str | None = None  # of images, a key of `augment.mixing.MIXINGS`
     bilateral: bool = False
-    second_stage: SecondStage | None = None
+    second_stage: SecondStage | None = None  # none in the one-stage methods
 
 
 CRW = SecondStage(weighting='balanced')

@@ -17,17 +17,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 from rich.console import Console
 
 from metriclt_jax.data.decoding import in_order
-from metriclt_jax.data.preparation import to_csv
+from metriclt_jax.data.preparation import listed, to_csv
 from metriclt_jax.data.sources.common import hidden
 from metriclt_jax.errors import InputError
 from metriclt_jax.files import lock_file, read_json, write_atomically
 from metriclt_jax.inference import TrainedClassifier, read_image
 from metriclt_jax.progress import say, track
-
-_NAMED = 20  # files in a message
 
 
 def list_files(folder: Path) -> list[str]:
@@ -93,11 +92,9 @@ def predict_folder(
     checked = _in_threads(lambda name: _problem(folder, name, side), left, 'Checking images')
     bad = [found for found in checked if found]
     if bad and not skip_bad_files:
-        first = ', '.join(f'{name} ({reason})' for name, reason in bad[:_NAMED])
-        more = f' and {len(bad) - _NAMED} more' if len(bad) > _NAMED else ''
         raise InputError(
             f'{len(bad)} of {len(names)} files in {folder} are not readable images; remove them or '
-            f'skip them with --skip_bad_files: {first}{more}'
+            f'skip them with --skip_bad_files: {listed(bad)}'
         )
     total = len(names) - len(bad)
     try:
@@ -111,10 +108,7 @@ def predict_folder(
             left = [name for name in names if name not in finished]
             images = _in_threads(lambda name: read_image(folder / name, side), left, 'Predicting')
             for some, probabilities in classifier.predict_stream(zip(left, images, strict=True)):
-                predicted = [classifier.class_names[c] for c in probabilities.argmax(axis=1)]
-                # As texts they have the fewest digits that give the same float32.
-                columns = some, predicted, probabilities.astype(str)
-                _append(file, ([n, best, *row] for n, best, row in zip(*columns, strict=True)))
+                _append(file, _rows(some, probabilities, classifier.class_names))
             os.fsync(file.fileno())
             skipped.unlink(missing_ok=True)
             if bad:
@@ -166,6 +160,13 @@ def _problem(folder: Path, name: str, side: int) -> list[str]:
 def _in_threads(function: Callable, names: Sequence[str], what: str) -> Iterator:
     with ThreadPoolExecutor() as pool:
         yield from track(in_order(pool, function, names), what, len(names))
+
+
+def _rows(names: Sequence[str], probabilities: np.ndarray, class_names: Sequence[str]) -> Iterator:
+    """The rows of a batch; probabilities have the fewest digits that give the same float32."""
+    predicted = probabilities.argmax(axis=1)
+    for name, index, row in zip(names, predicted, probabilities.astype(str), strict=True):
+        yield [name, class_names[index], *row]
 
 
 @contextmanager

@@ -159,8 +159,7 @@ def box(
 def rebalanced_lam(lam: jax.Array, own_counts: jax.Array, other_counts: jax.Array) -> jax.Array:
     """Remix's weight of the example's own label `[B]`: 0, 1 or the `lam` of its image.
 
-    `own_counts` and `other_counts` `[B]` are the training images of the classes of the example and
-    its partner.
+    The counts `[B]` are the training images of the classes of the example and its partner.
     """
     kappa, tau = 3.0, 0.5
     loses = (own_counts >= kappa * other_counts) & (lam < tau)

@@ -27,7 +27,8 @@ from metriclt_jax.progress import say, track
 
 FORMAT = 5  # of the files, and of what `decoding` makes of an image
 _ALIGNMENT = 64  # bytes
-_COLUMNS = {'ids', 'labels', 'group_ids', 'parts', 'aspects', 'crc32'}
+_COLUMNS = ('ids', 'labels', 'group_ids', 'parts', 'aspects', 'crc32')
+_TYPES = (str, np.int32, str, str, np.float32, np.uint32)  # of the columns
 _log = logging.getLogger(__name__)
 
 
@@ -124,17 +125,9 @@ def _build(source: Records, path: Path, shape: tuple[int, ...]) -> None:
             images.write(pixels)
             rows.append(row)
         images.flush()
-        ids, labels, group_ids, parts, aspects, crc32 = zip(*rows, strict=True)
-        np.savez(
-            aside / 'index.npz',
-            header=_header(source, shape),
-            ids=np.array(ids, str),
-            labels=np.array(labels, np.int32),
-            group_ids=np.array(group_ids, str),
-            parts=np.array(parts, str),
-            aspects=np.array(aspects, np.float32),
-            crc32=np.array(crc32, np.uint32),
-        )
+        columns = zip(_COLUMNS, _TYPES, zip(*rows, strict=True), strict=True)
+        index = {name: np.array(column, kind) for name, kind, column in columns}
+        np.savez(aside / 'index.npz', header=_header(source, shape), **index)
 
 
 def _header(source: Records, shape: tuple[int, ...]) -> str:
@@ -153,7 +146,7 @@ def _read(source: Records, path: Path, shape: tuple[int, ...]) -> Cache | None:
     except Exception:  # a damaged archive fails in many ways, and is built again
         return None
     fits = num_bytes == math.prod(shape) and str(index.pop('header', '')) == _header(source, shape)
-    if not fits or set(index) != _COLUMNS:
+    if not fits or set(index) != set(_COLUMNS):
         return None
     # Read-only, not copy-on-write, which would reserve memory for the whole file.
     pixels = np.asarray(np.memmap(images, np.uint8, mode='r', shape=shape))

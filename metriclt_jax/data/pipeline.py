@@ -106,10 +106,8 @@ def prefetch_to_devices(
     count = len(sharding.addressable_devices)
 
     def divide(array: np.ndarray) -> np.ndarray:
-        if len(array) % count:
-            raise InputError(
-                f'batch_size is {len(array)}; it must be a multiple of {count}, the devices'
-            )
+        if (size := len(array)) % count:
+            raise InputError(f'batch_size is {size}; it must be a multiple of {count}, the devices')
         return array.reshape(count, -1, *array.shape[1:])
 
     iterator = iter(batches)

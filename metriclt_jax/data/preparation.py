@@ -89,10 +89,10 @@ def prepare(
                 if bad and not skip_bad_files:
                     raise InputError(
                         f'{len(bad)} of the {total} files of {name} cannot be used; mend or remove '
-                        f'them, or leave them out with --skip_bad_files: {_listed(bad)}'
+                        f'them, or leave them out with --skip_bad_files: {listed(bad.items())}'
                     )
                 if bad:
-                    announce(f'left out: {len(bad)} of the {total} files, {_listed(bad)}')
+                    announce(f'left out: {len(bad)} of the {total} files, {listed(bad.items())}')
                     original = _without(original, bad)
                 if not original.count:
                     raise InputError(f'{name} has no images but those that cannot be used')
@@ -235,8 +235,9 @@ def _bad_files(original: Source, own: bool) -> dict[Path, str]:
     return bad
 
 
-def _listed(bad: Mapping[Path, str]) -> str:
-    named = [f'{path} ({reason})' for path, reason in list(bad.items())[:_NAMED]]
+def listed(bad: Collection[tuple[Path | str, str]]) -> str:
+    """Returns the first bad files of a list, with their reasons."""
+    named = [f'{path} ({reason})' for path, reason in list(bad)[:_NAMED]]
     more = f' and {len(bad) - _NAMED} more' if len(bad) > _NAMED else ''
     return ', '.join(named) + more
 

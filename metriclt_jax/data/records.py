@@ -110,11 +110,8 @@ class Columns(NamedTuple):
 def read_columns(source: Records) -> Columns:
     """Reads the records, of which it keeps all but the images."""
     examples = track(source.read_all(256), f'Reading the labels of {source.name}', len(source))
-    rows = [
-        (e.label, e.group, e.part, e.image_id, hashlib.sha256(e.image).digest()[:8])
-        for e in examples
-    ]
-    labels, group_ids, parts, ids, digests = zip(*rows, strict=True)
+    rows = [e._replace(image=hashlib.sha256(e.image).digest()[:8]) for e in examples]
+    ids, labels, group_ids, digests, parts = zip(*rows, strict=True)
     return Columns(
         labels=np.array(labels, np.int32),
         group_ids=np.array(group_ids, str),

@@ -30,7 +30,7 @@ class Evaluation(NamedTuple):
 
     def summary(
         self, class_groups: Mapping[str, Sequence[int]], class_names: Sequence[str]
-    ) -> dict[str, Any]:
+    ) -> dict:
         """The metrics as `results.json` has them; see `metrics.summarize`."""
         return summarize(self.probabilities, self.labels, self.confusion, class_groups, class_names)
 

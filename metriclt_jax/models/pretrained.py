@@ -91,20 +91,15 @@ def load(
             `.pth.tar`; needs torch), a directory written by `save`, or arrays or tensors by
             torchvision's names. They may be an entry of a checkpoint, such as `state_dict`, and
             share a prefix, such as `module.`. `num_batches_tracked` is ignored.
-        name: of the model.
+        name: of the model, as `options` are those of its backbone for `create_model`.
         num_classes: the source's if None.
-        head: 'keep' takes the source's classifier; 'fresh' draws one, whatever the source has;
-            'auto' keeps it if `num_classes` is None.
-        key: random key from which a fresh head is drawn.
-        options: of the backbone, as `create_model` takes them.
+        head: 'keep' takes the source's classifier; 'fresh' draws one from `key`, whatever the
+            source has; 'auto' keeps it if `num_classes` is None.
 
     Returns:
         Variables `{'params': {'backbone', 'head'}, 'batch_stats': {'backbone'}}` as float32 NumPy
-        arrays, and the file that they came from.
-
-    Raises:
-        InputError: the source cannot be read, or does not have exactly the model's arrays with
-            finite values; or an argument is not allowed.
+        arrays, and the file that they came from. `InputError` is raised unless the source has
+        exactly the model's arrays, with finite values.
     """
     if name not in TORCHVISION:
         raise InputError(f'unknown model {name!r}; use one of {", ".join(TORCHVISION)}')

@@ -3,8 +3,6 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
 from metriclt_jax.errors import InputError
 
 # By the name of an array that no other family has, and the number of convolutions.
@@ -39,13 +37,15 @@ def find(content: Mapping[str, Any], first: str, label: Any) -> dict[str, Any]:
     them, it raises `InputError`.
     """
     entries = {where: arrays for where, arrays in _entries(content, ()) if arrays}
-    found = {}
+    found, mixed = {}, []
     for where, arrays in entries.items():
-        for depth in range(1 + _common_depth(arrays)):
-            stripped = {_strip(name, depth): array for name, array in arrays.items()}
-            if first in stripped:
-                found[where] = stripped
-                break
+        above = [name.removesuffix(first) for name in arrays if f'.{name}'.endswith(f'.{first}')]
+        prefix = min(above, key=len, default='')
+        others = [name for name in arrays if not name.startswith(prefix)]
+        if above and not others:
+            found[where] = {name.removeprefix(prefix): array for name, array in arrays.items()}
+        elif 0 < len(others) < 0.6 * len(arrays):  # MoCo has two networks of equal size
+            mixed.append((prefix, others))
     if len(found) > 1:
         names = ' and '.join('.'.join(where) or 'the file itself' for where in found)
         raise InputError(
@@ -53,16 +53,13 @@ def find(content: Mapping[str, Any], first: str, label: Any) -> dict[str, Any]:
         )
     if found:
         return next(iter(found.values()))
-    for arrays in entries.values():
-        above = [name.removesuffix(first) for name in arrays if name.endswith(f'.{first}')]
-        prefix = min(above, key=len, default='')
-        others = [name for name in arrays if not name.startswith(prefix)]
-        if 0 < len(others) < 0.6 * len(arrays):  # MoCo has two networks of equal size
-            raise InputError(
-                f'{label} has the network below {prefix!r} and other arrays beside it '
-                f'({", ".join(others[:3])}{", ..." if len(others) > 3 else ""}); '
-                f'save those below {prefix!r} alone'
-            )
+    if mixed:
+        prefix, others = mixed[0]
+        raise InputError(
+            f'{label} has the network below {prefix!r} and other arrays beside it '
+            f'({", ".join(others[:3])}{", ..." if len(others) > 3 else ""}); '
+            f'save those below {prefix!r} alone'
+        )
     return max(entries.values(), key=len, default=dict(content))
 
 
@@ -80,21 +77,12 @@ def architecture(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     return None
 
 
-def _entries(
-    content: Mapping[str, Any], where: tuple[str, ...]
-) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+def _entries(content: Mapping, where: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], dict]]:
     """Each mapping in `content`, itself among them, as its arrays by name and where it is."""
     yield where, {str(name): value for name, value in content.items() if hasattr(value, 'shape')}
     for name, value in content.items():
         if isinstance(value, Mapping):
             yield from _entries(value, (*where, str(name)))
-
-
-def _common_depth(names: Mapping[str, Any]) -> int:
-    """How many of the words between dots, from the first on, all names share."""
-    columns = zip(*(name.split('.')[:-1] for name in names), strict=False)
-    shared = [len(set(column)) == 1 for column in columns]
-    return int(np.argmin([*shared, False]))
 
 
 def _strip(name: str, depth: int) -> str:

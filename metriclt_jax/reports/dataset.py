@@ -41,14 +41,11 @@ def describe(
     """
     source = records.open_records(config.name, config.data_dir)
     columns = columns or records.read_columns(source)
-    groups_and_parts = columns.group_ids, columns.parts
-    class_names, labels, parts = divide(
-        config, source.class_names, columns.labels, *groups_and_parts
-    )
+    class_names, labels, parts = divide(config, source.class_names, *columns[:3])
     counts = {part: np.bincount(labels[parts[part]], minlength=len(class_names)) for part in PARTS}
     groups = configured_groups(config, counts['train'])
     console.print(table(config.name, class_names, counts, groups))
-    say(describe_division(config, labels, *groups_and_parts, parts), console)
+    say(describe_division(config, labels, *columns[1:3], parts), console)
     if config.split not in ('auto', 'official') and np.any(columns.parts != ''):
         say('The source comes with its own parts; use them with data.split=official.', console)
     found = leaks.find_leaks(labels, columns.group_ids, columns.contents, parts)
@@ -76,18 +73,15 @@ def folds_table(config: ConfigDict) -> Table:
     counts = np.array([np.bincount(labels[test], minlength=len(names)) for test in folds])
     result = new_table(f'{config.name}: {config.folds} folds (data.split={config.split})')
     result.add_column('class')
-    for number in range(config.folds):
-        result.add_column(f'fold {number}', justify='right', no_wrap=True)
-    result.add_column('all', justify='right', no_wrap=True)
+    for heading in (*(f'fold {number}' for number in range(config.folds)), 'all'):
+        result.add_column(heading, justify='right', no_wrap=True)
     for label in np.argsort(-counts.sum(axis=0), kind='stable'):
         numbers = [*counts[:, label], counts[:, label].sum()]
         result.add_row(Text(names[label]), *map(str, numbers))
     result.add_row('images', *map(str, [*counts.sum(axis=1), counts.sum()]))
     if np.any(columns.group_ids != ''):
-        groups = [
-            len(set(columns.group_ids[test]) - {''}) for test in (*folds, np.concatenate(folds))
-        ]
-        result.add_row('groups', *map(str, groups))
+        tested = [columns.group_ids[test] for test in (*folds, np.concatenate(folds))]
+        result.add_row('groups', *(str(len(set(groups) - {''})) for groups in tested))
     return result
 
 

@@ -83,10 +83,9 @@ def readable(names: Sequence[str]) -> list[str]:
     if unknown:
         _say_unknown(''.join(sorted(unknown)))
     spelled = {ord(c): c.encode('ascii', 'backslashreplace').decode() for c in unknown}
+    half = _LONGEST // 2
     shown = [name.translate(spelled) for name in names]
-    return [
-        f'{n[: _LONGEST // 2]}…{n[1 - _LONGEST // 2 :]}' if len(n) > _LONGEST else n for n in shown
-    ]
+    return [f'{n[:half]}…{n[1 - half :]}' if len(n) > _LONGEST else n for n in shown]
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -170,9 +170,8 @@ def reliability_diagrams(calibrations: Mapping[str, Calibration], path: Path) ->
         axes.plot([0, 1], [0, 1], color=BLACK, linewidth=1, label='perfect calibration')
         style = {'color': SKY, 'edgecolor': 'white', 'linewidth': 0.6}
         axes.bar(middles, np.nan_to_num(bins.accuracy), width, label='accuracy in the bin', **style)
-        style = {'color': RED, 'linestyle': '--', 'marker': '.', 'linewidth': 1.2}
         shares = bins.counts / bins.counts.sum()
-        axes.plot(middles, shares, label='share of the predictions', **style)
+        axes.plot(middles, shares, '.--', color=RED, lw=1.2, label='share of the predictions')
         text = axes.text(0.04, 0.95, f'ECE {100 * bins.error:.1f} %', va='top')
         text.set_bbox({'facecolor': 'white', 'edgecolor': 'none', 'alpha': 0.85, 'pad': 2})
         axes.set(xlim=(0, 1), ylim=(0, 1), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
@@ -227,13 +226,12 @@ def sensitivity(studies: Mapping[str, tuple], path: Path) -> None:
             axes.axvspan(*stable, color=GREY, alpha=0.2, lw=0, label='stable in the paper')
         deviations = recalls.deviation.fillna(0)
         if recalls.validation.notna().any():
-            style = {'color': GREY, 'marker': 's', 'linestyle': '--', 'label': 'validation'}
-            axes.plot(recalls.validation, **style)
+            axes.plot(recalls.validation, 's--', color=GREY, label='validation')
         style = {'color': GREEN, 'marker': 'o', 'label': 'test, mean and deviation over runs'}
         axes.errorbar(recalls.index, recalls['mean'], deviations, capsize=3, **style)
         if default in recalls.index:
-            style = {'color': RED, 'marker': '^', 'markersize': 11, 'linestyle': 'none'}
-            axes.plot(default, recalls['mean'][default], label='default', zorder=3, **style)
+            mean = recalls['mean'][default]
+            axes.plot(default, mean, '^', color=RED, markersize=11, zorder=3, label='default')
         # Logarithmic from the smallest coefficient but 0, which has its place, too.
         axes.set_xscale('symlog', linthresh=min(recalls.index[recalls.index > 0], default=1.0))
         axes.xaxis.set_major_formatter('{x:g}')
@@ -256,22 +254,22 @@ def differences(lines: pd.DataFrame, title: str, path: Path) -> None:
     left, right = min(0.0, ends.min(axis=None)), max(0.0, ends.max(axis=None))
     margin = 0.08 * (right - left) or 1.0
     left, right = left - margin, right + margin
-    for over, label, color, shift in (
+    for (start, stop), label, color, shift in (
         (images, 'test images (bootstrap)', BLUE, -0.13),
         (trainings, 'trainings (Student)', ORANGE, 0.13),
     ):
-        known = lines[lines[over[0]].notna()]
+        known = lines[lines[start].notna()]
         if known.empty:
             continue
-        low, high, places = known[over[0]], known[over[1]], known.index + shift
+        low, high, places = known[start], known[stop], known.index + shift
         errors = known.difference - low, high - known.difference
         style = {'color': color, 'linestyle': 'none'}
         label = f'95 % interval over {label}'
         axes.errorbar(known.difference, places, xerr=errors, capsize=3, label=label, **style)
         for cut, end, arrow in ((low < left, left, CARETLEFT), (high > right, right, CARETRIGHT)):
             axes.plot(0 * places[cut] + end, places[cut], marker=arrow, clip_on=False, **style)
-    style = {'color': BLACK, 'marker': 'o', 'markersize': 4, 'linestyle': 'none'}
-    axes.plot(lines.difference, lines.index, label='difference', zorder=3, **style)
+    style = {'color': BLACK, 'markersize': 4, 'zorder': 3, 'label': 'difference'}
+    axes.plot(lines.difference, lines.index, 'o', **style)
     axes.axvline(0, color=BLACK, linewidth=1)
     axes.set_yticks(range(len(lines)), list(lines['first']))
     axes.set(xlim=(left, right), ylim=(len(lines) - 0.5, -0.5))

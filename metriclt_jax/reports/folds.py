@@ -76,10 +76,7 @@ def _in_order_of_ids(outputs: Sequence[Predictions]) -> Predictions:
     return Predictions(*(column[order] for column in together))
 
 
-def _summary(
-    tests: Sequence[Any], outputs: Predictions | None, results: dict[str, Any]
-) -> dict[str, Any]:
+def _summary(tests: Sequence[Any], outputs: Predictions | None, results: dict) -> dict[str, Any]:
     confusion = np.sum([test['confusion'] for test in tests], axis=0)
     probabilities, labels = (outputs.probabilities, outputs.labels) if outputs else (None, None)
-    names = results['class_names']
-    return summarize(probabilities, labels, confusion, results['groups'], names)
+    return summarize(probabilities, labels, confusion, results['groups'], results['class_names'])

@@ -53,15 +53,9 @@ def table_values(table: int) -> 'pd.DataFrame':
     return published_values().query(f'table == {table}')
 
 
-def distinct(values: 'pd.DataFrame', *columns: str) -> list:
-    """The values of a column, or tuples of several columns, each once and in order."""
-    rows = values[list(columns)].drop_duplicates().itertuples(index=False, name=None)
-    return list(rows) if len(columns) > 1 else [value for (value,) in rows]
-
-
 def methods_of(table: int) -> list[str]:
     """The rows of a table of the paper."""
-    return distinct(table_values(table), 'method')
+    return table_values(table).method.unique().tolist()
 
 
 @cache

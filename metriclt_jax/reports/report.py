@@ -96,7 +96,7 @@ def report_runs(
         folder,
         title='Results' if table is None else f'Table {table}: results beside the paper',
         runs=len(
-            {one for s in compared for r in s.rows for run in r.runs for one in run.trainings}
+            {t for s in compared for row in s.rows for run in row.runs for t in run.trainings}
         ),
         problems=problems and tables.from_rows(('Directory', 'Why'), problems, words=2),
         paper=table and _as_in_paper(table, compared, lines),
@@ -134,9 +134,8 @@ def _chapter(section: Section, methods, reference, tuned, stem: Path) -> dict[st
     gaps = differences(section, table, reference)
     settings = dict(section.settings or {})
     for row in rows:
-        settings |= {
-            f: v for f, v in row.settings.items() if f not in (*row.variant_fields, *tuned)
-        }
+        varied = (*row.variant_fields, *tuned)
+        settings |= {field: v for field, v in row.settings.items() if field not in varied}
     chapter = {
         'section': section,
         'folds': len(rows[0].runs[0].folds),
@@ -185,8 +184,7 @@ def _differences(section: Section, gaps, base: Row | None, file) -> list[dict[st
 
 
 def _draw_confusion(section: Section, path: Path) -> Path:
-    order = tables.head_to_tail(section)
-    matrices = {}
+    order, matrices = tables.head_to_tail(section), {}
     for row in section.main_rows:
         stages = [run.results['stages'][-1 if row.stage == 'last' else 0] for run in row.runs]
         counts = np.sum([stage['last']['test']['confusion'] for stage in stages], axis=0)
@@ -202,11 +200,9 @@ def _draw_predictions(ends, class_names: Sequence[str], file) -> dict[str, Any]:
         kept = [run for run in runs if run.predictions]
         if not kept:
             continue
-        outputs = [run.predictions for run in kept]
-        bins[title] = calibrate(
-            np.concatenate([one.probabilities for one in outputs]),
-            np.concatenate([one.labels for one in outputs]),
-        )
+        probabilities = np.concatenate([run.predictions.probabilities for run in kept])
+        labels = np.concatenate([run.predictions.labels for run in kept])
+        bins[title] = calibrate(probabilities, labels)
         shown = kept[0].trainings[0]
         features = read_features(shown.directory, len(shown.predictions.labels))
         if features is not None:

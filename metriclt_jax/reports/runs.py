@@ -58,33 +58,28 @@ def read_runs(root: str | os.PathLike) -> tuple[list[Run], list[Problem]]:
     A run that cannot be used becomes a problem. One with a bad `predictions.npz` or
     `metrics.jsonl` is in both lists: its results still count.
     """
-    root = to_path(root)
-    with reached(root):
-        return _read_runs(root)
-
-
-def _read_runs(root: Path) -> tuple[list[Run], list[Problem]]:
-    if not root.is_dir():
-        raise InputError(f'--runs is {root}, which must be a folder with work directories')
-    runs, problems = [], []
+    root, runs, problems = to_path(root), [], []
 
     def unreadable(error: OSError) -> None:
         path = Path(error.filename).relative_to(root).as_posix()
         problems.append((path, f'cannot be read: {error.strerror}'))
 
-    for folder, names, files in walk(root, unreadable):
-        is_run = 'results.json' in files or 'config.json' in files
-        names[:] = sorted(name for name in names if not (is_run and name in _NOT_RUNS))
-        if is_run:
-            path = folder.relative_to(root).as_posix()
-            try:
-                run, remarks = _read_run(folder, path)
-                runs.append(run)
-            except InputError as error:
-                remarks = [str(error)]
-            except OSError as error:
-                remarks = [f'cannot be read: {error.strerror}']
-            problems += [(path, remark) for remark in remarks if remark]
+    with reached(root):
+        if not root.is_dir():
+            raise InputError(f'--runs is {root}, which must be a folder with work directories')
+        for folder, names, files in walk(root, unreadable):
+            is_run = 'results.json' in files or 'config.json' in files
+            names[:] = sorted(name for name in names if not (is_run and name in _NOT_RUNS))
+            if is_run:
+                path = folder.relative_to(root).as_posix()
+                try:
+                    run, remarks = _read_run(folder, path)
+                    runs.append(run)
+                except InputError as error:
+                    remarks = [str(error)]
+                except OSError as error:
+                    remarks = [f'cannot be read: {error.strerror}']
+                problems += [(path, remark) for remark in remarks if remark]
     return runs, problems
 
 

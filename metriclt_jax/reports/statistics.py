@@ -75,12 +75,9 @@ def bootstrap(
     independent: of the n of each set of classes n - 1, times n / (n - 1), without which a rare
     class would vary too little (Rao and Wu, 1988). The trained networks are given.
 
-    Args:
-        first: shares `[N]` of a method's runs that predict an image correctly, or 0 and 1.
-        second: the same of another method; zeros give the interval of one method's recall.
-        labels: classes of the images `[N]`.
-        classes: those over which the recall is averaged.
-        groups: `[N]`; None, and images of group '', are independent.
+    `first` and `second` `[N]` are the shares of the runs of two methods that are right about an
+    image of class `labels` `[N]`; zeros as `second` give the interval of one recall, a mean over
+    `classes`. Without `groups` `[N]`, as of group '', images are independent.
     """
     gain, labels = np.subtract(first, second, dtype=float), np.asarray(labels)
     chosen = np.flatnonzero(np.isin(labels, classes))

@@ -1,6 +1,6 @@
 """The tables of a report as plain values, made of the tidy table or of the paper's numbers."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -56,8 +56,8 @@ def signed(value: float | None) -> str:
     return f'{value:+.2f}'.replace('-', '−').replace('−0.00', '0.00').replace('+0.00', '0.00')
 
 
-def _span(low: float, high: float) -> str:
-    return '-' if pd.isna(low) else f'{signed(low)} to {signed(high)}'
+def _span(low: float, high: float, text: Callable[[float], str] = signed) -> str:
+    return '-' if pd.isna(low) else f'{text(low)} to {text(high)}'
 
 
 def _numbers(metric: str, found: pd.DataFrame, group: str = '', marked: bool = False) -> Column:
@@ -96,10 +96,7 @@ def results_table(section: Section, lines: pd.DataFrame, methods: Sequence[str] 
             columns.append(_numbers('paper', paper, group))
             columns.append(Column('here − paper', list(map(signed, gaps)), group))
         if metric == 'mcr_all' and ours.low.notna().any():
-            spans = [
-                '-' if pd.isna(low) else f'{number(low)} to {number(high)}'
-                for low, high in zip(ours.low, ours.high, strict=True)
-            ]
+            spans = [_span(*ends, number) for ends in zip(ours.low, ours.high, strict=True)]
             columns.append(Column('95 % interval', spans, columns[-1].group))
     return columns
 
@@ -110,10 +107,8 @@ def stages_table(section: Section, table: pd.DataFrame) -> Table | None:
     rows = [row for row in rows if len(row.runs[0].results['stages']) > 1]
     if not rows:
         return None
-    texts = [
-        (row.title, method_title(first_stage_method(row.method) or '-'), str(len(row.runs)))
-        for row in rows
-    ]
+    alone = [method_title(first_stage_method(row.method) or '-') for row in rows]
+    texts = [(row.title, first, str(len(row.runs))) for row, first in zip(rows, alone, strict=True)]
     columns = from_rows(('Method', 'Stage 1 alone', 'Runs'), texts, words=1)
     keys = [(row.method, row.variant) for row in rows]
     by = ['method', 'variant', 'stage']
@@ -126,11 +121,8 @@ def stages_table(section: Section, table: pd.DataFrame) -> Table | None:
     gains = []
     for key in keys:
         ends = 100 * recalls[key].unstack('stage').reindex(columns=['last', '1']).dropna()
-        gain, interval = (
-            (ends['last'] - ends['1']).mean(),
-            trainings_interval(ends['last'] - ends['1']),
-        )
-        gains.append((signed(gain), _span(*interval)))
+        gain = ends['last'] - ends['1']
+        gains.append((signed(gain.mean()), _span(*trainings_interval(gain))))
     last = from_rows(('gain', '95 % interval'), gains, words=0)
     return [*columns, *(column._replace(group='stage 2 − stage 1') for column in last)]
 
@@ -173,15 +165,12 @@ def differences_table(section: Section, lines: pd.DataFrame) -> Table:
     for line in lines.itertuples():
         shared, most = len(line.seeds.split()), max(counts[line.first], counts[line.second])
         seeds = f'{shared}' if shared == most else f'{shared} of {most}'
-        over_trainings = _span(line.trainings_low, line.trainings_high)
+        intervals = _span(line.trainings_low, line.trainings_high), _span(line.low, line.high)
         p = '-' if pd.isna(line.corrected_p) else f'{line.corrected_p:.2g}'
-        over_images = _span(line.low, line.high)
         gap = signed(line.difference)
-        row = (line.first, line.second, gap, seeds, over_trainings, over_images, p, line.verdict)
-        rows.append(row)
-    headings = ('trainings', 'images', 'corrected p')
-    headings = ('A', 'B', 'A − B', 'seeds in common', *headings, 'verdict on A')
-    *columns, last = from_rows(headings, rows, words=2)
+        rows.append((line.first, line.second, gap, seeds, *intervals, p, line.verdict))
+    headings = ('A', 'B', 'A − B', 'seeds in common', 'trainings', 'images', 'corrected p')
+    *columns, last = from_rows((*headings, 'verdict on A'), rows, words=2)
     columns[4:6] = [column._replace(group='95 % interval over') for column in columns[4:6]]
     return [*columns, last._replace(words=True)]
 
@@ -189,13 +178,14 @@ def differences_table(section: Section, lines: pd.DataFrame) -> Table:
 def sensitivity_table(section: Section, lines: pd.DataFrame, study: Sequence[Row]) -> Table:
     """Mean class recalls of one method by the coefficient of its metric loss."""
     texts = [(f'{row.coefficient:g}', str(len(row.runs))) for row in study]
-    columns = from_rows(('Coefficient', 'Runs'), texts, words=1)
     titles = [row.title for row in study]
-    chosen_on = [round(100 * row.validation_recall, 2) for row in study]
-    validation = list(map(number, chosen_on))
-    columns.append(Column('All', validation, 'validation', marks=best_and_second(chosen_on)))
-    tests = [_numbers(m, _of_rows(lines, titles, m), 'test') for m in section.mcr_classes]
-    return [*columns, *tests]
+    recalls = [round(100 * row.validation_recall, 2) for row in study]
+    marks = best_and_second(recalls)
+    return [
+        *from_rows(('Coefficient', 'Runs'), texts, words=1),
+        Column('All', list(map(number, recalls)), 'validation', marks=marks),
+        *(_numbers(m, _of_rows(lines, titles, m), 'test') for m in section.mcr_classes),
+    ]
 
 
 def files_table(section: Section) -> Table:
@@ -218,12 +208,9 @@ def files_table(section: Section) -> Table:
 
 def tuned_table(section: Section, tuned: Sequence[str]) -> Table:
     """The value of each of the `tuned` fields by method; [] if there are none."""
-    rows = [
-        (row.title, *(str(row.settings.get(field)) for field in tuned))
-        for row in section.main_rows
-        if row.stage == 'last'
-    ]
-    return from_rows(('Method', *tuned), rows, words=1) if tuned else []
+    rows = [row for row in section.main_rows if row.stage == 'last']
+    texts = [(row.title, *(str(row.settings.get(field)) for field in tuned)) for row in rows]
+    return from_rows(('Method', *tuned), texts, words=1) if tuned else []
 
 
 def published_table(table: int) -> Table:
@@ -232,7 +219,7 @@ def published_table(table: int) -> Table:
     cells = cells.join(published.published_cells(), published.CELL)
     titles = published.DATASET_TITLES | published.MODEL_TITLES
     cells['column'] = (cells.model if table == 4 else cells.dataset).map(titles)
-    return arrange(table, published.distinct(cells, 'column'), cells)
+    return arrange(table, cells['column'].unique(), cells)
 
 
 def arrange(table: int, columns: Sequence[str], cells: pd.DataFrame) -> Table:
@@ -244,11 +231,14 @@ def arrange(table: int, columns: Sequence[str], cells: pd.DataFrame) -> Table:
     made = [Column('Method', [method_title(method) for method in methods], words=True)]
     if table == 3:  # rows are told apart by what they are made of
         rows = [METHODS[method] for method in methods]
-        parts = [(row.classification, row.metric, row.second_stage) for row in rows]
-        ticks = [['✓' if part else '-' for part in of_row] for of_row in parts]
-        made += from_rows(['CE', 'SC', 'cRW'], ticks, words=0)
+        for heading, field in {
+            'CE': 'classification',
+            'SC': 'metric',
+            'cRW': 'second_stage',
+        }.items():
+            made.append(Column(heading, ['✓' if getattr(row, field) else '-' for row in rows]))
     for column in columns:
-        for metric in published.distinct(published.table_values(table), 'metric'):
+        for metric in published.table_values(table).metric.unique():
             here = cells[(cells['column'] == column) & (cells.metric == metric)]
             found = here.set_index('method').reindex(methods)
             made.append(_numbers(metric, found, column, marked=metric == 'mcr_all'))

@@ -75,7 +75,7 @@ def _interval(section: Section, row: Row, metric: str) -> dict:
     """The bootstrap interval of a row's recall over the test images, in per cent."""
     of_row, (low, high) = _shares(row, row.seeds), statistics.Interval()
     if of_row is not None:
-        right, labels, groups = of_row.right, of_row.labels, of_row.groups
+        _, labels, groups, right = of_row
         classes = section.mcr_classes[metric]
         low, high = statistics.bootstrap(right, 0 * right, labels, classes, groups).interval
     return {'row': row.title, 'metric': metric, 'low': 100 * low, 'high': 100 * high}
@@ -103,31 +103,24 @@ def differences(section: Section, table: pd.DataFrame, wanted: str | None = None
     best = sorted(rows, key=lambda row: -means[row.title, 'mcr_all'])[:2]
     if len(best) == 2 and base not in best:
         pairs.insert(0, tuple(best))
-    lines = pd.DataFrame(
-        [
-            {
-                **{'section': section.title, 'first': a.title, 'second': b.title, 'metric': metric},
-                **_difference(table, (a, b), metric, classes),
-            }
-            for metric, classes in section.mcr_classes.items()
-            for a, b in pairs
-            if metric in means.index.get_level_values('metric')
-        ],
-        columns=[*_IDENTITY, *_ENDS, 'p', 'corrected_p', 'trainings', 'verdict'],
-    )
+    lines = [
+        {'section': section.title, **_difference(table, pair, metric, classes)}
+        for metric, classes in section.mcr_classes.items()
+        for pair in pairs
+        if metric in means.index.get_level_values('metric')
+    ]
+    columns = [*_IDENTITY, *_ENDS, 'p', 'corrected_p', 'trainings', 'verdict']
+    lines = pd.DataFrame(lines, columns=columns)
     for _, family in lines.groupby('metric'):
         known = family.p.dropna()
         lines.loc[known.index, 'corrected_p'] = statistics.holm(known)
-    lines['verdict'] = [
-        statistics.verdict(
-            line.difference,
-            statistics.Interval(line.trainings_low, line.trainings_high),
-            line.corrected_p,
-            line.trainings,
-        )
-        for line in lines.itertuples()
-    ]
+    lines['verdict'] = list(map(_verdict, lines.itertuples()))
     return lines
+
+
+def _verdict(line) -> str:
+    over_trainings = statistics.Interval(line.trainings_low, line.trainings_high)
+    return statistics.verdict(line.difference, over_trainings, line.corrected_p, line.trainings)
 
 
 _IDENTITY = ['section', 'first', 'second', 'metric', 'seeds', 'images', 'groups', 'difference']
@@ -135,7 +128,7 @@ _ENDS = ['low', 'high', 'trainings_low', 'trainings_high']
 
 
 def _difference(table, pair: tuple[Row, Row], metric: str, classes: Sequence[int]) -> dict:
-    """Common seeds, difference, and both intervals."""
+    """Who is compared, common seeds, difference, and both intervals."""
     values = 100 * table[table.metric == metric].set_index(['row', 'seed']).value
     a, b = (values[row.title] for row in pair)
     common = sorted(a.index.intersection(b.index))
@@ -145,10 +138,13 @@ def _difference(table, pair: tuple[Row, Row], metric: str, classes: Sequence[int
         a, b = a[common], b[common]
         difference = np.mean(a - b)
         over_trainings, trainings = _over_trainings(pair, common, metric)
-    ends = dict(zip(_ENDS[2:], over_trainings, strict=True))
-    over_images = _over_images(pair, {*a.index, *b.index}, classes)
-    seeds = ' '.join(map(str, common))
-    return {'seeds': seeds, 'difference': difference, 'trainings': trainings, **over_images, **ends}
+    seeds, (first, second) = ' '.join(map(str, common)), (row.title for row in pair)
+    return {
+        **{'first': first, 'second': second, 'metric': metric, 'seeds': seeds},
+        **{'difference': difference, 'trainings': trainings},
+        **_over_images(pair, {*a.index, *b.index}, classes),
+        **dict(zip(_ENDS[2:], over_trainings, strict=True)),
+    }
 
 
 def _over_trainings(
@@ -174,16 +170,12 @@ def _over_images(pair: tuple[Row, Row], seeds: set[int], classes: Sequence[int])
     first, second = (_shares(row, seeds) for row in pair)
     if first is None or second is None or not np.array_equal(first.ids, second.ids):
         return {}
-    found = statistics.bootstrap(
-        first.right, second.right, first.labels, classes, groups := first.groups
-    )
-    of_classes = groups[np.isin(first.labels, classes)]
-    low, high = (100 * end for end in found.interval)
-    return {
-        'images': len(of_classes),
-        'groups': len(set(of_classes) - {''}) + np.count_nonzero(of_classes == ''),
-        **{'low': low, 'high': high, 'p': found.p},
-    }
+    images = first.labels, classes, first.groups
+    _, (low, high), p = statistics.bootstrap(first.right, second.right, *images)
+    groups = first.groups[np.isin(first.labels, classes)]
+    count = len(set(groups) - {''}) + np.count_nonzero(groups == '')
+    found = {'images': len(groups), 'groups': count}
+    return {**found, 'low': 100 * low, 'high': 100 * high, 'p': p}
 
 
 class _Shares(NamedTuple):
@@ -201,8 +193,7 @@ def _shares(row: Row, seeds: Container[int]) -> _Shares | None:
     if row.stage == '1' or None in kept:
         return None
     ids, labels, _, groups = kept[0]
-    same = (np.array_equal(o.ids, ids) and np.array_equal(o.labels, labels) for o in kept)
-    if not all(same):
+    if not all(np.array_equal(o.ids, ids) and np.array_equal(o.labels, labels) for o in kept):
         return None
     right = np.mean([one.probabilities.argmax(axis=1) == labels for one in kept], axis=0)
     return _Shares(ids, labels, groups, right)

@@ -27,6 +27,15 @@ class ClassificationLoss:
     scale: float = 1.0  # of the logits of a cosine head
 
 
+def _margin_loss(loss: Callable[..., jax.Array], options: ConfigDict) -> ClassificationLoss:
+    """A loss of cosines, without class counts."""
+    return ClassificationLoss(
+        lambda outputs, targets, counts: loss(outputs.cosines, targets, **options),
+        head='cosine',
+        scale=options.scale,
+    )
+
+
 # Each takes `config.classification`.
 CLASSIFICATION_LOSSES: dict[str, Callable[[ConfigDict], ClassificationLoss]] = {
     'cross_entropy': lambda config: ClassificationLoss(
@@ -42,25 +51,13 @@ CLASSIFICATION_LOSSES: dict[str, Callable[[ConfigDict], ClassificationLoss]] = {
     ),
     'ldam': lambda config: ClassificationLoss(
         lambda outputs, targets, counts: losses.ldam(
-            outputs.cosines, targets, counts, config.ldam.max_margin, config.ldam.scale
+            outputs.cosines, targets, counts, **config.ldam
         ),
         head='cosine',
         scale=config.ldam.scale,
     ),
-    'cosface': lambda config: ClassificationLoss(
-        lambda outputs, targets, counts: losses.cosface(
-            outputs.cosines, targets, config.cosface.margin, config.cosface.scale
-        ),
-        head='cosine',
-        scale=config.cosface.scale,
-    ),
-    'arcface': lambda config: ClassificationLoss(
-        lambda outputs, targets, counts: losses.arcface(
-            outputs.cosines, targets, config.arcface.margin, config.arcface.scale
-        ),
-        head='cosine',
-        scale=config.arcface.scale,
-    ),
+    'cosface': lambda config: _margin_loss(losses.cosface, config.cosface),
+    'arcface': lambda config: _margin_loss(losses.arcface, config.arcface),
 }
 
 
@@ -109,23 +106,16 @@ def _center(config: ConfigDict) -> MetricLoss:
 
 def _triplet(config: ConfigDict) -> MetricLoss:
     def loss(params, outputs, labels, axis_name):
-        return losses.triplet(
-            outputs.features,
-            labels,
-            config.margin,
-            mining=config.mining,
-            squared=config.squared,
-            axis_name=axis_name,
-        )
+        options = config.margin, config.mining, config.squared
+        return losses.triplet(outputs.features, labels, *options, axis_name)
 
     return MetricLoss(loss, config.coefficient)
 
 
 def _supervised_contrastive(config: ConfigDict) -> MetricLoss:
     def loss(params, outputs, labels, axis_name):
-        return losses.supervised_contrastive(
-            outputs.embeddings, labels, config.temperature, axis_name=axis_name
-        )
+        embeddings = outputs.embeddings
+        return losses.supervised_contrastive(embeddings, labels, config.temperature, axis_name)
 
     return MetricLoss(loss, config.coefficient, projection=tuple(config.projection))
 
@@ -225,9 +215,8 @@ class BilateralObjective:
         """The value on a batch and the `second` beside it; see `Objective`."""
         value = accuracy = jnp.zeros(())
         predicted = jnp.argmax(outputs.logits, axis=-1)
-        for weight, labels in zip(
-            inputs.branch_weights, (batch['label'], batch['second']['label']), strict=True
-        ):
+        of_branches = batch['label'], batch['second']['label']
+        for weight, labels in zip(inputs.branch_weights, of_branches, strict=True):
             values = self.classification.loss(outputs, labels, inputs.class_counts)
             value += weight * losses.weighted_mean(values, jnp.ones_like(values), axis_name)
             accuracy += weight * jnp.mean(predicted == labels)

@@ -1,11 +1,10 @@
-"""What changes during a stage: learning rate, class weights and branch weights (section 3.1)."""
+"""What changes during a stage beside the learning rate: class weights and branch weights."""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from metriclt_jax.losses import class_weights
 
@@ -21,38 +20,6 @@ class LossInputs(NamedTuple):
     def branch_weights(self) -> jax.Array:
         """Weights of the conventional and the re-balancing branch `[2]`, sum 1."""
         return jnp.stack([self.alpha, 1.0 - self.alpha])
-
-
-def warmup_cosine(
-    *,
-    peak: float,
-    final: float,
-    epochs: int,
-    warmup_epochs: int,
-    steps_per_epoch: int,
-    per: str = 'step',
-) -> optax.Schedule:
-    """The learning rate by completed updates: linear to `peak`, then half a cosine to `final`.
-
-    With `per` 'epoch' it is constant within an epoch; the warm-up then uses the rate at the end of
-    the epoch, because the rate at the start of the first one is 0.
-    """
-    length = steps_per_epoch if per == 'step' else 1
-    rate = optax.warmup_cosine_decay_schedule(
-        init_value=0.0,
-        peak_value=peak,
-        warmup_steps=warmup_epochs * length,
-        decay_steps=max(epochs, warmup_epochs + 1) * length,  # a computed head has no epochs
-        end_value=final,
-    )
-    if per == 'step':
-        return rate
-
-    def per_epoch(count: jax.Array) -> jax.Array:
-        epoch = count // steps_per_epoch
-        return rate(jnp.where(epoch < warmup_epochs, epoch + 1, epoch))
-
-    return per_epoch
 
 
 def make_class_weights(kind: str, counts: np.ndarray, beta: float) -> np.ndarray:

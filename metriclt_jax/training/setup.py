@@ -91,11 +91,7 @@ class Run:
 
 
 def check(config: ConfigDict) -> tuple[tuple[jax.Device, ...], tuple[Stage, ...]]:
-    """The devices and stages of a config, checked as far as possible without data.
-
-    Raises:
-        InputError: a field cannot be used, here or with the others.
-    """
+    """The devices and stages of a config, checked as far as possible without data."""
     validate(config)
     devices = choose_devices(config.num_devices)
     stages = make_stages(config)
@@ -110,11 +106,7 @@ def check(config: ConfigDict) -> tuple[tuple[jax.Device, ...], tuple[Stage, ...]
 
 
 def make_run(config: ConfigDict, workdir: Path, console: Console) -> Run:
-    """Checks the config, opens the data set and makes the models; compiles nothing.
-
-    Raises:
-        InputError: something in the config or the data cannot be used.
-    """
+    """Checks the config, opens the data set and makes the models; compiles nothing."""
     devices, stages = check(config)
     dataset = load_dataset(config.data)
     for remark in dataset.remarks:
@@ -122,8 +114,8 @@ def make_run(config: ConfigDict, workdir: Path, console: Console) -> Run:
     _look_for_every_class(dataset, console)
     class_groups = configured_groups(config.data, dataset.train_counts)
     models = make_models(config, stages, len(dataset.class_names))
+    images = len(dataset.parts['train'])
     for stage in stages:
-        images = len(dataset.parts['train'])
         if stage.batch_size > images:
             raise InputError(
                 f'config field {stage.name}.batch_size is {stage.batch_size}, but '
@@ -133,11 +125,7 @@ def make_run(config: ConfigDict, workdir: Path, console: Console) -> Run:
 
 
 def load_pretrained(config: ConfigDict) -> Pretrained | None:
-    """The backbone that `config.model.pretrained` names, as variables of stage 1; None without.
-
-    Raises:
-        InputError: the weights cannot be read or do not fit the model.
-    """
+    """The backbone that `config.model.pretrained` names, as variables of stage 1; None without."""
     model, stage = config.model, make_stages(config)[0]
     if not model.pretrained:
         return None
@@ -160,19 +148,14 @@ def load_pretrained(config: ConfigDict) -> Pretrained | None:
 
 def _look_for_every_class(dataset: Dataset, console: Console) -> None:
     """Says which classes cannot be evaluated; raises `InputError` without any test image."""
-    for part in ('validation', 'test'):
-        counts = np.bincount(
-            dataset.labels[dataset.parts[part]], minlength=len(dataset.class_names)
+    name, parts = dataset.name, dataset.parts
+    if not len(parts['test']):
+        raise InputError(
+            f'the test part of {name} is empty; change data.fractions or data.test_parts'
         )
-        missing = [dataset.class_names[c] for c in np.flatnonzero(counts == 0)]
-        if part == 'test' and not counts.any():
-            raise InputError(
-                f'the test part of {dataset.name} is empty; change data.fractions or '
-                'data.test_parts'
-            )
-        if missing and counts.any():
-            say(
-                f'the {part} part of {dataset.name} has no image of {", ".join(missing)}: its '
-                'metrics are means over the other classes',
-                console,
-            )
+    for part in ('validation', 'test'):
+        present = set(dataset.labels[parts[part]])
+        missing = [c for label, c in enumerate(dataset.class_names) if label not in present]
+        if missing and present:
+            what = f'the {part} part of {name} has no image of {", ".join(missing)}'
+            say(f'{what}: its metrics are means over the other classes', console)

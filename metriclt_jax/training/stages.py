@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, fields
 
+import jax
+import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
@@ -20,7 +22,6 @@ from metriclt_jax.training.objective import (
     Objective,
 )
 from metriclt_jax.training.posthoc_heads import POSTHOC_HEADS, PosthocHead
-from metriclt_jax.training.schedule import warmup_cosine
 
 
 @dataclass(frozen=True)
@@ -66,23 +67,31 @@ class Stage:
         return not {'head', 'scales'}.isdisjoint(self.trainable)
 
     def learning_rate(self, steps_per_epoch: int) -> optax.Schedule:
-        """The learning rate by completed updates."""
-        return warmup_cosine(
-            peak=self.optimizer.learning_rate,
-            final=self.optimizer.final_learning_rate,
-            epochs=self.epochs,
-            warmup_epochs=self.optimizer.warmup_epochs,
-            steps_per_epoch=steps_per_epoch,
-            per=self.optimizer.learning_rate_per,
+        """The learning rate by completed updates: a linear warm-up, then half a cosine.
+
+        Per 'epoch' it is constant within an epoch; the warm-up then uses the rate at the end of the
+        epoch, because the rate at the start of the first one is 0.
+        """
+        recipe, per_step = self.optimizer, self.optimizer.learning_rate_per == 'step'
+        length = steps_per_epoch if per_step else 1
+        epochs = max(self.epochs, recipe.warmup_epochs + 1)  # a computed head has none
+        rate = optax.warmup_cosine_decay_schedule(
+            init_value=0.0,
+            peak_value=recipe.learning_rate,
+            warmup_steps=recipe.warmup_epochs * length,
+            decay_steps=epochs * length,
+            end_value=recipe.final_learning_rate,
         )
+
+        def of_epoch(count: jax.Array) -> jax.Array:
+            epoch = count // steps_per_epoch
+            return rate(jnp.where(epoch < recipe.warmup_epochs, epoch + 1, epoch))
+
+        return rate if per_step else of_epoch
 
 
 def make_stages(config: ConfigDict) -> tuple[Stage, ...]:
-    """The stages of the config's method: one or two (figure 1).
-
-    Raises:
-        InputError: the method is unknown or inconsistent, or does not fit a field of the config.
-    """
+    """The stages of the config's method: one or two (figure 1)."""
     method = get_method(config.method)
     _check_method(config.method, method)
     first = _first_stage(config, method)
@@ -199,30 +208,25 @@ def _check_method(name: str, method: Method) -> None:
         }
     for field, (value, known) in words.items():
         if value not in known:
-            raise InputError(
-                f'{field} of method {name} is {value!r}; it must be one of '
-                f'{", ".join(map(str, known))}'
-            )
-    weighted = method.classification is not None and method.weighting != 'uniform'
+            choices = ', '.join(map(str, known))
+            raise InputError(f'{field} of method {name} is {value!r}; it must be one of {choices}')
+    unclassified, weighted = method.classification is None, method.weighting != 'uniform'
+    computed = second is not None and second.head in POSTHOC_HEADS
     alone = Method(method.classification, bilateral=True, second_stage=second)
     contradictions = {
-        'has neither a classification nor a metric loss': (
-            (method.classification, method.metric) == (None, None)
-        ),
+        'has neither a classification nor a metric loss': unclassified and method.metric is None,
         'mixes images, so only a classification loss fits: a mixed image has no single class': (
-            method.mixing and (method.metric is not None or method.classification is None)
+            method.mixing and (unclassified or method.metric is not None)
         ),
-        'has weighting, but no classification loss to weight': (
-            method.classification is None and method.weighting != 'uniform'
-        ),
+        'has weighting, but no classification loss to weight': unclassified and weighted,
         'has deferred or normalize_weights, but no class weights': (
             not weighted and (method.deferred or not method.normalize_weights)
         ),
         'has a sampler or weighting for a second stage whose head is not trained': (
-            second and second.head in POSTHOC_HEADS and second != SecondStage(head=second.head)
+            computed and second != SecondStage(head=second.head)
         ),
         'is bilateral, so only a classification loss fits': (
-            method.bilateral and (method != alone or method.classification is None)
+            method.bilateral and (unclassified or method != alone)
         ),
     }
     for contradiction, found in contradictions.items():
@@ -233,28 +237,22 @@ def _check_method(name: str, method: Method) -> None:
 def make_models(
     config: ConfigDict, stages: tuple[Stage, ...], num_classes: int
 ) -> dict[str, Classifier]:
-    """The model of each stage, by name: one backbone and projection, each stage's own head.
-
-    Raises:
-        InputError: the config's group `model` has an unknown name, option or value.
-    """
+    """The model of each stage, by name: one backbone and projection, each stage's own head."""
     options = {name: value for name, value in config.model.options.items() if value is not None}
     projections = [s.objective.metric.projection for s in stages if s.objective.metric is not None]
 
     def make(stage: Stage) -> Classifier:
         branches = {'branches': stage.branches} if stage.branches > 1 else {}
-        scale = 1.0
-        if stage.head == 'cosine':
-            scale = (stage.posthoc_head or stage.objective.classification).scale
+        cosine = stage.posthoc_head or stage.objective.classification
         return create_model(
             config.model.name,
             num_classes,
             head=stage.head,
-            scale=scale,
+            scale=cosine.scale if stage.head == 'cosine' else 1.0,
             projection=next(iter(projections), None),
+            axis_name=AXIS,
             dropout=config.model.dropout,
             dtype=config.model.dtype,
-            axis_name=AXIS,
             cross_device_batch_norm=config.model.cross_device_batch_norm,
             batch_norm_group=config.model.batch_norm_group,
             **branches,

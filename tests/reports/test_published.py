@@ -11,7 +11,6 @@ from metriclt_jax.errors import InputError
 from metriclt_jax.methods import METHODS
 from metriclt_jax.reports.published import (
     METHOD_TITLES,
-    distinct,
     find_published,
     methods_of,
     published_values,
@@ -45,7 +44,7 @@ def test_tables_are_complete():
     assert not values.duplicated(['table', 'dataset', 'model', 'method', 'metric']).any()
     assert (values['mean'].isna() == (values.text != '')).all()
     with_deviation = values[values.deviation.notna()]
-    assert distinct(with_deviation, 'table', 'metric') == [(2, 'mcr_all')]
+    assert set(zip(with_deviation.table, with_deviation.metric, strict=True)) == {(2, 'mcr_all')}
 
 
 def test_methods_have_rows_and_titles():
@@ -91,7 +90,7 @@ def test_tables_have_the_numbers_of_the_text_in_its_order(paper, table):
     """Row by row as printed; the text's rows are methods, but backbones in table 4."""
     caption, rows, skip = PLACES[table]
     values, field = table_values(table), 'model' if table == 4 else 'method'
-    names = distinct(values, field)
+    names = values[field].unique()
     ours = [mean for name in names for mean in values['mean'][values[field] == name]]
     assert ours == numbers_after(paper, caption, rows, skip)
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import jax
@@ -8,11 +9,7 @@ from hypothesis import strategies as st
 
 from metriclt_jax.config import paper_config
 from metriclt_jax.training.loop import make_loss_inputs
-from metriclt_jax.training.schedule import (
-    cumulative_alpha,
-    make_class_weights,
-    warmup_cosine,
-)
+from metriclt_jax.training.schedule import cumulative_alpha, make_class_weights
 from metriclt_jax.training.stages import make_stages
 
 STEPS = 157  # in an epoch
@@ -47,9 +44,14 @@ def test_the_last_update_comes_before_the_end_of_the_cosine(stages):
     assert learning_rate(10 * STEPS - 1) > learning_rate(10 * STEPS)
 
 
-def test_learning_rate_per_epoch_is_constant_within_an_epoch():
-    recipe = {'peak': 1.0, 'final': 0.0, 'epochs': 4, 'warmup_epochs': 1, 'steps_per_epoch': 5}
-    per_epoch, per_step = warmup_cosine(per='epoch', **recipe), warmup_cosine(**recipe)
+def test_learning_rate_per_epoch_is_constant_within_an_epoch(stages):
+    values = {'learning_rate': 1.0, 'final_learning_rate': 0.0, 'warmup_epochs': 1}
+
+    def rate(per):
+        optimizer = replace(stages[0].optimizer, learning_rate_per=per, **values)
+        return replace(stages[0], optimizer=optimizer, epochs=4).learning_rate(5)
+
+    per_epoch, per_step = rate('epoch'), rate('step')
     for epoch in range(4):
         # The warm-up takes the end of its epoch: at the begin of the first it would be 0.
         expected = per_step(5 * max(epoch, 1))
