@@ -69,8 +69,8 @@ def target_devices(target: str) -> tuple[Chip, tuple[Any, ...]]:
     """
     name, _, topology = target.partition(':')
     chip = CHIPS.get(name)
-    package, extra, shape = _COMPILERS[chip.platform] if chip else ('', '', '$')
-    if not re.fullmatch(shape, topology):
+    package, extra, shape = _COMPILERS[chip.platform if chip else 'tpu']
+    if chip is None or not re.fullmatch(shape, topology):
         raise InputError(
             f'--target is {target!r}; it must be a chip ({", ".join(CHIPS)}) with the shape of a '
             'TPU slice or the number of GPUs, such as v5e:4x4, v4:2x2x1 or h100:8'

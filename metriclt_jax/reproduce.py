@@ -26,12 +26,7 @@ from metriclt_jax.progress import say
 from metriclt_jax.training.checkpoints import copy_checkpoints
 from metriclt_jax.training.stages import make_models, make_stages
 from metriclt_jax.training.train import train
-from metriclt_jax.training.workdir import (
-    config_text,
-    is_made_by,
-    lock_folder,
-    require_writable,
-)
+from metriclt_jax.training.workdir import config_text, is_made_by, lock_folder, require_writable
 from metriclt_jax.workers import work_in_processes
 
 _SECOND_STAGE_COST = 0.5  # of an epoch of stage 1: its backward pass stops at the head

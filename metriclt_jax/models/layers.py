@@ -183,7 +183,7 @@ def batch_moments(x: jax.Array, group: StatisticsGroup) -> Moments:
     axes = tuple(range(groups > 1, x.ndim - 1))
     # Mean and mean of squares share one pass over the activations and one message.
     moments = jnp.stack([jnp.mean(x, axes), jnp.mean(x * x, axes)])
-    if groups == 1 and group.axis_name is not None:
+    if group.axis_name is not None and (neighbours > 1 or not group.images):
         together = np.arange(devices).reshape(-1, neighbours).tolist()
         moments = lax.pmean(moments, group.axis_name, axis_index_groups=together)
     mean, mean_of_squares = moments

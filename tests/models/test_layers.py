@@ -81,6 +81,14 @@ def test_eight_devices_and_one_equal_one_group_after_the_other(images):
             np.testing.assert_allclose(of_params[name], of_parameters[name], rtol=1e-4, atol=1e-4)
 
 
+def test_only_groups_of_several_devices_exchange_statistics():
+    x = jax.ShapeDtypeStruct((8, 2, 2, 2, 3), jnp.float32)
+    for images, exchanges in ((0, True), (1, False), (2, False), (4, True)):
+        module = BatchNorm(group=StatisticsGroup('batch', images))
+        program = jax.pmap(partial(train, module), axis_name='batch').lower(x, x).as_text()
+        assert ('all_reduce' in program) == exchanges, images
+
+
 @pytest.mark.parametrize('images', [3, 6, 12, 32])
 def test_groups_that_do_not_divide_the_batch_are_refused(images):
     module, x = BatchNorm(group=StatisticsGroup('batch', images)), draw(0, 8, 2, 2, 3)
