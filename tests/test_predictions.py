@@ -12,6 +12,7 @@ from rich.console import Console
 from test_inference import SIZE, expected_probabilities, make_classifier, make_pictures
 
 from metriclt_jax import predictions
+from metriclt_jax.data import preparation
 from metriclt_jax.errors import InputError
 from metriclt_jax.files import locked
 from metriclt_jax.predictions import list_files, predict_folder
@@ -130,7 +131,7 @@ def test_bad_files_are_named_before_anything_is_written_and_skipped_when_asked(
         run(folder, output)
     assert all(name in str(error.value) for name in bad_files)
     assert [path.name for path in tmp_path.iterdir()] == ['images']
-    monkeypatch.setattr(predictions, '_NAMED', 1)
+    monkeypatch.setattr(preparation, '_NAMED', 1)
     with pytest.raises(InputError, match=r'half\.png .* and 2 more'):
         run(folder, output)
     run_and_kill(folder, output, monkeypatch, after=1, skip_bad_files=True)
