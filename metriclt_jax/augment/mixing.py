@@ -44,15 +44,7 @@ class Mixing:
         """What the mixing takes beside the batch: names out of 'class_counts' and 'second'."""
         return NEEDS.get(self.name, ())
 
-    def __call__(
-        self,
-        key: jax.Array,
-        images: jax.Array,
-        labels: jax.Array,
-        num_classes: int,
-        axis_name: str | None = None,
-        **beside: jax.Array | Batch | None,
-    ) -> Batch:
+    def __call__(self, key, images, labels, num_classes, axis_name=None, **beside) -> Batch:
         """Mixes a batch; `class_counts` and `second` are ignored by mixings that need neither."""
         if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
             raise ValueError(f'images must be float [B, H, W, 3], got {jax.typeof(images)}')

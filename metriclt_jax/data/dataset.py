@@ -102,12 +102,7 @@ def describe_division(config: ConfigDict, labels, group_ids, official, parts) ->
 
 
 def divide(
-    config: ConfigDict,
-    class_names: Sequence[str],
-    labels: np.ndarray,
-    group_ids: np.ndarray,
-    official: np.ndarray,
-    part: str | None = None,
+    config: ConfigDict, class_names: Sequence[str], labels, group_ids, official, part=None
 ) -> tuple[tuple[str, ...], np.ndarray, dict[str, np.ndarray]]:
     """Chooses classes, trims their sizes, splits the images and thins out the training part.
 

@@ -65,11 +65,7 @@ def stratified(
 
 
 def grouped(
-    labels: np.ndarray,
-    group_ids: np.ndarray,
-    fractions: Sequence[float],
-    seed: int,
-    class_names: Sequence[str],
+    labels: np.ndarray, group_ids: np.ndarray, fractions: Sequence[float], seed: int, class_names
 ) -> dict[str, np.ndarray]:
     """Splits so that no group has images in two parts; class sizes come close to `stratified`.
 
@@ -120,15 +116,9 @@ def folds(
 
 
 def cross_validation(
-    labels: np.ndarray,
-    group_ids: np.ndarray | None,
-    number: int,
-    fold: int,
-    fractions: Sequence[float],
-    seed: int,
-    class_names: Sequence[str],
+    labels, group_ids, number: int, fold: int, fractions: Sequence[float], seed: int, class_names
 ) -> dict[str, np.ndarray]:
-    """Tests on one of the `folds`; divides the others into training and validation part.
+    """Tests on one of the `number` `folds`; divides the others into training and validation part.
 
     The two have the ratio that they have in `fractions`, whose test part does not matter.
     """
