@@ -11,12 +11,13 @@ from typing import Any
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
+from metriclt_jax import hosts
 from metriclt_jax.config import FIELDS_WITHOUT_INFLUENCE, paper_config
 from metriclt_jax.data.defaults import DEFAULTS
 from metriclt_jax.data.sources import OWN
 from metriclt_jax.data.storage import local_folder
 from metriclt_jax.errors import InputError
-from metriclt_jax.files import locked, make_folder, read_json, write_atomically, written
+from metriclt_jax.files import appended, locked, make_folder, read_json, write_atomically, written
 from metriclt_jax.paths import is_remote, reached
 from metriclt_jax.training.checkpoints import latest_step
 
@@ -140,17 +141,16 @@ def lock_folder(folder: Path, doing: str) -> Iterator[None]:
 class EpochLog:
     """A file of JSON lines, one an epoch, each epoch once however often the run was stopped.
 
-    In a multi-host run only the first process `writes`; the others do nothing.
+    In a multi-host run only the first process writes; the others do nothing.
     """
 
-    def __init__(self, path: Path, writes: bool = True) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self.writes = writes
-        self.lines: list[dict[str, Any]] = []
+        self.lines: list[dict[str, Any]] = []  # when the run began or resumed
 
     def resume(self, steps: dict[str, int]) -> None:
         """Keeps the lines up to the step that each stage resumes from and drops the others."""
-        if not self.writes:
+        if not hosts.is_first():
             return
         with reached(self.path):
             content = self.path.read_bytes() if self.path.exists() else b''
@@ -161,23 +161,13 @@ class EpochLog:
                 break
             if line['step'] <= steps[line['stage']]:
                 self.lines.append(line)
-        self._write()
+        write_atomically(self.path, ''.join(json.dumps(line) + '\n' for line in self.lines))
 
     def append(self, line: dict[str, Any]) -> None:
         """Adds a line, durably: the checkpoint that follows relies on it."""
-        if not self.writes:
-            return
-        self.lines.append(line)
-        if is_remote(self.path):  # objects cannot grow
-            self._write()
-            return
-        with written(self.path), self.path.open('a') as file:
-            file.write(json.dumps(line) + '\n')
-            file.flush()
-            os.fsync(file.fileno())
-
-    def _write(self) -> None:
-        write_atomically(self.path, ''.join(json.dumps(line) + '\n' for line in self.lines))
+        if hosts.is_first():
+            with appended(self.path) as file:
+                file.write(json.dumps(line) + '\n')
 
 
 def lists_to_tuples(value: Any) -> Any:
