@@ -113,11 +113,8 @@ def compile_run(config: ConfigDict, target: str) -> dict[str, Any]:
 
     def training(stage, images):
         model = models[stage.name]
-        state = jax.eval_shape(
-            lambda: create_state(
-                stage, initialize(model, 0), jax.random.key(0), _STEPS_PER_EPOCH, num_classes
-            )
-        )
+        key, sizes = jax.random.key(0), (_STEPS_PER_EPOCH, num_classes)
+        state = jax.eval_shape(lambda: create_state(stage, initialize(model, 0), key, *sizes))
         batches = batch(images, 'aspect')
         if stage.second_sampler:
             batches['second'] = batch(images, 'aspect')

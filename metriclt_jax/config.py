@@ -290,13 +290,11 @@ def validate_data(data: ConfigDict) -> None:
         _check({'data': data}, _OFFICIAL_RULES)
     if data.folds and data.split == 'official':
         raise InputError(
-            'config field data.folds divides the images itself; set data.split to paper (by image) '
-            'or grouped, not official'
+            'config field data.folds divides the images itself; set data.split to paper or grouped'
         )
     if data.fold >= (data.folds or 1):
         raise InputError(
-            f'config field data.fold is {data.fold}; it must be below data.folds, which is '
-            f'{data.folds}'
+            f'config field data.fold is {data.fold}; it must be below data.folds ({data.folds})'
         )
 
 
@@ -305,6 +303,5 @@ def _check(config: Mapping[str, Any], rules: Mapping[_Rule, str], prefix: str = 
         for field in fields.split():
             value = functools.reduce(operator.getitem, field.split('.'), config)
             if not rule.holds(value):
-                raise InputError(
-                    f'config field {prefix}{field} is {value!r}; it must be {rule.text}'
-                )
+                name = prefix + field
+                raise InputError(f'config field {name} is {value!r}; it must be {rule.text}')

@@ -28,14 +28,12 @@ def choose_devices(number: int = 0) -> tuple[jax.Device, ...]:
     if jax.process_count() == 1:
         if not 0 <= number <= len(devices):
             raise InputError(
-                f'config field num_devices is {number}, but there are {len(devices)} devices; '
-                'use 0 for all'
+                f'config field num_devices is {number}; there are {len(devices)} (0 takes all)'
             )
         return tuple(devices[: number or None])
     if number not in (0, len(devices)):
         raise InputError(
-            f'config field num_devices is {number}; with {jax.process_count()} processes it must '
-            'be 0 (all)'
+            f'config field num_devices is {number}; it must be 0 (all) with several processes'
         )
     counts = np.bincount([device.process_index for device in devices]).tolist()
     if len(set(counts)) > 1:

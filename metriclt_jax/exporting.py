@@ -51,10 +51,9 @@ def to_safetensors(classifier: TrainedClassifier, model: str) -> bytes:
             'program (--format=stablehlo), or a run whose second stage trains a linear head'
         )
     variables = jax.device_get(classifier.variables)
-    kept = {
-        k: {n: v for n, v in tree.items() if n != 'projection'} for k, tree in variables.items()
-    }
-    arrays = to_torchvision(kept, model)
+    for tree in variables.values():
+        tree.pop('projection', None)
+    arrays = to_torchvision(variables, model)
     augment = classifier.augment
     about = {
         'model': model,

@@ -83,9 +83,8 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise InputError(
-            f'{path} cannot be read as JSON ({error}); delete its folder or use another'
-        ) from None
+        hint = 'delete its folder or use another'
+        raise InputError(f'{path} cannot be read as JSON ({error}); {hint}') from None
 
 
 @contextlib.contextmanager

@@ -111,10 +111,9 @@ def keep_freed_memory() -> None:
 
 def _print_errors_once() -> None:
     """Hides what threads of Orbax and TensorStore print about an error that they then raise."""
+    error = logging.converter.STANDARD_ERROR
     logging.get_absl_logger().addFilter(
-        lambda record: (
-            record.levelno < logging.converter.STANDARD_ERROR or 'orbax' not in record.pathname
-        )
+        lambda record: record.levelno < error or 'orbax' not in record.pathname
     )
     show = sys.unraisablehook
 
@@ -129,9 +128,7 @@ def file_to_write(flag: flags.FlagHolder[str | None]) -> Path | None:
     """The file that a flag names, local or an address, in a folder that exists."""
     path = flag.value and to_path(flag.value)
     if path and not is_remote(path) and (path.is_dir() or not path.parent.is_dir()):
-        raise InputError(
-            f'--{flag.name} is {flag.value}; it must be a file in a folder that exists'
-        )
+        raise InputError(f'--{flag.name} is {path}; it must be a file in a folder that exists')
     return path
 
 

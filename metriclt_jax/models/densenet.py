@@ -73,22 +73,14 @@ class DenseNet(nn.Module):
     """Images `[B, H, W, 3]` to features `[B, D]`, float32: stem, dense blocks, global average.
 
     The defaults are those of DenseNet-121.
-
-    Attributes:
-        block_sizes: number of layers of each block.
-        growth_rate: feature maps that a layer adds.
-        width: channels after the stem (7 x 7 with stride 2, then max-pooling).
-        remat: computes the inside of a layer again in the backward pass instead of keeping it.
-        statistics: which images share the statistics of BatchNorm.
-        dtype: of the computation.
     """
 
-    block_sizes: tuple[int, ...] = (6, 12, 24, 16)
-    growth_rate: int = 32
-    width: int = 64
-    remat: bool = False
+    block_sizes: tuple[int, ...] = (6, 12, 24, 16)  # layers of each block
+    growth_rate: int = 32  # feature maps that a layer adds
+    width: int = 64  # channels after the stem: 7 x 7 with stride 2, then max-pooling
+    remat: bool = False  # compute the inside of a layer again in the backward pass
     statistics: StatisticsGroup = StatisticsGroup()
-    dtype: jnp.dtype = jnp.float32
+    dtype: jnp.dtype = jnp.float32  # of the computation
 
     def __post_init__(self):
         require_positive(self, 'block_sizes', 'growth_rate', 'width')

@@ -89,10 +89,7 @@ def branch_name(block: int, branch: int) -> str:
 
 
 def split_branches(tree: dict[str, Any], branches: int) -> dict[str, Any]:
-    """Parameters or statistics of a ResNet with `branches`, from those of one without.
-
-    The last block is copied for each branch; the trees share their arrays.
-    """
+    """A tree of variables for `branches`, each with the last block (the same arrays) of `tree`."""
     stage = max(name for name in tree if name.startswith('layer'))
     block = max(map(int, tree[stage]))
     copies = {branch_name(block, i): tree[stage][str(block)] for i in range(branches)}
@@ -102,27 +99,20 @@ def split_branches(tree: dict[str, Any], branches: int) -> dict[str, Any]:
 class ResNet(nn.Module):
     """Images `[B, H, W, 3]` to features `[B, D]`, float32: stem, stages, global average.
 
-    Attributes:
-        bottleneck: whether blocks are bottlenecks or basic.
-        stage_sizes: number of blocks of each stage.
-        width: planes of the first stage; each further stage halves the resolution and doubles them.
-        stem: 'imagenet' (7 x 7 with stride 2, then max-pooling: resolution / 4) or 'small' (3 x 3,
-            full resolution), for images of 16 to 64 pixels.
-        remat: computes the inside of a block again in the backward pass instead of keeping it.
-        branches: with several, each has its own last block behind a shared trunk, and the features
-            of all are concatenated, `[B, branches D]` (Zhou et al. 2020, figure 3).
-        statistics: which images share the statistics of BatchNorm.
-        dtype: of the computation.
+    The stem 'imagenet' is a 7 x 7 with stride 2, then max-pooling (resolution / 4), 'small' a 3 x 3
+    for images of 16 to 64 pixels (full resolution). With several branches, each has its own last
+    block behind a shared trunk, and the features of all are concatenated, `[B, branches D]` (Zhou
+    et al. 2020, figure 3).
     """
 
-    bottleneck: bool
-    stage_sizes: tuple[int, ...]
-    width: int = 64
+    bottleneck: bool  # whether blocks are bottlenecks or basic
+    stage_sizes: tuple[int, ...]  # blocks of each stage
+    width: int = 64  # planes of the first stage; each further one halves the sides and doubles them
     stem: str = 'imagenet'
-    remat: bool = False
+    remat: bool = False  # compute the inside of a block again in the backward pass
     branches: int = 1
     statistics: StatisticsGroup = StatisticsGroup()
-    dtype: jnp.dtype = jnp.float32
+    dtype: jnp.dtype = jnp.float32  # of the computation
 
     def __post_init__(self):
         require_positive(self, 'stage_sizes', 'width', 'branches')

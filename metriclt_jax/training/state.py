@@ -43,10 +43,8 @@ def make_optimizer(
         ValueError: the stage's trainable and frozen names do not cover each parameter once.
     """
     if sorted(stage.trainable + stage.frozen) != sorted(params):
-        raise ValueError(
-            f'{stage.name} trains {stage.trainable} and freezes {stage.frozen}, which must be '
-            f'{sorted(params)} together'
-        )
+        names = f'{stage.trainable} and freezes {stage.frozen}'
+        raise ValueError(f'{stage.name} trains {names}; together they must be {sorted(params)}')
     recipe = stage.optimizer
     decayed = None
     if recipe.decay == 'kernels':

@@ -60,8 +60,7 @@ def read_config(workdir: Path) -> ConfigDict:
 def is_made_by(workdir: Path, config: ConfigDict) -> bool:
     """Whether an earlier run of `config` made `workdir`; False if it is still to be made.
 
-    Raises:
-        InputError: it belongs to another config, or is something else.
+    Raises `InputError` if it belongs to another config, or is something else.
     """
     with reached(workdir):
         is_file = workdir.is_file()
@@ -87,9 +86,7 @@ def is_made_by(workdir: Path, config: ConfigDict) -> bool:
         )
     ours = ('.lock', '.config.json.')  # all that a run leaves that was killed before config.json
     if is_file or not all(name.startswith(ours) for name in names):
-        raise InputError(
-            f'work directory {workdir} exists and has no config.json; use a new or empty directory'
-        )
+        raise InputError(f'work directory {workdir} has no config.json; use a new or empty one')
     return False
 
 
@@ -117,23 +114,19 @@ def finished_results(workdir: Path, config: ConfigDict) -> dict[str, Any] | None
 @contextmanager
 def claim(workdir: Path, config: ConfigDict) -> Iterator[None]:
     """Makes `workdir` the work directory of `config` and keeps other runs out of it."""
-    with lock_folder(workdir, 'training in'):
+    with lock_folder(workdir):
         is_made_by(workdir, config)
         write_atomically(workdir / 'config.json', config_text(config))
         yield
 
 
 @contextmanager
-def lock_folder(folder: Path, doing: str) -> Iterator[None]:
-    """Makes `folder` and keeps other processes out of it, which learn what we are `doing`.
-
-    For an address this holds for the processes of this user on this machine only.
-    """
-    lock = local_folder(folder) / '.lock'
-    make_folder(lock.parent)
-    busy = f'another process is {doing} {folder}; wait for it or use another --workdir'
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Makes `folder` and keeps others out of it; behind gs://, others of this user and machine."""
+    lock = make_folder(local_folder(folder)) / '.lock'
     with written(lock):
         lock.touch()
+    busy = f'another process is training in {folder}; wait for it or use another --workdir'
     with locked(lock, busy=busy):
         yield
 

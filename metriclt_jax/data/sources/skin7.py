@@ -74,9 +74,8 @@ def read_source(source: str | None) -> common.Source:
         unusable |= common.missing_files(labels, table, files, where, '.jpg')
         unusable |= {files[name]: f'{table} does not list it' for name in files.keys() - labels}
         part = part if len(sets) > 1 else ''
-        examples += [
-            common.Example(name, *labels[name], files[name], part) for name in labels.keys() & files
-        ]
+        present = labels.keys() & files
+        examples += [common.Example(n, *labels[n], files[n], part) for n in present]
     if len(sets) > 1:
         notes.append(f'{len(sets)} parts')
     return common.from_examples(CLASS_NAMES, examples, ', '.join(notes), unusable)

@@ -98,14 +98,12 @@ def _text(path: Path, content: bytes) -> str:
     for start, what in _OTHER_FORMATS.items():
         if content.startswith(start):
             raise InputError(f'{path} is {what}; {_AS_TEXT}')
-    encoding = 'utf-16' if content[:2] in (b'\xff\xfe', b'\xfe\xff') else 'utf-8'
+    encoding = 'UTF-16' if content[:2] in (b'\xff\xfe', b'\xfe\xff') else 'UTF-8'
     try:
         text = content.decode(encoding).removeprefix('\ufeff')
     except UnicodeDecodeError as error:
         line = content.count(b'\n', 0, error.start) + 1
-        raise InputError(
-            f'{path} is not {encoding.upper()} text in line {line}; {_AS_TEXT}'
-        ) from None
+        raise InputError(f'{path} is not {encoding} text in line {line}; {_AS_TEXT}') from None
     if '\0' in text:
         raise InputError(f'{path} has a NUL character, so it is not a text file; {_AS_TEXT}')
     return text
