@@ -38,10 +38,7 @@ def to_safetensors(classifier: TrainedClassifier, model: str) -> bytes:
     """The parameters of a backbone and its head by torchvision's names, for `load_state_dict`.
 
     `model` is their name, as in `create_model`. The metadata hold the names of the classes and the
-    preprocessing.
-
-    Raises:
-        InputError: torchvision's network has another kind of head.
+    preprocessing. Raises `InputError` for a head that torchvision's network does not have.
     """
     from safetensors.numpy import save
 

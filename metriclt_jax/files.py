@@ -98,9 +98,7 @@ def locked(path: Path, *, busy: str | None = None) -> Iterator[None]:
 def lock_file(file: IO[Any], *, busy: str | None = None) -> None:
     """Locks an open file until it is closed or the process ends, however it ends.
 
-    Raises:
-        Busy: another process holds the lock, with the message `busy`; None waits for it.
-        InputError: the file system has no locks.
+    While another process holds the lock, raises `Busy` with the message `busy`; None waits for it.
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -8,7 +8,7 @@ import json
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -116,18 +116,16 @@ def _train_family(
     runs: Sequence[PlannedRun], planned: Sequence[PlannedRun], root: Path
 ) -> Iterator[str | Finished]:
     """Trains runs that share their first stage; yields a name at the begin and how it ended."""
-    with ExitStack() as held:
-        try:
-            held.enter_context(lock_folder(root / '.locks' / runs[0].name))
-        except Busy:
-            yield from (Finished(run.name, 'left to another process') for run in runs)
-            return
-        for run in runs:
-            if (root / run.name / 'results.json').exists():  # by another process, meanwhile
-                yield Finished(run.name, 'finished by another process')
-            else:
-                yield run.name
-                yield _train(run, planned, root)
+    try:
+        with lock_folder(root / '.locks' / runs[0].name):
+            for run in runs:
+                if (root / run.name / 'results.json').exists():  # by another process, meanwhile
+                    yield Finished(run.name, 'finished by another process')
+                else:
+                    yield run.name
+                    yield _train(run, planned, root)
+    except Busy:
+        yield from (Finished(run.name, 'left to another process') for run in runs)
 
 
 def _train(run: PlannedRun, planned: Sequence[PlannedRun], root: Path) -> Finished:

@@ -24,11 +24,7 @@ class Share(NamedTuple):
 
 
 def shares(number: int) -> list[Share]:
-    """Divides this process's cores and, if the machine has some, its GPUs or TPU chips.
-
-    Raises:
-        InputError: there are fewer of them than workers.
-    """
+    """Divides this process's cores and GPUs or TPU chips; `InputError` if they are too few."""
     cores = _divided(sorted(os.sched_getaffinity(0)), number, 'cores')
     environments = [{} for _ in range(number)]
     if 'cpu' not in os.environ.get('JAX_PLATFORMS', ''):

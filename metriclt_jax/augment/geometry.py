@@ -58,16 +58,13 @@ class AugmentConfig:
 def augment(
     keys: jax.Array, images: jax.Array, aspects: jax.Array, config: AugmentConfig
 ) -> jax.Array:
-    """Rotates, resizes, crops, flips and normalises images, each by its own key alone.
+    """Rotates, resizes, crops, flips and normalises images: float32 `[B, S, S, 3]`.
 
     Args:
-        keys: random keys `[B]`.
+        keys: random keys `[B]`; nothing else in the batch has an influence on an image.
         images: cached images `[B, R, R, 3]`, uint8.
         aspects: width / height `[B]` of the original images, which are rotated before the resize.
         config: what to draw, and the sizes R and S.
-
-    Returns:
-        Normalised images `[B, S, S, 3]`, float32.
     """
     _check(images, config)
 

@@ -42,14 +42,9 @@ def train_stage(
 ) -> Any:
     """Trains a stage from its latest checkpoint, or from `previous`, and returns its variables.
 
-    Args:
-        run: what the stages share.
-        stage: what to train.
-        previous: the variables that the stage before left; pretrained ones or None for the first.
-        metrics: gets a line of losses and metrics each epoch.
-        timing: gets a line of times each epoch.
-        terminated: becomes non-empty, in any process, when the run is to stop.
-        profile: how many steps to trace; see `training.profiling`.
+    `previous` are the variables that the stage before left, for the first one pretrained ones or
+    None. `metrics` and `timing` get a line each epoch, and `profile` steps are traced. The run is
+    to stop when `terminated` becomes non-empty in any process.
 
     Raises:
         Interrupted: the run was to stop, and the state is saved.

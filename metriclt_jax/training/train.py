@@ -43,16 +43,13 @@ _PACKAGES = ('metriclt-jax', 'jax', 'jaxlib', 'flax', 'optax', 'numpy', 'pillow'
 def train(
     config: ConfigDict, workdir: str | os.PathLike, console: Console | None = None, profile: int = 0
 ) -> dict[str, Any]:
-    """Trains and evaluates what `config` describes, or resumes where an earlier call stopped.
+    """Trains and evaluates what `config` describes, or resumes; returns what `results.json` has.
 
     Args:
         config: from a file of `configs/`; see `metriclt_jax.config`.
         workdir: a new directory, or one that this config made.
         console: where progress is printed; None prints to the terminal of the first process.
         profile: how many steps of each stage are traced into `workdir/profile`.
-
-    Returns:
-        What `results.json` has.
 
     Raises:
         InputError: something in the config or the data cannot be used.
@@ -117,8 +114,8 @@ def train(
 def evaluate_stages(run: Run, terminated: list[bool]) -> tuple[dict[str, Any], Evaluation | None]:
     """Evaluates the checkpoints of all stages, until `terminated` is non-empty in any process.
 
-    Returns the contents of `results.json` without start, times and versions, and the outputs for
-    the test part at the end of the last stage, with features (None without a classifier).
+    Returns `results.json` without start, times and versions, and the outputs for the test part at
+    the end of the last stage, with features (None without a classifier).
     """
     stages, final = [], None
     for stage in run.stages:

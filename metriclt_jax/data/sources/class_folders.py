@@ -133,8 +133,7 @@ def _with_parts_inside(folders: Sequence[_Folder]) -> Iterator[_Folder]:
         inside, images = inner[folder]
         if folder.part or images or not found or not all(found) or len(set(found)) < len(found):
             raise InputError(
-                f'{folder.path} must have one folder for each part and nothing else, as other '
-                f'classes have; {_ONE_EACH}'
+                f'{folder.path} must have one folder per part only, as others have; {_ONE_EACH}'
             )
         for path, part in zip(inside, found, strict=True):
             yield folder._replace(path=path, part=part)

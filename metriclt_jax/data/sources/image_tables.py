@@ -191,8 +191,7 @@ def _parts(table: Table, column: str, listed: Sequence[str]) -> list[str]:
     for image, name, part in zip(listed, given, parts, strict=True):
         if not part and not names.is_missing(name):
             raise InputError(
-                f'{table.path} has the split {name!r} for image {image}; it must be one of '
-                f'{", ".join(PARTS)}'
+                f'{table.path} has the split {name!r} for image {image}; use {", ".join(PARTS)}'
             )
     without = [image for image, part in zip(listed, parts, strict=True) if not part]
     if 0 < len(without) < len(parts):
