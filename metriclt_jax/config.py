@@ -289,9 +289,7 @@ def validate_data(data: ConfigDict) -> None:
     if data.split in ('auto', 'official'):
         _check({'data': data}, _OFFICIAL_RULES)
     if data.folds and data.split == 'official':
-        raise InputError(
-            'config field data.folds divides the images itself; set data.split to paper or grouped'
-        )
+        raise InputError('data.folds divides the images itself; set data.split to paper or grouped')
     if data.fold >= (data.folds or 1):
         raise InputError(
             f'config field data.fold is {data.fold}; it must be below data.folds ({data.folds})'

@@ -28,12 +28,13 @@ def choose_devices(number: int = 0) -> tuple[jax.Device, ...]:
     if jax.process_count() == 1:
         if not 0 <= number <= len(devices):
             raise InputError(
-                f'config field num_devices is {number}; there are {len(devices)} (0 takes all)'
+                f'config field num_devices is {number} of {len(devices)}; use 0 for all'
             )
         return tuple(devices[: number or None])
     if number not in (0, len(devices)):
         raise InputError(
-            f'config field num_devices is {number}; it must be 0 (all) with several processes'
+            f'config field num_devices is {number}; with {jax.process_count()} processes it must '
+            'be 0 (all)'
         )
     counts = np.bincount([device.process_index for device in devices]).tolist()
     if len(set(counts)) > 1:

@@ -29,9 +29,7 @@ def to_path(text: os.PathLike | str) -> Path:
     if not re.match(r'\w+:/', text):
         return local_path(text)
     if not re.match(r'gs://[^/]', text) or re.search(r'[*?[\]]', text):
-        raise InputError(
-            f'{text} cannot be used; write a local path or gs://BUCKET/FOLDER, without * ? [ ]'
-        )
+        raise InputError(f'{text} must be a local path or gs://BUCKET/FOLDER, without * ? [ ]')
     with reached(text):
         return _remote_path(text)
 

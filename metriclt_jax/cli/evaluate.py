@@ -24,10 +24,7 @@ from metriclt_jax.progress import say
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'work directory of a finished run')
 _PART = flags.DEFINE_enum(
-    'part',
-    None,
-    ['train', 'validation', 'test', 'all'],
-    'what to evaluate on (default: test; all images of another data set)',
+    'part', None, ['train', 'validation', 'test', 'all'], 'default: test; all of another data set'
 )
 _DATASET = flags.DEFINE_string('dataset', None, 'another prepared data set with classes of the run')
 _SPLIT = flags.DEFINE_string(

@@ -8,9 +8,7 @@ from absl import flags
 from metriclt_jax.errors import HostFailed, InputError, Interrupted, NotWritten, TrainingDiverged
 
 _DISTRIBUTED = flags.DEFINE_bool(
-    'distributed',
-    False,
-    'join a multi-host job; addresses are detected on TPU pods, Slurm and Open MPI',
+    'distributed', False, 'join a multi-host job, detected on TPU pods, Slurm and Open MPI'
 )
 _COORDINATOR = flags.DEFINE_string(
     'coordinator', None, 'HOST:PORT of process 0, where the processes of all hosts meet'

@@ -13,14 +13,9 @@ _CONFIG = config_flags.DEFINE_config_file(
     'FILE:METHOD[,scale=NAME], where FILE is a path or the name of a file of the package, such as '
     'digits_lt; set single fields by --config.stage1.epochs=50',
 )
-_WORKDIR = flags.DEFINE_string(
-    'workdir', None, 'where to write; a new directory or one to resume, local or gs://...'
-)
+_WORKDIR = flags.DEFINE_string('workdir', None, 'directory, new or to resume; may be gs://...')
 _PROFILE = flags.DEFINE_integer(
-    'profile',
-    0,
-    "trace so many steps of each stage into WORKDIR/profile, for TensorBoard's profiler",
-    lower_bound=0,
+    'profile', 0, 'steps of each stage to trace for TensorBoard, in WORKDIR/profile', lower_bound=0
 )
 flags.mark_flags_as_required(['config', 'workdir'])
 flags.adopt_module_key_flags(hosts_flags)

@@ -11,14 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from metriclt_jax.errors import InputError
-from metriclt_jax.models.layers import (
-    BatchNorm,
-    Conv,
-    ConvNorm,
-    StatisticsGroup,
-    max_pool,
-    require_positive,
-)
+from metriclt_jax.models import layers
 
 # Kernel size and stride of the first convolution.
 STEMS = {'imagenet': (7, 2), 'small': (3, 1)}
@@ -47,8 +40,8 @@ class _Block(nn.Module):
             y = self.conv(features, size, stride, name=f'conv{i}')(y if i == 1 else nn.relu(y))
             y = self.norm(name=f'bn{i}')(y, train)
         if self.stride != 1 or x.shape[-1] != features:
-            shortcut = ConvNorm(features, self.conv, self.norm, 1, self.stride, name='downsample')
-            x = shortcut(x, train)
+            shortcut = partial(layers.ConvNorm, features, self.conv, self.norm, 1, self.stride)
+            x = shortcut(name='downsample')(x, train)
         return nn.relu(x + y)
 
 
@@ -111,11 +104,11 @@ class ResNet(nn.Module):
     stem: str = 'imagenet'
     remat: bool = False  # compute the inside of a block again in the backward pass
     branches: int = 1
-    statistics: StatisticsGroup = StatisticsGroup()
+    statistics: layers.StatisticsGroup = layers.StatisticsGroup()
     dtype: jnp.dtype = jnp.float32  # of the computation
 
     def __post_init__(self):
-        require_positive(self, 'stage_sizes', 'width', 'branches')
+        layers.require_positive(self, 'stage_sizes', 'width', 'branches')
         if self.stem not in STEMS:
             raise InputError(f'stem is {self.stem!r}; use {" or ".join(STEMS)}')
         super().__post_init__()
@@ -126,8 +119,8 @@ class ResNet(nn.Module):
 
         With `train` batch statistics are used, and updated once for each batch.
         """
-        conv = partial(Conv, dtype=self.dtype)
-        norm = partial(BatchNorm, group=self.statistics, dtype=self.dtype)
+        conv = partial(layers.Conv, dtype=self.dtype)
+        norm = partial(layers.BatchNorm, group=self.statistics, dtype=self.dtype)
         block = nn.remat(_Block, static_argnums=2) if self.remat else _Block
         block = partial(block, self.bottleneck)
         conv1 = conv(self.width, *STEMS[self.stem], name='conv1')
@@ -137,7 +130,7 @@ class ResNet(nn.Module):
             raise ValueError(f'{self.branches} branches take 1 or {self.branches} batches')
         maps = tuple(bn1(conv1(batch), train) for batch in batches)
         if self.stem == 'imagenet':
-            maps = tuple(max_pool(x, window=3, stride=2, padding=1) for x in maps)
+            maps = tuple(layers.max_pool(x, window=3, stride=2, padding=1) for x in maps)
         maps = tuple(nn.relu(x) for x in maps)  # after pooling, which it commutes with: a quarter
         for i, stage_size in enumerate(self.stage_sizes):
             planes, stride = self.width * 2**i, 1 if i == 0 else 2

@@ -19,12 +19,9 @@ DROPOUT, MIXING, SECOND = 2**32 - 1, 2**32 - 2, 2**32 - 3
 
 
 def make_train_step(
-    model: nn.Module,
-    stage: Stage,
-    steps_per_epoch: int,
-    devices: Sequence[jax.Device] | None = None,
+    model: nn.Module, stage: Stage, steps_per_epoch: int, devices: Sequence[jax.Device]
 ) -> Callable[[TrainState, Any, LossInputs], tuple[TrainState, dict[str, jax.Array]]]:
-    """The update of a stage, data-parallel over `devices` (None: all local ones).
+    """The update of a stage, data-parallel over `devices`.
 
     It is `step(state, batch, inputs) -> (state, logs)`, pmap-ed. `state` is not replicated and is
     donated; `batch` has a leading axis of devices; `logs` are scalars of the global batch. `model`

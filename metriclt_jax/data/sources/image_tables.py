@@ -190,9 +190,8 @@ def _parts(table: Table, column: str, listed: Sequence[str]) -> list[str]:
     parts = [names.part_of(name) for name in given]
     for image, name, part in zip(listed, given, parts, strict=True):
         if not part and not names.is_missing(name):
-            raise InputError(
-                f'{table.path} has the split {name!r} for image {image}; use {", ".join(PARTS)}'
-            )
+            known = ', '.join(PARTS)
+            raise InputError(f'{table.path} has the split {name!r} for image {image}; use {known}')
     without = [image for image, part in zip(listed, parts, strict=True) if not part]
     if 0 < len(without) < len(parts):
         raise InputError(
