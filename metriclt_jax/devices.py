@@ -25,21 +25,16 @@ def choose_devices(number: int = 0) -> tuple[jax.Device, ...]:
     0 takes all, the only choice in a multi-host run.
     """
     devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
-    if jax.process_count() == 1:
-        if not 0 <= number <= len(devices):
-            raise InputError(
-                f'config field num_devices is {number} of {len(devices)}; use 0 for all'
-            )
-        return tuple(devices[: number or None])
-    if number not in (0, len(devices)):
+    processes = jax.process_count()
+    if number not in (range(len(devices) + 1) if processes == 1 else (0, len(devices))):
         raise InputError(
-            f'config field num_devices is {number}; with {jax.process_count()} processes it must '
-            'be 0 (all)'
+            f'config field num_devices is {number}; with {processes} processes and {len(devices)} '
+            'devices, use 0 for all'
         )
     counts = np.bincount([device.process_index for device in devices]).tolist()
     if len(set(counts)) > 1:
         raise InputError(f'the hosts have {counts} devices; each must have the same number')
-    return tuple(devices)
+    return tuple(devices[: number or None])
 
 
 def local_rows(batch_size: int, devices: Sequence[jax.Device]) -> slice:

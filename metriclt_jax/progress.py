@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 from rich import progress
@@ -22,15 +22,12 @@ def say(message: str, console: Console | None = None) -> None:
 
 def track(items: Iterable[T], description: str, total: int) -> Iterable[T]:
     """Yields `items`, of which there are `total`, and shows progress in a terminal, on stderr."""
-    console = Console(stderr=True)
-    return progress.track(
-        items,
-        escape(description),
-        total=total,
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
+    options = _in_terminal(Console(stderr=True))
+    return progress.track(items, escape(description), total=total, **options)
+
+
+def _in_terminal(console: Console) -> dict[str, Any]:
+    return {'console': console, 'transient': True, 'disable': not console.is_terminal}
 
 
 class StageProgress:
@@ -58,9 +55,7 @@ class StageProgress:
             progress.BarColumn(bar_width=16),
             progress.MofNCompleteColumn(),
             progress.TextColumn('{task.fields[status]}', markup=False),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
+            **_in_terminal(console),
         )
         self._task = self._bar.add_task(stage, total=total, completed=done, status='compiling')
 

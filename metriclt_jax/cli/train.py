@@ -10,8 +10,7 @@ from metriclt_jax.errors import InputError, explained
 _CONFIG = config_flags.DEFINE_config_file(
     'config',
     None,
-    'FILE:METHOD[,scale=NAME], where FILE is a path or the name of a file of the package, such as '
-    'digits_lt; set single fields by --config.stage1.epochs=50',
+    'FILE:METHOD[,scale=NAME], as digits_lt:ce; one field: --config.stage1.epochs=50',
 )
 _WORKDIR = flags.DEFINE_string('workdir', None, 'directory, new or to resume; may be gs://...')
 _PROFILE = flags.DEFINE_integer(

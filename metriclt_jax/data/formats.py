@@ -210,14 +210,11 @@ _CORRECTIONS = {
 
 
 def _from_16_bits(picture: Image.Image) -> Image.Image:
-    bits, white_is_zero = 16, False
-    if picture.format == 'TIFF':
-        bits = picture.tag_v2[_BITS][0]
-        white_is_zero = picture.tag_v2[_PHOTOMETRIC] == 0
+    tags = picture.tag_v2 if picture.format == 'TIFF' else {}
     values = np.asarray(picture, np.uint32)
-    top = 2**bits - 1
+    top = 2 ** tags.get(_BITS, (16,))[0] - 1
     gray = (values * 255 + top // 2) // top
-    if white_is_zero:
+    if tags.get(_PHOTOMETRIC) == 0:  # which is white then
         gray = 255 - gray
     if 'transparency' in picture.info:
         gray[values == picture.info['transparency']] = 0

@@ -56,11 +56,9 @@ def read_table(path: Path) -> Table:
         first = lines.readline()
         if first.lower().startswith('sep='):  # for Excel
             separator = first[4]
-            start = lines.tell()
         else:
             separator = max(',;\t|', key=lambda s: len(next(csv.reader([first], delimiter=s), ())))
-            start = 0
-        lines.seek(start)
+            lines.seek(0)
         reader = csv.reader(lines, delimiter=separator, skipinitialspace=True, strict=True)
         rows = [([field.strip() for field in row], reader.line_num) for row in reader]
     rows = [row for row in rows if any(row[0])]
