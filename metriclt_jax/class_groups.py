@@ -10,15 +10,8 @@ from metriclt_jax.errors import InputError
 def class_groups(train_counts: ArrayLike, major: int = 3, minor: int = 3) -> dict[str, list[int]]:
     """The most and the least frequent classes of the training part, from head to tail.
 
-    Ties go to the smaller class index, which counts as the more frequent.
-
-    Args:
-        train_counts: training images of each class `[C]`.
-        major: how many of the most frequent classes to take.
-        minor: how many of the least frequent ones.
-
-    Raises:
-        InputError: a group is empty, or a class would be in both.
+    `train_counts` are the training images of each class `[C]`, `major` and `minor` the sizes of the
+    groups. The smaller class index counts as the more frequent in ties.
 
     >>> class_groups([824, 86, 5029, 107, 835], major=2, minor=2)
     {'major': [2, 4], 'minor': [3, 1]}

@@ -62,11 +62,7 @@ _STEPS_PER_EPOCH = 100  # seen by the learning rate only
 
 
 def target_devices(target: str) -> tuple[Chip, tuple[Any, ...]]:
-    """The chip and the devices of a target such as v5e:16x16 or h100:8.
-
-    Raises:
-        InputError: the target is unknown, or its compiler is not installed.
-    """
+    """The chip and the devices of a target; `InputError` if it or its compiler is not there."""
     name, _, topology = target.partition(':')
     chip = CHIPS.get(name)
     package, extra, shape = _COMPILERS[chip.platform if chip else 'tpu']
@@ -100,9 +96,6 @@ def compile_run(config: ConfigDict, target: str) -> dict[str, Any]:
     Returns:
         `target`, `devices` (their number), `method`, `model` and `programs`, each with its `name`,
         `batch_size` over all devices and what `compile_program` returns.
-
-    Raises:
-        InputError: the config or the target cannot be used.
     """
     validate(config)
     chip, devices = target_devices(target)
@@ -113,11 +106,8 @@ def compile_run(config: ConfigDict, target: str) -> dict[str, Any]:
 
     def training(stage, images):
         model = models[stage.name]
-        state = jax.eval_shape(
-            lambda: create_state(
-                stage, initialize(model, 0), jax.random.key(0), _STEPS_PER_EPOCH, num_classes
-            )
-        )
+        key, sizes = jax.random.key(0), (_STEPS_PER_EPOCH, num_classes)
+        state = jax.eval_shape(lambda: create_state(stage, initialize(model, 0), key, *sizes))
         batches = batch(images, 'aspect')
         if stage.second_sampler:
             batches['second'] = batch(images, 'aspect')

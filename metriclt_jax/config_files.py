@@ -13,10 +13,9 @@ SHIPPED = folder if (folder := _HERE / 'configs').is_dir() else _HERE.parent / '
 
 
 def find(name: str, folder: Path | None = None) -> Path:
-    """The config file `name`, with or without its suffix.
+    """The config file `name`, with or without its suffix; with `folder`, one of its files.
 
     A file of the user comes first: at that path, then in their `configs/`, then the shipped one.
-    With `folder`, only its files count.
     """
     file = Path(name if name.endswith('.py') else f'{name}.py').expanduser()
     folders = (Path(), Path('configs'), SHIPPED) if folder is None else (folder,)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from metriclt_jax.errors import InputError
 
@@ -19,31 +20,21 @@ AXIS = 'batch'
 
 
 def choose_devices(number: int = 0) -> tuple[jax.Device, ...]:
-    """The devices that share a run's batches, those of one process side by side.
+    """The `number` devices that share a run's batches, those of one process side by side.
 
-    Args:
-        number: how many; 0 takes all, the only choice in a multi-host run.
-
-    Raises:
-        InputError: there are fewer, or the hosts have different numbers of devices.
+    0 takes all, the only choice in a multi-host run.
     """
     devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
-    if jax.process_count() == 1:
-        if not 0 <= number <= len(devices):
-            raise InputError(
-                f'config field num_devices is {number}, but there are {len(devices)} devices; '
-                'use 0 for all'
-            )
-        return tuple(devices[: number or None])
-    if number not in (0, len(devices)):
+    processes = jax.process_count()
+    if number not in (range(len(devices) + 1) if processes == 1 else (0, len(devices))):
         raise InputError(
-            f'config field num_devices is {number}; with {jax.process_count()} processes it must '
-            'be 0 (all)'
+            f'config field num_devices is {number}; with {processes} processes and {len(devices)} '
+            'devices, use 0 for all'
         )
     counts = np.bincount([device.process_index for device in devices]).tolist()
     if len(set(counts)) > 1:
         raise InputError(f'the hosts have {counts} devices; each must have the same number')
-    return tuple(devices)
+    return tuple(devices[: number or None])
 
 
 def local_rows(batch_size: int, devices: Sequence[jax.Device]) -> slice:
@@ -53,47 +44,42 @@ def local_rows(batch_size: int, devices: Sequence[jax.Device]) -> slice:
     return slice(own[0] * per_device, (own[-1] + 1) * per_device)
 
 
-def replicated(devices: Sequence[jax.Device]) -> jax.sharding.Sharding:
-    """The same value on every device: what pmap takes with `in_axes=None`."""
-    return jax.sharding.NamedSharding(_mesh(devices).local_mesh, jax.sharding.PartitionSpec())
-
-
-def split(devices: Sequence[jax.Device]) -> jax.sharding.Sharding:
+def split(devices: Sequence[jax.Device]) -> Sharding:
     """Row i of the leading axis on device i: what pmap takes with `in_axes=0`."""
-    return jax.sharding.NamedSharding(_mesh(devices).local_mesh, jax.sharding.PartitionSpec(AXIS))
+    return NamedSharding(_mesh(devices).local_mesh, PartitionSpec(AXIS))
 
 
 def place(tree: Any, devices: Sequence[jax.Device]) -> Any:
-    """A copy of `tree` on every device; a copy, because steps donate their state."""
-    return jax.device_put(jax.tree.map(jnp.array, tree), replicated(devices))
+    """A copy of `tree` on every device, for `in_axes=None`; a copy, as steps donate their state."""
+    replicated = NamedSharding(_mesh(devices).local_mesh, PartitionSpec())
+    return jax.device_put(jax.tree.map(jnp.array, tree), replicated)
 
 
-def replicated_globally(devices: Sequence[jax.Device]) -> jax.sharding.Sharding:
+def replicated_globally(devices: Sequence[jax.Device]) -> Sharding:
     """The same value on every device of all processes: what Orbax saves and restores."""
-    return jax.sharding.NamedSharding(_mesh(devices), jax.sharding.PartitionSpec())
+    return NamedSharding(_mesh(devices), PartitionSpec())
 
 
 def to_global(tree: Any) -> Any:
     """What `place` returned, as arrays that span all processes; the memory is shared."""
     if jax.process_count() == 1:
         return tree
-    mesh, spec = _mesh(choose_devices()), jax.sharding.PartitionSpec()
-    return multihost_utils.host_local_array_to_global_array(tree, mesh, spec)
+    mesh = _mesh(choose_devices())
+    return multihost_utils.host_local_array_to_global_array(tree, mesh, PartitionSpec())
 
 
 def to_local(tree: Any) -> Any:
     """The inverse of `to_global`."""
     if jax.process_count() == 1:
         return tree
-    mesh, spec = _mesh(choose_devices()), jax.sharding.PartitionSpec()
-    return multihost_utils.global_array_to_host_local_array(tree, mesh, spec)
+    mesh = _mesh(choose_devices())
+    return multihost_utils.global_array_to_host_local_array(tree, mesh, PartitionSpec())
 
 
 def example_keys(key: jax.Array, batch_size: int, axis_name: str | None = None) -> jax.Array:
-    """A key for each example `[batch_size]`, from its index in the global batch.
+    """A key for each of a device's examples `[batch_size]`, from its index in the global batch.
 
-    Draws therefore do not depend on how many devices share the batch. `batch_size` is that of one
-    device.
+    Draws therefore do not depend on how many devices share the batch.
     """
     first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * batch_size
     return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(batch_size))

@@ -38,10 +38,7 @@ def to_safetensors(classifier: TrainedClassifier, model: str) -> bytes:
     """The parameters of a backbone and its head by torchvision's names, for `load_state_dict`.
 
     `model` is their name, as in `create_model`. The metadata hold the names of the classes and the
-    preprocessing.
-
-    Raises:
-        InputError: torchvision's network has another kind of head.
+    preprocessing. Raises `InputError` for a head that torchvision's network does not have.
     """
     from safetensors.numpy import save
 
@@ -51,10 +48,9 @@ def to_safetensors(classifier: TrainedClassifier, model: str) -> bytes:
             'program (--format=stablehlo), or a run whose second stage trains a linear head'
         )
     variables = jax.device_get(classifier.variables)
-    kept = {
-        k: {n: v for n, v in tree.items() if n != 'projection'} for k, tree in variables.items()
-    }
-    arrays = to_torchvision(kept, model)
+    for tree in variables.values():
+        tree.pop('projection', None)
+    arrays = to_torchvision(variables, model)
     augment = classifier.augment
     about = {
         'model': model,

@@ -18,8 +18,6 @@ from typing import IO, Any
 from metriclt_jax.errors import CLEAR, Busy, InputError, NotWritten
 from metriclt_jax.paths import is_remote
 
-_log = logging.getLogger(__name__)
-
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes a file such that readers see the old content or the new, never a part of it."""
@@ -55,11 +53,13 @@ def written(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def appended(path: Path) -> Iterator[IO[str]]:
-    """A text file to append to; an object grows only when the block ends."""
+    """A text file to append to, on the disk when the block ends; an object grows only then."""
     with written(path):
         if not is_remote(path):
             with path.open('a') as file:
                 yield file
+                file.flush()
+                os.fsync(file.fileno())
             return
         file = io.StringIO(path.read_text() if path.exists() else '')
         file.seek(0, io.SEEK_END)
@@ -83,36 +83,31 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise InputError(
-            f'{path} cannot be read as JSON ({error}); delete its folder or use another'
-        ) from None
+        hint = 'delete its folder or use another'
+        raise InputError(f'{path} cannot be read as JSON ({error}); {hint}') from None
 
 
 @contextlib.contextmanager
 def locked(path: Path, *, busy: str | None = None) -> Iterator[None]:
-    """Holds the lock of the file `path`, which is created empty and stays.
-
-    Args:
-        path: of the lock file, in a folder that exists.
-        busy: the message of the error while another process holds the lock; None waits for it.
-
-    Raises:
-        Busy: the lock is taken.
-        InputError: the file system has no locks.
-    """
+    """Holds the lock of the file `path`, which is created empty and stays; see `lock_file`."""
     with path.open('a') as file:
         lock_file(file, busy=busy)
         yield
 
 
 def lock_file(file: IO[Any], *, busy: str | None = None) -> None:
-    """Locks an open file until it is closed or the process ends, however it ends; see `locked`."""
+    """Locks an open file until it is closed or the process ends, however it ends.
+
+    While another process holds the lock, raises `Busy` with the message `busy`; None waits for it.
+    """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         if busy is not None:
             raise Busy(busy) from None
-        _log.warning('Waiting for another process that is preparing the same data (%s).', file.name)
+        logging.getLogger(__name__).warning(
+            'Waiting for another process that is preparing the same data (%s).', file.name
+        )
         fcntl.flock(file, fcntl.LOCK_EX)
     except OSError as error:
         raise InputError(

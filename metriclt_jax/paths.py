@@ -24,18 +24,12 @@ def is_remote(path: os.PathLike | str) -> bool:
 
 
 def to_path(text: os.PathLike | str) -> Path:
-    """The path that a user wrote; local, or an address gs://BUCKET/FOLDER.
-
-    Raises:
-        InputError: it is another kind of address, or begins with ~ of an unknown user.
-    """
+    """The path that a user wrote, local or gs://BUCKET/FOLDER; `InputError` for other addresses."""
     text = os.fspath(text)
     if not re.match(r'\w+:/', text):
         return local_path(text)
     if not re.match(r'gs://[^/]', text) or re.search(r'[*?[\]]', text):
-        raise InputError(
-            f'{text} cannot be used; write a local path or gs://BUCKET/FOLDER, without * ? [ ]'
-        )
+        raise InputError(f'{text} must be a local path or gs://BUCKET/FOLDER, without * ? [ ]')
     with reached(text):
         return _remote_path(text)
 
@@ -68,10 +62,7 @@ def absolute(path: Path) -> Path:
 
 
 def walk(root: Path, on_error: Callable[[OSError], None] | None = None) -> Iterator[tuple]:
-    """Each folder below `root` with the names of its folders and files, as os.walk has them.
-
-    Folders behind an address have no folders, only files.
-    """
+    """Yields as os.walk does, with paths; folders behind an address have no folders, only files."""
     if not is_remote(root):
         for folder, folders, files in os.walk(root, onerror=on_error):
             yield Path(folder), folders, files

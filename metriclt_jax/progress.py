@@ -1,8 +1,8 @@
 """How far a long task is: bars in a terminal, lines elsewhere."""
 
 import time
-from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import jax
 from rich import progress
@@ -22,15 +22,12 @@ def say(message: str, console: Console | None = None) -> None:
 
 def track(items: Iterable[T], description: str, total: int) -> Iterable[T]:
     """Yields `items`, of which there are `total`, and shows progress in a terminal, on stderr."""
-    console = Console(stderr=True)
-    return progress.track(
-        items,
-        escape(description),
-        total=total,
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
+    options = _in_terminal(Console(stderr=True))
+    return progress.track(items, escape(description), total=total, **options)
+
+
+def _in_terminal(console: Console) -> dict[str, Any]:
+    return {'console': console, 'transient': True, 'disable': not console.is_terminal}
 
 
 class StageProgress:
@@ -46,19 +43,19 @@ class StageProgress:
         self._console = console
         self._stage = stage
         self._total, self._epochs, self._batch_size = total, epochs, batch_size
+        self._printed = time.monotonic()
+        self._epoch = self._printed, done  # when and after which step it began
+        self._waited = 0.0  # seconds for input, in this epoch
         self._timed: tuple[float, int] | None = None  # when and after which step timing began
         self._rate: float | None = None  # steps a second
         self._paused_at: float | None = None
         self._pauses: list[float] = []  # seconds of validation and checkpoint after each epoch
-        self._printed = time.monotonic()
         self._bar = progress.Progress(
             progress.TextColumn('{task.description}', markup=False),
             progress.BarColumn(bar_width=16),
             progress.MofNCompleteColumn(),
             progress.TextColumn('{task.fields[status]}', markup=False),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
+            **_in_terminal(console),
         )
         self._task = self._bar.add_task(stage, total=total, completed=done, status='compiling')
 
@@ -68,6 +65,14 @@ class StageProgress:
 
     def __exit__(self, *exception: object) -> None:
         self._bar.stop()
+
+    def fetch(self, batches: Iterator[T], in_flight: Sequence[jax.Array]) -> T:
+        """The next batch; waiting for it counts if the devices have nothing left to do."""
+        asked = time.monotonic()
+        batch = next(batches)
+        if in_flight and in_flight[-1].is_ready():
+            self._waited += time.monotonic() - asked
+        return batch
 
     def update(self, step: int, loss: jax.Array) -> None:
         """Shows that `step` is done; `loss` must have arrived already."""
@@ -82,11 +87,18 @@ class StageProgress:
         elif now - self._printed > _SECONDS_BETWEEN_LINES:
             self.line([f'{self._stage} step {step}/{self._total}', f'loss {float(loss):.4g}'], step)
 
-    def pause(self, step: int) -> None:
-        """Ends the timing of an epoch, all of whose steps are done."""
+    def pause(self, step: int) -> dict[str, float]:
+        """Ends the timing of an epoch, all of whose steps are done, and returns its times."""
         self._paused_at = time.monotonic()
         if self._timed and step > self._timed[1]:
             self._rate = (step - self._timed[1]) / (self._paused_at - self._timed[0])
+        begun, first = self._epoch
+        seconds = self._paused_at - begun
+        return {
+            'seconds': round(seconds, 3),
+            'images_per_second': round((step - first) * self._batch_size / seconds, 1),
+            'input_wait_share': round(self._waited / seconds, 5),
+        }
 
     def line(self, parts: Sequence[str], step: int) -> None:
         """Prints a line that stays, with the rate and the time left."""
@@ -95,7 +107,8 @@ class StageProgress:
 
     def resume(self, step: int) -> None:
         """Begins the timing of the next epoch."""
-        self._timed = time.monotonic(), step
+        self._timed = self._epoch = time.monotonic(), step
+        self._waited = 0.0
         self._pauses.append(self._timed[0] - self._paused_at)
 
     def _status(self, step: int) -> list[str]:

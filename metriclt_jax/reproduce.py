@@ -5,11 +5,10 @@ Runs that differ only in their second stage share the training of the first.
 
 import itertools
 import json
-import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +17,7 @@ import jax
 from rich.console import Console
 
 from metriclt_jax.config import validate
+from metriclt_jax.data.storage import written_aside
 from metriclt_jax.errors import Busy, InputError, Interrupted
 from metriclt_jax.files import appended, make_folder, write_atomically
 from metriclt_jax.grids import PlannedRun
@@ -43,12 +43,11 @@ def check(planned: Sequence[PlannedRun], root: Path) -> None:
         except InputError as error:
             reasons.setdefault(run.config.method, f'{run.config.model.name}: {error}')
     if reasons:
-        rest = dict.fromkeys(run.config.method for run in planned)
-        rest = ','.join(method for method in rest if method not in reasons)
-        raise InputError(
-            f'{", ".join(reasons)} cannot be trained on {next(iter(reasons.values()))}'
-            + (f'; to leave them out, pass --methods={rest}' if rest else '')
-        )
+        methods = dict.fromkeys(run.config.method for run in planned)
+        rest = ','.join(method for method in methods if method not in reasons)
+        hint = f'; to leave them out, pass --methods={rest}' if rest else ''
+        reason = next(iter(reasons.values()))
+        raise InputError(f'{", ".join(reasons)} cannot be trained on {reason}{hint}')
     for run in planned:
         is_made_by(root / run.name, run.config)  # raises if another config made it
     require_writable(root)
@@ -117,18 +116,16 @@ def _train_family(
     runs: Sequence[PlannedRun], planned: Sequence[PlannedRun], root: Path
 ) -> Iterator[str | Finished]:
     """Trains runs that share their first stage; yields a name at the begin and how it ended."""
-    with ExitStack() as held:
-        try:
-            held.enter_context(lock_folder(root / '.locks' / runs[0].name, 'training in'))
-        except Busy:
-            yield from (Finished(run.name, 'left to another process') for run in runs)
-            return
-        for run in runs:
-            if (root / run.name / 'results.json').exists():  # by another process, meanwhile
-                yield Finished(run.name, 'finished by another process')
-            else:
-                yield run.name
-                yield _train(run, planned, root)
+    try:
+        with lock_folder(root / '.locks' / runs[0].name):
+            for run in runs:
+                if (root / run.name / 'results.json').exists():  # by another process, meanwhile
+                    yield Finished(run.name, 'finished by another process')
+                else:
+                    yield run.name
+                    yield _train(run, planned, root)
+    except Busy:
+        yield from (Finished(run.name, 'left to another process') for run in runs)
 
 
 def _train(run: PlannedRun, planned: Sequence[PlannedRun], root: Path) -> Finished:
@@ -138,7 +135,7 @@ def _train(run: PlannedRun, planned: Sequence[PlannedRun], root: Path) -> Finish
     with appended(workdir.with_name(f'{workdir.name}.log')) as log:
         try:
             if source is not None:
-                _adopt_first_stage(root / source.name, workdir, run)
+                _adopt_first_stage(root / source, workdir, run)
             final = train(run.config, workdir, Console(file=log, width=80))['final']
             outcome = f'MCR {100 * final["mcr_all"]:.2f}' if final else 'no classifier'
         except Interrupted:
@@ -148,22 +145,17 @@ def _train(run: PlannedRun, planned: Sequence[PlannedRun], root: Path) -> Finish
             failure = ' '.join(str(error).split()) or repr(error)
             outcome = 'failed'
     jax.clear_caches()  # the programs of earlier runs would stay in memory
-    seconds = time.monotonic() - started
-    return Finished(run.name, outcome, failure, seconds, source and source.name)
+    return Finished(run.name, outcome, failure, time.monotonic() - started, source)
 
 
-def _first_stage_of(
-    run: PlannedRun, planned: Sequence[PlannedRun], root: Path
-) -> PlannedRun | None:
-    """A finished run whose first stage a run that has not begun can start from."""
+def _first_stage_of(run: PlannedRun, planned: Sequence[PlannedRun], root: Path) -> str | None:
+    """The name of a finished run whose first stage a run that has not begun can start from."""
     if (root / run.name).exists():
         return None
     needed = ('results.json', 'checkpoints/stage1', *_LOGS)  # some may have been deleted
-    for other in planned:
-        shares = other is not run and other.first_stage == run.first_stage
-        if shares and all((root / other.name / name).exists() for name in needed):
-            return other
-    return None
+    others = (o.name for o in planned if o is not run and o.first_stage == run.first_stage)
+    finished = (o for o in others if all((root / o / name).exists() for name in needed))
+    return next(finished, None)
 
 
 def _adopt_first_stage(source: Path, workdir: Path, run: PlannedRun) -> None:
@@ -171,22 +163,16 @@ def _adopt_first_stage(source: Path, workdir: Path, run: PlannedRun) -> None:
 
     A kill leaves nothing there or, behind gs://, a run that trains its own first stage.
     """
-    aside = workdir
-    if not is_remote(workdir):  # where folders can be renamed
-        aside = workdir.with_name(f'{workdir.name}.incomplete')
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir()
-    write_atomically(aside / 'config.json', config_text(run.config))
-    for name in ('pretrained.json', 'data.json'):
-        if (source / name).exists():
-            write_atomically(aside / name, (source / name).read_bytes())
-    for name in _LOGS:
-        lines = (source / name).read_bytes().splitlines(keepends=True)
-        kept = [line for line in lines if json.loads(line)['stage'] == 'stage1']
-        write_atomically(aside / name, b''.join(kept))
-    copy_checkpoints(source / 'checkpoints' / 'stage1', aside / 'checkpoints' / 'stage1')
-    if aside != workdir:
-        aside.rename(workdir)
+    with nullcontext(workdir) if is_remote(workdir) else written_aside(workdir) as aside:
+        write_atomically(aside / 'config.json', config_text(run.config))
+        for name in ('pretrained.json', 'data.json'):
+            if (source / name).exists():
+                write_atomically(aside / name, (source / name).read_bytes())
+        for name in _LOGS:
+            lines = (source / name).read_bytes().splitlines(keepends=True)
+            kept = [line for line in lines if json.loads(line)['stage'] == 'stage1']
+            write_atomically(aside / name, b''.join(kept))
+        copy_checkpoints(source / 'checkpoints' / 'stage1', aside / 'checkpoints' / 'stage1')
 
 
 def _costs(planned: Sequence[PlannedRun]) -> dict[str, float]:

@@ -24,21 +24,16 @@ class Share(NamedTuple):
 
 
 def shares(number: int) -> list[Share]:
-    """Divides this process's cores and, if the machine has some, its GPUs or TPU chips.
-
-    Raises:
-        InputError: there are fewer of them than workers.
-    """
+    """Divides this process's cores and GPUs or TPU chips; `InputError` if they are too few."""
     cores = _divided(sorted(os.sched_getaffinity(0)), number, 'cores')
     environments = [{} for _ in range(number)]
     if 'cpu' not in os.environ.get('JAX_PLATFORMS', ''):
         if gpus := _chips('CUDA_VISIBLE_DEVICES', '/dev/nvidia[0-9]*'):
-            for of_worker, share in zip(environments, _divided(gpus, number, 'GPUs'), strict=True):
-                of_worker['CUDA_VISIBLE_DEVICES'] = ','.join(share)
+            divided = _divided(gpus, number, 'GPUs')
+            environments = [{'CUDA_VISIBLE_DEVICES': ','.join(share)} for share in divided]
         elif chips := _chips('TPU_VISIBLE_CHIPS', '/dev/accel[0-9]*', '/dev/vfio/[0-9]*'):
-            for of_worker, share in zip(
-                environments, _divided(chips, number, 'chips'), strict=True
-            ):
+            divided = _divided(chips, number, 'chips')
+            for of_worker, share in zip(environments, divided, strict=True):
                 if len(share) not in _TPU_BOUNDS:
                     raise InputError(
                         f'--workers is {number}; a worker must get 1, 2 or 4 of {len(chips)} chips'
@@ -144,8 +139,6 @@ def _chips(variable: str, *patterns: str) -> list[str]:
 
 def _divided(items: Sequence[Any], number: int, what: str) -> list[Sequence[Any]]:
     if not 1 <= number <= len(items):
-        raise InputError(
-            f'--workers is {number}; it must be 1 to {len(items)}, the number of {what}'
-        )
+        raise InputError(f'--workers is {number}; it must be 1 to {len(items)} (the {what})')
     ends = [len(items) * place // number for place in range(number + 1)]
     return [items[begin:end] for begin, end in itertools.pairwise(ends)]

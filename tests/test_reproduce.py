@@ -48,8 +48,8 @@ def call(planned, root):
 
 def test_a_first_stage_is_taken_over_without_its_second(planned, started, tmp_path):
     # What a kill in the middle of taking over leaves.
-    (tmp_path / 'ce_crw' / '0.incomplete' / 'checkpoints').mkdir(parents=True)
-    (tmp_path / 'ce_crw' / '0.incomplete' / 'metrics.jsonl').write_text('half a li')
+    (tmp_path / 'ce_crw' / '.0.incomplete' / 'checkpoints').mkdir(parents=True)
+    (tmp_path / 'ce_crw' / '.0.incomplete' / 'metrics.jsonl').write_text('half a li')
     failures, text = call(planned, tmp_path)
     assert failures == {}
     assert '3/3 rw/0: MCR 50.00' in text
@@ -57,7 +57,7 @@ def test_a_first_stage_is_taken_over_without_its_second(planned, started, tmp_pa
     assert started == {'ce': [], 'ce_crw': taken, 'rw': []}
     assert 'stage 1 of ce/0' in text
     assert json.loads((tmp_path / 'ce_crw' / '0' / 'config.json').read_text())['method'] == 'ce_crw'
-    assert not (tmp_path / 'ce_crw' / '0.incomplete').exists()
+    assert not (tmp_path / 'ce_crw' / '.0.incomplete').exists()
     started.clear()
     assert call(planned, tmp_path)[0] == {}
     assert started == {}

@@ -11,7 +11,6 @@ x runs to the right and y downwards. A matrix [3, 3] takes a point (x, y, 1) of 
 """
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -20,34 +19,21 @@ import numpy as np
 from metriclt_jax.augment import resampling
 from metriclt_jax.errors import InputError
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 _KINDS = resampling.INTERPOLATIONS
 
 
 @dataclasses.dataclass(frozen=True)
 class AugmentConfig:
-    """How images are augmented and evaluated; the defaults are the paper's (section 3.1).
+    """How images are augmented and evaluated; the defaults are the paper's (section 3.1)."""
 
-    Attributes:
-        resize: side R of the cached square images, in pixels.
-        crop: side S of the images that the model sees, in pixels; at most `resize`.
-        rotation: largest rotation, in degrees; angles are uniform in [-rotation, rotation].
-        flip: probability of a horizontal flip.
-        fill: colour (RGB, 0 to 255) of what is outside the image.
-        interpolation: 'bilinear' or 'nearest'.
-        mean: mean of each channel of images in [0, 1]; subtracted last, after the fill.
-        std: standard deviation of each channel, likewise.
-    """
-
-    resize: int = 300
-    crop: int = 224
-    rotation: float = 30.0
-    flip: float = 0.5
-    fill: tuple[float, float, float] = (0, 0, 0)
-    interpolation: str = 'bilinear'
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    resize: int = 300  # side R of the cached square images, in pixels
+    crop: int = 224  # side S of the images that the model sees, in pixels; at most `resize`
+    rotation: float = 30.0  # degrees; angles are uniform in [-rotation, rotation]
+    flip: float = 0.5  # probability of a horizontal flip
+    fill: tuple[float, float, float] = (0, 0, 0)  # colour (0 to 255) of what is outside the image
+    interpolation: str = 'bilinear'  # or 'nearest'
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of each channel in [0, 1]: ImageNet
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
     def __post_init__(self):
         def three(values, low: float, high: float) -> bool:
@@ -65,26 +51,20 @@ class AugmentConfig:
             ('std', three(self.std, 1e-6, large), 'three numbers above 0'),
         ):
             if not valid:
-                raise InputError(
-                    f'augmentation field {field} must be {allowed}, got {getattr(self, field)!r}'
-                )
+                value = getattr(self, field)
+                raise InputError(f'augmentation field {field} must be {allowed}, got {value!r}')
 
 
 def augment(
     keys: jax.Array, images: jax.Array, aspects: jax.Array, config: AugmentConfig
 ) -> jax.Array:
-    """Rotates, resizes, crops, flips and normalises images, each by its own key.
-
-    An example's output does not depend on the rest of the batch or the number of devices.
+    """Rotates, resizes, crops, flips and normalises images: float32 `[B, S, S, 3]`.
 
     Args:
-        keys: random keys `[B]`.
+        keys: random keys `[B]`; nothing else in the batch has an influence on an image.
         images: cached images `[B, R, R, 3]`, uint8.
         aspects: width / height `[B]` of the original images, which are rotated before the resize.
         config: what to draw, and the sizes R and S.
-
-    Returns:
-        Normalised images `[B, S, S, 3]`, float32.
     """
     _check(images, config)
 
@@ -105,12 +85,9 @@ def center(images: jax.Array, config: AugmentConfig) -> jax.Array:
 
 
 def _check(images: jax.Array, config: AugmentConfig):
-    expected = (config.resize, config.resize, 3)
-    if images.ndim != 4 or images.shape[1:] != expected or images.dtype != jnp.uint8:
-        raise ValueError(
-            f'images must be uint8 [B, {config.resize}, {config.resize}, 3], got '
-            f'{jax.typeof(images)}'
-        )
+    side = config.resize
+    if images.ndim != 4 or images.shape[1:] != (side, side, 3) or images.dtype != jnp.uint8:
+        raise ValueError(f'images must be uint8 [B, {side}, {side}, 3], got {jax.typeof(images)}')
 
 
 def draw(key: jax.Array, config: AugmentConfig) -> tuple[jax.Array, ...]:
@@ -133,10 +110,11 @@ def output_to_cache(
     config: AugmentConfig,
 ) -> jax.Array:
     """The map `[3, 3]` from a point of the output to the point of the cached image seen there."""
+    flip, width = jnp.where(flipped, -1, 1), jnp.where(flipped, config.crop, 0)
+    cropped = _matrix((flip, 0, left + width), (0, 1, top))  # flipped within the crop
     # The default precision of a matrix product on GPU and TPU would cost a good part of a pixel.
-    product = functools.partial(jnp.matmul, precision='highest')
-    cropped = product(crop(left, top), flip(flipped, config.crop))
-    return product(rotation(angle, aspect, config.resize), cropped)
+    turned = rotation(angle, aspect, config.resize)
+    return jnp.matmul(turned, cropped, precision='highest')
 
 
 def rotation(angle: jax.Array, aspect: jax.Array, size: int) -> jax.Array:
@@ -155,19 +133,8 @@ def rotation(angle: jax.Array, aspect: jax.Array, size: int) -> jax.Array:
     )
 
 
-def crop(left: jax.Array, top: jax.Array) -> jax.Array:
-    """The crop whose first column is `left` and whose first row is `top`."""
-    return _matrix((1, 0, left), (0, 1, top))
-
-
-def flip(flipped: jax.Array, size: int) -> jax.Array:
-    """The horizontal flip of an image `size` pixels wide, or the identity if not `flipped`."""
-    return _matrix((jnp.where(flipped, -1, 1), 0, jnp.where(flipped, size, 0)), (0, 1, 0))
-
-
 def _matrix(first: tuple, second: tuple) -> jax.Array:
-    rows = (first, second, (0, 0, 1))
-    return jnp.stack([jnp.stack([jnp.asarray(v, jnp.float32) for v in row]) for row in rows])
+    return jnp.array([first, second, (0, 0, 1)], jnp.float32)
 
 
 def sample(image: jax.Array, matrix: jax.Array, config: AugmentConfig) -> jax.Array:

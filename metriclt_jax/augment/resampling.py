@@ -20,15 +20,9 @@ def resample(
 ) -> jax.Array:
     """Interpolates an image where an affine map takes the centres of the output's pixels.
 
-    Args:
-        image: `[R, R, 3]`, uint8. Outside it, its border is repeated.
-        matrix: `[3, 3]`, from a point (x, y, 1) of the output to the point of the image.
-        size: side S of the output.
-        interpolation: one of INTERPOLATIONS.
-        steep: whether the map may turn by more than 45 degrees.
-
-    Returns:
-        Pixels `[S, S, 3]` from 0 to 255, float32.
+    The image is `[R, R, 3]`, uint8, with its border repeated outside; `matrix` `[3, 3]` takes a
+    point (x, y, 1) of the output `[S, S, 3]`, 0 to 255, float32, to the point of the image. S is
+    the `size`; `steep` says whether the map may turn by more than 45 degrees.
     """
     gathered = partial(gather, size=size, interpolation=interpolation)
     in_passes = partial(two_passes, size=size, interpolation=interpolation, steep=steep)
@@ -37,8 +31,7 @@ def resample(
 
 def points(matrix: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
     """Where `matrix` takes the centres of the output's pixels: x and y, `[S, S]` each."""
-    centers = _centers(size)
-    u, v = centers[None, :], centers[:, None]
+    u, v = _centers(size)[None, :], _centers(size)[:, None]
     (a, b, e), (c, d, f) = matrix[:2]
     return a * u + b * v + e, c * u + d * v + f
 

@@ -6,14 +6,12 @@ data nor weights; the compilers come with pip install 'metriclt-jax[tpu]' or 'me
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
 
 from metriclt_jax.cli import main as cli
-from metriclt_jax.errors import InputError
 
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'FILE:METHOD[,scale=NAME]; set single fields by --config.model.dtype=bfloat16'
@@ -44,9 +42,7 @@ def main() -> int | None:
 
     jax.config.update('jax_platforms', 'cpu')  # what is compiled for is not here
     jax.config.update('jax_enable_compilation_cache', False)
-    config, output = _CONFIG.value, _OUTPUT.value and Path(_OUTPUT.value).expanduser()
-    if output and not output.parent.is_dir():
-        raise InputError(f'--output is {output}; its folder must exist')
+    config, output = _CONFIG.value, cli.file_to_write(_OUTPUT)
     if _BATCH_SIZE.value:
         config.stage1.batch_size = config.stage2.batch_size = _BATCH_SIZE.value
     found = compile_run(config, _TARGET.value)

@@ -19,15 +19,12 @@ from metriclt_jax.cli import hosts as hosts_flags
 from metriclt_jax.cli import main as cli
 from metriclt_jax.errors import InputError
 from metriclt_jax.files import read_json, write_atomically
-from metriclt_jax.paths import is_remote, to_path
+from metriclt_jax.paths import to_path
 from metriclt_jax.progress import say
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'work directory of a finished run')
 _PART = flags.DEFINE_enum(
-    'part',
-    None,
-    ['train', 'validation', 'test', 'all'],
-    'what to evaluate on (default: test; all images of another data set)',
+    'part', None, ['train', 'validation', 'test', 'all'], 'default: test; all of another data set'
 )
 _DATASET = flags.DEFINE_string('dataset', None, 'another prepared data set with classes of the run')
 _SPLIT = flags.DEFINE_string(
@@ -60,8 +57,7 @@ def main() -> None:
     cli.run_config_file(_CONFIG.value)
     workdir = to_path(_WORKDIR.value)
     with hosts.together():
-        output = _file_to_write('output', _OUTPUT.value)
-        predictions = _file_to_write('predictions', _PREDICTIONS.value)
+        output, predictions = cli.file_to_write(_OUTPUT), cli.file_to_write(_PREDICTIONS)
         config, results = finished_run(workdir)
     stage = _STAGE.value or results['stages'][-1]['name']
     other = _DATASET.value not in (None, config.data.name)
@@ -121,8 +117,7 @@ def _load(own: ConfigDict, part: str, workdir: Path) -> Any:
     own_parts = name == own.name and part != 'all'
     dataset = load_dataset(data, None if own_parts else part)
     known = workdir / 'data.json'
-    changed = own_parts and known.exists() and read_json(known)['sha256'] != dataset.fingerprint
-    if changed:
+    if own_parts and known.exists() and read_json(known)['sha256'] != dataset.fingerprint:
         raise InputError(
             f'the images or parts of {name} in {data.data_dir} changed since {workdir} was '
             f'trained, so the {part} part might contain training images; use the data of the '
@@ -157,10 +152,7 @@ def _overlap(workdir: Path, own: ConfigDict, dataset: Any, part: str) -> str:
 
 
 def with_classes(dataset: Any, part: str, class_names: Sequence[str]) -> tuple[Any, dict[str, int]]:
-    """A part of the data set with the classes `class_names`, and how many images it loses.
-
-    These are by the names of the classes that are not among `class_names`.
-    """
+    """A part of the data set with the classes `class_names`, and what it loses of each other."""
     indices, names = dataset.parts[part], list(class_names)
     counts = np.bincount(dataset.labels[indices], minlength=len(dataset.class_names))
     counts = dict(zip(dataset.class_names, counts.tolist(), strict=True))
@@ -175,10 +167,3 @@ def with_classes(dataset: Any, part: str, class_names: Sequence[str]) -> tuple[A
     parts = {part: indices[labels[indices] >= 0]}
     changed = {'class_names': tuple(names), 'labels': labels, 'parts': parts}
     return dataclasses.replace(dataset, **changed), left_out
-
-
-def _file_to_write(flag: str, value: str | None) -> Path | None:
-    path = value and to_path(value)
-    if path and not is_remote(path) and (path.is_dir() or not path.parent.is_dir()):
-        raise InputError(f'--{flag} is {value}; it must be a file in a folder that exists')
-    return path

@@ -8,13 +8,9 @@ from absl import flags
 from metriclt_jax.errors import HostFailed, InputError, Interrupted, NotWritten, TrainingDiverged
 
 _DISTRIBUTED = flags.DEFINE_bool(
-    'distributed',
-    False,
-    'join a multi-host job; addresses are detected on TPU pods, Slurm and Open MPI',
+    'distributed', False, 'join a multi-host job, detected on TPU pods, Slurm and Open MPI'
 )
-_COORDINATOR = flags.DEFINE_string(
-    'coordinator', None, 'HOST:PORT of process 0, where the processes of all hosts meet'
-)
+_COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT of process 0, where all meet')
 _NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'how many meet at --coordinator')
 _PROCESS_ID = flags.DEFINE_integer('process_id', None, 'which of them this is, from 0')
 

@@ -14,6 +14,7 @@ from absl import app, flags, logging
 
 from metriclt_jax import config_files
 from metriclt_jax.errors import HostFailed, InputError, Interrupted, NotWritten, TrainingDiverged
+from metriclt_jax.paths import is_remote, to_path
 from metriclt_jax.quoting import quote_names
 
 # Of glibc's malloc.h: M_MMAP_MAX, M_TRIM_THRESHOLD, M_ARENA_MAX and M_TOP_PAD.
@@ -29,22 +30,17 @@ EXIT_CODES = {
 }
 
 
-def command(function: Callable[[], int | None]) -> Callable[[], None]:
-    """Makes a command of a function whose arguments are flags; see `run`."""
-    return functools.wraps(function)(lambda: run(function))
-
-
-def run(command: Callable[[], int | None]) -> None:
-    """Parses the flags, calls `command` and exits with what it returns (None is 0).
+def command(function: Callable[[], int | None]) -> Callable[[], NoReturn]:
+    """Makes a command of a function whose arguments are flags; it exits with what that returns.
 
     Bad flags and the errors of `EXIT_CODES` end in one sentence on stderr, without a traceback.
     """
-    for name in ('stdout', 'stderr'):
-        setattr(sys, name, _Output.instead_of(getattr(sys, name)))
 
     def parse(argv: Sequence[str]) -> list[str]:
         if '--help' in argv or '-h' in argv:
-            _help(command)
+            module = sys.modules[function.__module__]
+            print(f'{module.__doc__}\n{flags.FLAGS.module_help(module)}')
+            raise SystemExit(0)
         words = [word for word in argv[1:] if not word.startswith('-')]
         if words:
             _fail(f'argument {words[0]!r} is not a flag; flags look like --name=value')
@@ -62,7 +58,7 @@ def run(command: Callable[[], int | None]) -> None:
     def main(_: Sequence[str]) -> int | None:
         _print_errors_once()
         try:
-            return command()
+            return function()
         except Interrupted as error:
             print(f'{error}; run the same command again to resume')
             return EXIT_CODES[Interrupted]
@@ -72,7 +68,13 @@ def run(command: Callable[[], int | None]) -> None:
             print('interrupted', file=sys.stderr, flush=True)
             os._exit(EXIT_CODES[KeyboardInterrupt])  # other libraries' threads would complain
 
-    app.run(main, flags_parser=parse)
+    @functools.wraps(function)
+    def run() -> NoReturn:
+        for name in ('stdout', 'stderr'):
+            setattr(sys, name, _Output.instead_of(getattr(sys, name)))
+        app.run(main, flags_parser=parse)
+
+    return run
 
 
 def run_config_file(argument: str | None) -> None:
@@ -109,10 +111,9 @@ def keep_freed_memory() -> None:
 
 def _print_errors_once() -> None:
     """Hides what threads of Orbax and TensorStore print about an error that they then raise."""
+    error = logging.converter.STANDARD_ERROR
     logging.get_absl_logger().addFilter(
-        lambda record: (
-            record.levelno < logging.converter.STANDARD_ERROR or 'orbax' not in record.pathname
-        )
+        lambda record: record.levelno < error or 'orbax' not in record.pathname
     )
     show = sys.unraisablehook
 
@@ -121,6 +122,14 @@ def _print_errors_once() -> None:
             show(unraisable)
 
     sys.unraisablehook = show_others
+
+
+def file_to_write(flag: flags.FlagHolder[str | None]) -> Path | None:
+    """The file that a flag names, local or an address, in a folder that exists."""
+    path = flag.value and to_path(flag.value)
+    if path and not is_remote(path) and (path.is_dir() or not path.parent.is_dir()):
+        raise InputError(f'--{flag.name} is {path}; it must be a file in a folder that exists')
+    return path
 
 
 class _Output(io.FileIO):
@@ -152,12 +161,6 @@ def _with_config_file(argument: str) -> str:
         return argument
     name, *rest = value.split(':', 1)
     return f'{flag}={":".join([str(config_files.find(name)), *rest])}'
-
-
-def _help(command: Callable[[], int | None]) -> NoReturn:
-    module = sys.modules[command.__module__]
-    print(f'{module.__doc__}\n{flags.FLAGS.module_help(module)}')
-    raise SystemExit(0)
 
 
 def _reason(error: Exception, argv: Sequence[str]) -> str:

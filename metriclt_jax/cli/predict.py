@@ -9,9 +9,7 @@ from metriclt_jax.cli import main as cli
 _WORKDIR = flags.DEFINE_string('workdir', None, 'work directory of a finished run')
 _IMAGES = flags.DEFINE_string('images', None, 'folder of images, searched recursively')
 _OUTPUT = flags.DEFINE_string('output', None, 'CSV file to write or to resume')
-_SKIP_BAD_FILES = flags.DEFINE_bool(
-    'skip_bad_files', False, 'skip and list unreadable files instead of refusing the folder'
-)
+_SKIP_BAD_FILES = flags.DEFINE_bool('skip_bad_files', False, 'skip and list unreadable files')
 _BATCH_SIZE = flags.DEFINE_integer('batch_size', 64, 'images in a batch, over all devices')
 _CONFIG = flags.DEFINE_string('config', None, 'config file of the training, if it adds the method')
 flags.mark_flags_as_required(['workdir', 'images', 'output'])

@@ -33,26 +33,18 @@ _NAME = flags.DEFINE_string('name', None, 'data.name of the prepared data set; d
 _LABELS = flags.DEFINE_string('labels', None, 'for folder: CSV file (path, label, group, split)')
 _CLASSES = flags.DEFINE_list('classes', None, 'for folder: all class names in order')
 _COLUMNS = [
-    flags.DEFINE_string(f'{kind}_column', None, f'for folder: column of --labels with the {what}')
-    for kind, what in (
-        ('path', 'images'),
-        ('label', 'labels'),
-        ('group', 'lesions or patients, or none'),
-        ('split', 'parts, or none'),
-    )
+    flags.DEFINE_string('path_column', None, 'for folder: column of --labels with the images'),
+    flags.DEFINE_string('label_column', None, 'for folder: its column with the labels'),
+    flags.DEFINE_string('group_column', None, 'for folder: ... with lesions or patients, or none'),
+    flags.DEFINE_string('split_column', None, 'for folder: ... with the parts, or none'),
 ]
 _ALLOW_UNKNOWN_CHECKSUM = flags.DEFINE_bool(
     'allow_unknown_checksum', None, 'for the MedMNIST family: accept a file that was not published'
 )
-_SKIP_BAD_FILES = flags.DEFINE_bool(
-    'skip_bad_files', False, 'leave out and list files that cannot be used, instead of refusing all'
-)
+_SKIP_BAD_FILES = flags.DEFINE_bool('skip_bad_files', False, 'leave out and list unusable files')
 _FOLDS = flags.DEFINE_integer('folds', None, 'also show the folds of a cross-validation')
 _SPLIT = flags.DEFINE_enum(
-    'split',
-    None,
-    ['auto', 'paper', 'grouped'],
-    'data.split of --folds; default: that of the config',
+    'split', None, ['auto', 'paper', 'grouped'], 'data.split of --folds; default: as in the config'
 )
 flags.mark_flag_as_required('dataset')
 
@@ -64,12 +56,10 @@ def main() -> None:
     name = _NAME.value or dataset
     if dataset == 'folder' and not _NAME.value:
         raise InputError('--dataset=folder needs a name for your data set: --name=NAME')
-    given = [
-        f for f in (_LABELS, _CLASSES, *_COLUMNS, _ALLOW_UNKNOWN_CHECKSUM) if f.value is not None
-    ]
-    options = {flag.name: flag.value for flag in given}
-    already = is_prepared(name, data_dir)
+    flags_of_reader = _LABELS, _CLASSES, *_COLUMNS, _ALLOW_UNKNOWN_CHECKSUM
+    options = {flag.name: flag.value for flag in flags_of_reader if flag.value is not None}
     options['skip_bad_files'] = _SKIP_BAD_FILES.value
+    already = is_prepared(name, data_dir)
     path = prepare(dataset, _SOURCE.value, data_dir, name, print, **options)
     if already:
         print(f'{name} was already prepared in {path}; delete that folder to prepare it again')

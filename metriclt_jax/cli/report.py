@@ -32,9 +32,7 @@ def main() -> None:
         if _OUTPUT.value is None:
             raise InputError('--output is missing; --paper needs it')
         if _TABLE.value is not None or _REFERENCE.value is not None or _TUNED.value:
-            raise InputError(
-                '--table, --reference and --tuned go with --runs; --paper writes all tables'
-            )
+            raise InputError('--table, --reference and --tuned go with --runs, not with --paper')
         page = report_paper(_OUTPUT.value)
     else:
         options = {'reference': _REFERENCE.value, 'tuned': _TUNED.value}

@@ -20,15 +20,9 @@ _TABLE = flags.DEFINE_enum('table', None, ['2', '3', '4', '5'], 'table of the pa
 _FIGURE = flags.DEFINE_enum('figure', None, ['2'], 'figure of the paper')
 _DATASET = flags.DEFINE_string('dataset', None, 'data set: name of its config file')
 _SEEDS = flags.DEFINE_integer('seeds', 3, 'runs of each row, with seeds 0, 1, ...')
-_FOLDS = flags.DEFINE_integer(
-    'folds', 0, 'train each row on every fold of a cross-validation of so many; 0 for one split'
-)
-_WORKERS = flags.DEFINE_integer(
-    'workers', 1, 'processes that train at once, each on its own cores or accelerators'
-)
-_METHODS = flags.DEFINE_string(
-    'methods', None, "rows, separated by commas, or 'all'; default: those of the table"
-)
+_FOLDS = flags.DEFINE_integer('folds', 0, 'folds of a cross-validation, all trained; 0 for none')
+_WORKERS = flags.DEFINE_integer('workers', 1, 'processes, each on its own cores or accelerators')
+_METHODS = flags.DEFINE_string('methods', None, "rows, as ce,ce_crw, or 'all'; default: the table")
 _SCALE = flags.DEFINE_string('scale', None, "scale of the config file; default: the file's own")
 _PRETRAINED = flags.DEFINE_string(
     'pretrained', None, 'ImageNet weights; {model} stands for the backbone'

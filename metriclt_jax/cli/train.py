@@ -10,17 +10,11 @@ from metriclt_jax.errors import InputError, explained
 _CONFIG = config_flags.DEFINE_config_file(
     'config',
     None,
-    'FILE:METHOD[,scale=NAME], where FILE is a path or the name of a file of the package, such as '
-    'digits_lt; set single fields by --config.stage1.epochs=50',
+    'FILE:METHOD[,scale=NAME], as digits_lt:ce; one field: --config.stage1.epochs=50',
 )
-_WORKDIR = flags.DEFINE_string(
-    'workdir', None, 'where to write; a new directory or one to resume, local or gs://...'
-)
+_WORKDIR = flags.DEFINE_string('workdir', None, 'directory, new or to resume; may be gs://...')
 _PROFILE = flags.DEFINE_integer(
-    'profile',
-    0,
-    "trace so many steps of each stage into WORKDIR/profile, for TensorBoard's profiler",
-    lower_bound=0,
+    'profile', 0, 'steps of each stage to trace for TensorBoard, in WORKDIR/profile', lower_bound=0
 )
 flags.mark_flags_as_required(['config', 'workdir'])
 flags.adopt_module_key_flags(hosts_flags)

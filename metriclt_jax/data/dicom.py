@@ -10,10 +10,8 @@ from metriclt_jax.errors import InputError
 
 _COLOR = ('RGB', 'YBR_FULL', 'YBR_FULL_422', 'YBR_ICT', 'YBR_RCT')  # decoded to RGB
 _REQUIRED = ('PixelData', 'Rows', 'Columns', 'BitsStored', 'PhotometricInterpretation')
-_OPTIONAL = (
-    'RescaleSlope', 'RescaleIntercept', 'VOILUTFunction', 'PixelPaddingValue',
-    'PixelPaddingRangeLimit',
-)  # fmt: skip
+_PADDING = ('PixelPaddingValue', 'PixelPaddingRangeLimit')
+_OPTIONAL = ('RescaleSlope', 'RescaleIntercept', 'VOILUTFunction', *_PADDING)
 _GRAY = ('MONOCHROME1', 'MONOCHROME2')
 
 
@@ -113,9 +111,7 @@ def _ends(pixels: np.ndarray, values: np.ndarray, header: Any) -> tuple[float, f
         lowest = -(2 ** (header.BitsStored - 1)) if header.PixelRepresentation else 0
         stored = np.array([lowest, lowest + 2**header.BitsStored - 1])
         return tuple(sorted(apply_modality_lut(stored, header)))
-    padding = [
-        header[n].value for n in ('PixelPaddingValue', 'PixelPaddingRangeLimit') if n in header
-    ]
+    padding = [header[name].value for name in _PADDING if name in header]
     seen = values[(pixels < min(padding)) | (pixels > max(padding))] if padding else values
     return (seen.min(), seen.max()) if seen.size else (0, 1)
 

@@ -16,7 +16,7 @@ FORMATS = ('BMP', 'GIF', 'JPEG', 'JPEG2000', 'PNG', 'PPM', 'TIFF', 'WEBP')
 # Pillow's names of the pixel types that have one obvious conversion to RGB.
 _MODES = ('1', 'L', 'LA', 'La', 'P', 'PA', 'RGB', 'RGBA', 'RGBa', 'RGBX', 'YCbCr')
 _SIXTEEN_BIT_MODES = ('I;16', 'I;16L', 'I;16B', 'I;16N')
-_OTHER_MODES = {'F': 'floating point', 'I': 'integers of 32 bits or with a sign'}
+_OTHER_MODES = {'F': ' (floating point)', 'I': ' (integers of 32 bits or with a sign)'}
 _ADVICE = 'convert it to RGB or palette of 8 bits, or unsigned gray of 8 or 16 bits'
 
 _PNG = b'\x89PNG\r\n\x1a\n'
@@ -59,10 +59,8 @@ def to_rgb(picture: Image.Image) -> Image.Image:
     require_size(*picture.size)
     sixteen_bits = (*_SIXTEEN_BIT_MODES, *(('I',) if picture.format == 'PPM' else ()))
     if picture.mode not in _MODES + sixteen_bits:
-        what = _OTHER_MODES.get(picture.mode)
-        raise InputError(
-            f'its pixels are of type {picture.mode}{f" ({what})" if what else ""}; {_ADVICE}'
-        )
+        what = _OTHER_MODES.get(picture.mode, '')
+        raise InputError(f'its pixels are of type {picture.mode}{what}; {_ADVICE}')
     _correct(picture)
     picture.load()
     if picture.mode in sixteen_bits:  # `convert` would clip it to 255
@@ -181,9 +179,7 @@ def _correct_tiff(picture: Image.Image) -> None:
     tags = picture.tag_v2
     raw = tags.get(_COMPRESSION, 1) == 1
     if _PHOTOMETRIC not in tags:
-        raise InputError(
-            'it is a TIFF without PhotometricInterpretation: zero may be black or white'
-        )
+        raise InputError('it is a TIFF without PhotometricInterpretation: is zero black or white?')
     if 2 in tags.get(_SIGN, ()):
         raise InputError(f'its pixels have a sign (TIFF SampleFormat 2); {_ADVICE}')
     if raw and tags[_PHOTOMETRIC] == 6 and tags.get(_SUBSAMPLING, (1, 1)) != (1, 1):
@@ -214,14 +210,11 @@ _CORRECTIONS = {
 
 
 def _from_16_bits(picture: Image.Image) -> Image.Image:
-    bits, white_is_zero = 16, False
-    if picture.format == 'TIFF':
-        bits = picture.tag_v2[_BITS][0]
-        white_is_zero = picture.tag_v2[_PHOTOMETRIC] == 0
+    tags = picture.tag_v2 if picture.format == 'TIFF' else {}
     values = np.asarray(picture, np.uint32)
-    top = 2**bits - 1
+    top = 2 ** tags.get(_BITS, (16,))[0] - 1
     gray = (values * 255 + top // 2) // top
-    if white_is_zero:
+    if tags.get(_PHOTOMETRIC) == 0:  # which is white then
         gray = 255 - gray
     if 'transparency' in picture.info:
         gray[values == picture.info['transparency']] = 0
@@ -233,7 +226,5 @@ def _alpha_is_unfilled(picture: Image.Image) -> bool:
     if picture.mode not in ('LA', 'La', 'PA', 'RGBA') or picture.getextrema()[-1][1]:
         return False
     if picture.format == 'TIFF' and 1 in picture.tag_v2.get(_EXTRA, ()):
-        raise InputError(
-            'its colors are multiplied by an alpha that is zero; save it without alpha'
-        )
+        raise InputError('its colors are multiplied by an alpha of zero; save it without alpha')
     return True

@@ -131,13 +131,9 @@ def create_model(
     dropout = DROPOUT.get(name, 0.0) if dropout is None else dropout
     if not 0 <= dropout < 1:
         raise InputError(f'dropout is {dropout}; it must be 0 or more and below 1')
-    backbone = BACKBONES[name](
-        **{option: _hashable(value) for option, value in backbone_options.items()},
-        dtype=DTYPES[dtype],
-        statistics=StatisticsGroup(
-            axis_name if cross_device_batch_norm else None, batch_norm_group
-        ),
-    )
+    options = {option: _hashable(value) for option, value in backbone_options.items()}
+    shared = StatisticsGroup(axis_name if cross_device_batch_norm else None, batch_norm_group)
+    backbone = BACKBONES[name](**options, dtype=DTYPES[dtype], statistics=shared)
     widths = tuple(projection or ())
     return Classifier(backbone, num_classes, head, scale, widths, dropout, axis_name)
 

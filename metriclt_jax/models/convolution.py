@@ -21,22 +21,15 @@ def convolve(
     On CPU it can be differentiated in reverse mode only.
     """
     options = {'stride': stride, 'padding': padding, 'groups': groups}
-    return lax.platform_dependent(
-        x,
-        kernel,
-        cpu=partial(_convolve_patches, **options),
-        default=partial(_convolve_xla, **options),
-    )
+    patches, xla = partial(_convolve_patches, **options), partial(_convolve_xla, **options)
+    return lax.platform_dependent(x, kernel, cpu=patches, default=xla)
 
 
 def _convolve_xla(x, kernel, stride, padding, groups):
+    layout = ('NHWC', 'HWIO', 'NHWC')
+    widths = ((padding, padding), (padding, padding))
     return lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides=(stride, stride),
-        padding=((padding, padding), (padding, padding)),
-        dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-        feature_group_count=groups,
+        x, kernel, (stride, stride), widths, dimension_numbers=layout, feature_group_count=groups
     )
 
 

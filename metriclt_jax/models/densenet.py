@@ -10,17 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from metriclt_jax.models.layers import (
-    BatchNorm,
-    Conv,
-    StatisticsGroup,
-    average_pool,
-    batch_moments,
-    concatenate_moments,
-    kaiming_normal,
-    max_pool,
-    require_positive,
-)
+from metriclt_jax.models import layers
 
 
 class _DenseLayer(nn.Module):
@@ -43,16 +33,17 @@ class _DenseBlock(nn.Module):
 
     layer: Any
     size: int
-    statistics: StatisticsGroup
+    statistics: layers.StatisticsGroup
 
     @nn.compact
     def __call__(self, x, train):
-        moments = batch_moments(x, self.statistics) if train else None
+        moments = layers.batch_moments(x, self.statistics) if train else None
         for i in range(self.size):
             y = self.layer(name=f'denselayer{i + 1}')(x, moments, train)
             x = jnp.concatenate([x, y], axis=-1)
             if train:
-                moments = concatenate_moments(moments, batch_moments(y, self.statistics))
+                added = layers.batch_moments(y, self.statistics)
+                moments = layers.concatenate_moments(moments, added)
         return x, moments
 
 
@@ -66,44 +57,36 @@ class _Transition(nn.Module):
     def __call__(self, x, moments, train):
         x = nn.relu(self.norm(name='norm')(x, train, moments))
         x = self.conv(x.shape[-1] // 2, 1, name='conv')(x)
-        return average_pool(x, window=2)
+        return layers.average_pool(x, window=2)
 
 
 class DenseNet(nn.Module):
     """Images `[B, H, W, 3]` to features `[B, D]`, float32: stem, dense blocks, global average.
 
     The defaults are those of DenseNet-121.
-
-    Attributes:
-        block_sizes: number of layers of each block.
-        growth_rate: feature maps that a layer adds.
-        width: channels after the stem (7 x 7 with stride 2, then max-pooling).
-        remat: computes the inside of a layer again in the backward pass instead of keeping it.
-        statistics: which images share the statistics of BatchNorm.
-        dtype: of the computation.
     """
 
-    block_sizes: tuple[int, ...] = (6, 12, 24, 16)
-    growth_rate: int = 32
-    width: int = 64
-    remat: bool = False
-    statistics: StatisticsGroup = StatisticsGroup()
-    dtype: jnp.dtype = jnp.float32
+    block_sizes: tuple[int, ...] = (6, 12, 24, 16)  # layers of each block
+    growth_rate: int = 32  # feature maps that a layer adds
+    width: int = 64  # channels after the stem: 7 x 7 with stride 2, then max-pooling
+    remat: bool = False  # compute the inside of a layer again in the backward pass
+    statistics: layers.StatisticsGroup = layers.StatisticsGroup()
+    dtype: jnp.dtype = jnp.float32  # of the computation
 
     def __post_init__(self):
-        require_positive(self, 'block_sizes', 'growth_rate', 'width')
+        layers.require_positive(self, 'block_sizes', 'growth_rate', 'width')
         super().__post_init__()
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Features of `images`; with `train` batch statistics are used and updated."""
-        conv = partial(Conv, dtype=self.dtype, kernel_init=kaiming_normal('fan_in'))
-        norm = partial(BatchNorm, group=self.statistics, dtype=self.dtype)
+        conv = partial(layers.Conv, dtype=self.dtype, kernel_init=layers.kaiming_normal('fan_in'))
+        norm = partial(layers.BatchNorm, group=self.statistics, dtype=self.dtype)
         layer = nn.remat(_DenseLayer, static_argnums=3) if self.remat else _DenseLayer
         layer = partial(layer, self.growth_rate, conv, norm)
         x = conv(self.width, 7, stride=2, name='conv0')(images)
         x = nn.relu(norm(name='norm0')(x, train))
-        x = max_pool(x, window=3, stride=2, padding=1)
+        x = layers.max_pool(x, window=3, stride=2, padding=1)
         for i, size in enumerate(self.block_sizes, start=1):
             x, moments = _DenseBlock(layer, size, self.statistics, name=f'denseblock{i}')(x, train)
             if i < len(self.block_sizes):

@@ -161,11 +161,7 @@ class BatchNorm(nn.Module):
 
 @jax.named_scope('batch_norm')
 def batch_moments(x: jax.Array, group: StatisticsGroup) -> Moments:
-    """The moments of the channels of `x` `[B, ..., C]`, over each image's group.
-
-    Raises:
-        InputError: a group has a single value per channel, or does not divide the batch.
-    """
+    """The moments of the channels of `x` `[B, ..., C]`, over each image's group."""
     devices = 1 if group.axis_name is None else lax.axis_size(group.axis_name)
     size = group.images or len(x) * devices
     groups, neighbours = max(len(x) // size, 1), max(size // len(x), 1)  # of a device; of a group
@@ -205,12 +201,9 @@ def average_pool(x: jax.Array, window: int) -> jax.Array:
 
 
 def max_pool(x: jax.Array, window: int, stride: int, padding: int) -> jax.Array:
-    """Maximum over windows, as torch's MaxPool2d; the first of equal values takes the gradient.
+    """Maximum over windows, as torch's MaxPool2d; the first of equal values takes the gradient."""
 
-    On CPU, shifted sums in the backward pass are much faster than XLA's scattering.
-    """
-
-    def shifted(x):
+    def shifted(x):  # on CPU its backward pass is much faster than XLA's scattering
         return _max_along(_max_along(x, 2, window, stride, padding), 1, window, stride, padding)
 
     def reduced(x):

@@ -11,13 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from metriclt_jax.errors import InputError
-from metriclt_jax.models.layers import (
-    BatchNorm,
-    Conv,
-    ConvNorm,
-    StatisticsGroup,
-    require_positive,
-)
+from metriclt_jax.models.layers import BatchNorm, Conv, ConvNorm, StatisticsGroup, require_positive
 
 # Expansion factor, output channels, number of blocks, stride of the first (table 2 of the paper).
 STAGES = (
@@ -58,30 +52,20 @@ class _InvertedResidual(_Bottleneck):
 
     @nn.compact
     def __call__(self, x, train):
-        layers = _Bottleneck(
-            self.features, self.stride, self.expansion, self.conv, self.norm, name='conv'
-        )
-        y = layers(x, train)
+        shape = self.features, self.stride, self.expansion
+        y = _Bottleneck(*shape, self.conv, self.norm, name='conv')(x, train)
         keeps_shape = self.stride == 1 and x.shape[-1] == self.features
         return x + y if keeps_shape else y
 
 
 class MobileNetV2(nn.Module):
-    """Images `[B, H, W, 3]` to features `[B, D]`, float32: stem, stages, global average.
-
-    Attributes:
-        stages: (expansion factor, output channels, blocks, stride of the first) of each stage.
-        width_multiplier: scales the channels of all layers, to multiples of 8.
-        remat: computes the inside of a block again in the backward pass instead of keeping it.
-        statistics: which images share the statistics of BatchNorm.
-        dtype: of the computation.
-    """
+    """Images `[B, H, W, 3]` to features `[B, D]`, float32: stem, stages, global average."""
 
     stages: tuple[tuple[int, int, int, int], ...] = STAGES
-    width_multiplier: float = 1.0
-    remat: bool = False
+    width_multiplier: float = 1.0  # scales the channels of all layers, to multiples of 8
+    remat: bool = False  # compute the inside of a block again in the backward pass
     statistics: StatisticsGroup = StatisticsGroup()
-    dtype: jnp.dtype = jnp.float32
+    dtype: jnp.dtype = jnp.float32  # of the computation
 
     def __post_init__(self):
         require_positive(self, 'stages')

@@ -11,14 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from metriclt_jax.errors import InputError
-from metriclt_jax.models.layers import (
-    BatchNorm,
-    Conv,
-    ConvNorm,
-    StatisticsGroup,
-    max_pool,
-    require_positive,
-)
+from metriclt_jax.models import layers
 
 # Kernel size and stride of the first convolution.
 STEMS = {'imagenet': (7, 2), 'small': (3, 1)}
@@ -47,8 +40,8 @@ class _Block(nn.Module):
             y = self.conv(features, size, stride, name=f'conv{i}')(y if i == 1 else nn.relu(y))
             y = self.norm(name=f'bn{i}')(y, train)
         if self.stride != 1 or x.shape[-1] != features:
-            shortcut = ConvNorm(features, self.conv, self.norm, 1, self.stride, name='downsample')
-            x = shortcut(x, train)
+            shortcut = partial(layers.ConvNorm, features, self.conv, self.norm, 1, self.stride)
+            x = shortcut(name='downsample')(x, train)
         return nn.relu(x + y)
 
 
@@ -89,10 +82,7 @@ def branch_name(block: int, branch: int) -> str:
 
 
 def split_branches(tree: dict[str, Any], branches: int) -> dict[str, Any]:
-    """Parameters or statistics of a ResNet with `branches`, from those of one without.
-
-    The last block is copied for each branch; the trees share their arrays.
-    """
+    """A tree of variables for `branches`, each with the last block (the same arrays) of `tree`."""
     stage = max(name for name in tree if name.startswith('layer'))
     block = max(map(int, tree[stage]))
     copies = {branch_name(block, i): tree[stage][str(block)] for i in range(branches)}
@@ -102,30 +92,23 @@ def split_branches(tree: dict[str, Any], branches: int) -> dict[str, Any]:
 class ResNet(nn.Module):
     """Images `[B, H, W, 3]` to features `[B, D]`, float32: stem, stages, global average.
 
-    Attributes:
-        bottleneck: whether blocks are bottlenecks or basic.
-        stage_sizes: number of blocks of each stage.
-        width: planes of the first stage; each further stage halves the resolution and doubles them.
-        stem: 'imagenet' (7 x 7 with stride 2, then max-pooling: resolution / 4) or 'small' (3 x 3,
-            full resolution), for images of 16 to 64 pixels.
-        remat: computes the inside of a block again in the backward pass instead of keeping it.
-        branches: with several, each has its own last block behind a shared trunk, and the features
-            of all are concatenated, `[B, branches D]` (Zhou et al. 2020, figure 3).
-        statistics: which images share the statistics of BatchNorm.
-        dtype: of the computation.
+    The stem 'imagenet' is a 7 x 7 with stride 2, then max-pooling (resolution / 4), 'small' a 3 x 3
+    for images of 16 to 64 pixels (full resolution). With several branches, each has its own last
+    block behind a shared trunk, and the features of all are concatenated, `[B, branches D]` (Zhou
+    et al. 2020, figure 3).
     """
 
-    bottleneck: bool
-    stage_sizes: tuple[int, ...]
-    width: int = 64
+    bottleneck: bool  # whether blocks are bottlenecks or basic
+    stage_sizes: tuple[int, ...]  # blocks of each stage
+    width: int = 64  # planes of the first stage; each further one halves the sides and doubles them
     stem: str = 'imagenet'
-    remat: bool = False
+    remat: bool = False  # compute the inside of a block again in the backward pass
     branches: int = 1
-    statistics: StatisticsGroup = StatisticsGroup()
-    dtype: jnp.dtype = jnp.float32
+    statistics: layers.StatisticsGroup = layers.StatisticsGroup()
+    dtype: jnp.dtype = jnp.float32  # of the computation
 
     def __post_init__(self):
-        require_positive(self, 'stage_sizes', 'width', 'branches')
+        layers.require_positive(self, 'stage_sizes', 'width', 'branches')
         if self.stem not in STEMS:
             raise InputError(f'stem is {self.stem!r}; use {" or ".join(STEMS)}')
         super().__post_init__()
@@ -136,8 +119,8 @@ class ResNet(nn.Module):
 
         With `train` batch statistics are used, and updated once for each batch.
         """
-        conv = partial(Conv, dtype=self.dtype)
-        norm = partial(BatchNorm, group=self.statistics, dtype=self.dtype)
+        conv = partial(layers.Conv, dtype=self.dtype)
+        norm = partial(layers.BatchNorm, group=self.statistics, dtype=self.dtype)
         block = nn.remat(_Block, static_argnums=2) if self.remat else _Block
         block = partial(block, self.bottleneck)
         conv1 = conv(self.width, *STEMS[self.stem], name='conv1')
@@ -147,7 +130,7 @@ class ResNet(nn.Module):
             raise ValueError(f'{self.branches} branches take 1 or {self.branches} batches')
         maps = tuple(bn1(conv1(batch), train) for batch in batches)
         if self.stem == 'imagenet':
-            maps = tuple(max_pool(x, window=3, stride=2, padding=1) for x in maps)
+            maps = tuple(layers.max_pool(x, window=3, stride=2, padding=1) for x in maps)
         maps = tuple(nn.relu(x) for x in maps)  # after pooling, which it commutes with: a quarter
         for i, stage_size in enumerate(self.stage_sizes):
             planes, stride = self.width * 2**i, 1 if i == 0 else 2

@@ -8,7 +8,6 @@ So a killed run resumes from the newest complete one.
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,11 +29,7 @@ class Best(NamedTuple):
 
 
 def latest_step(directory: Path) -> int | None:
-    """The newest complete step below `directory`, or None; unlike a manager, it creates nothing.
-
-    Raises:
-        InputError: version 0.1.0 wrote the checkpoints.
-    """
+    """The newest complete step below `directory`, or None; unlike a manager, it creates nothing."""
     with reached(directory):
         if (directory / 'latest').is_dir():
             raise InputError(
@@ -45,26 +40,20 @@ def latest_step(directory: Path) -> int | None:
         return max((found.step for found in steps), default=None)
 
 
-@dataclass
-class _LatestAndBest:
-    """Orbax's preservation policy: which complete steps stay on disk."""
-
-    best: Best | None = None
-
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        steps = [checkpoint.step for checkpoint in checkpoints]
-        return [step == max(steps) or (self.best and step == self.best.step) for step in steps]
-
-
 class StageCheckpoints:
     """Reads and writes the checkpoints of one stage; writing happens in the background."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._policy = _LatestAndBest()
-        options = ocp.CheckpointManagerOptions(preservation_policy=self._policy)
+        self._best: Best | None = None
+        options = ocp.CheckpointManagerOptions(preservation_policy=self)
         with written(self._directory):
             self._manager = ocp.CheckpointManager(absolute(directory), options=options)
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Says which complete steps stay on disk: Orbax's preservation policy."""
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        return [step == max(steps) or (self._best and step == self._best.step) for step in steps]
 
     def save(self, step: int, state: TrainState, best: Best | None) -> None:
         """Starts to write the state of `step`; afterwards only it and `best.step` stay on disk."""
@@ -76,7 +65,7 @@ class StageCheckpoints:
         )
         with written(self._directory):
             self._manager.wait_until_finished()
-            self._policy.best = best
+            self._best = best
             self._manager.save(step, args=items)
 
     def restore(self, like: TrainState) -> tuple[TrainState, Best | None]:
@@ -89,8 +78,8 @@ class StageCheckpoints:
         )
         restored = self._manager.restore(self._manager.latest_step(), args=items)
         state = like.replace(**to_local(restored['variables']), **to_local(restored['training']))
-        self._policy.best = None if restored['best'] is None else Best(**restored['best'])
-        return state, self._policy.best
+        self._best = None if restored['best'] is None else Best(**restored['best'])
+        return state, self._best
 
     def close(self) -> None:
         """Returns when everything is written."""
@@ -101,8 +90,7 @@ class StageCheckpoints:
 def restore_variables(directory: Path, which: str, devices: Sequence[jax.Device]) -> dict[str, Any]:
     """The variables of a stage's 'last' or 'best' checkpoint on `devices`; changes no file.
 
-    Raises:
-        InputError: the stage has no such checkpoint.
+    Raises `InputError` if there is no such checkpoint.
     """
     if which not in ('last', 'best'):
         raise InputError(f"checkpoint is {which!r}; it must be 'last' or 'best'")
@@ -145,6 +133,5 @@ def copy_checkpoints(source: Path, target: Path) -> None:
 
 def _items(state: TrainState) -> tuple[dict[str, Any], dict[str, Any]]:
     """The fields of a state as the items `variables` and `training`."""
-    fields = vars(state)
-    variables = {name: fields[name] for name in ('params', 'batch_stats')}
-    return variables, {name: fields[name] for name in fields if name not in variables}
+    rest = {name: value for name, value in vars(state).items() if name not in state.variables}
+    return state.variables, rest

@@ -3,7 +3,6 @@
 import collections
 import functools
 import math
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -43,14 +42,9 @@ def train_stage(
 ) -> Any:
     """Trains a stage from its latest checkpoint, or from `previous`, and returns its variables.
 
-    Args:
-        run: what the stages share.
-        stage: what to train.
-        previous: the variables that the stage before left; pretrained ones or None for the first.
-        metrics: gets a line of losses and metrics each epoch.
-        timing: gets a line of times each epoch.
-        terminated: becomes non-empty, in any process, when the run is to stop.
-        profile: how many steps to trace; see `training.profiling`.
+    `previous` are the variables that the stage before left, for the first one pretrained ones or
+    None. `metrics` and `timing` get a line each epoch, and `profile` steps are traced. The run is
+    to stop when `terminated` becomes non-empty in any process.
 
     Raises:
         Interrupted: the run was to stop, and the state is saved.
@@ -69,14 +63,13 @@ def train_stage(
     batches = make_batches(run, stage, first_step, last_step - first_step)
     stop = hosts.StopConsensus(run.devices)
     in_flight = collections.deque()
-    watch = _Stopwatch(stage.batch_size)
     progress = StageProgress(
         run.console, stage.name, last_step, stage.epochs, first_step, stage.batch_size
     )
     trace = traced(train_step, profile, run.workdir / 'profile' / stage.name)
     with progress, trace as train_step:
         for step in range(first_step + 1, last_step + 1):
-            batch = watch.fetch(batches, in_flight)
+            batch = progress.fetch(batches, in_flight)
             state, logs = train_step(state, batch, inputs(step - 1))
             in_flight.append(logs['loss'])
             if len(in_flight) > IN_FLIGHT:
@@ -85,8 +78,7 @@ def train_stage(
             if step % steps_per_epoch == 0:
                 epoch = step // steps_per_epoch
                 line = _epoch_line(run, stage, epoch, state)
-                times = watch.stop()
-                progress.pause(step)
+                times = progress.pause(step)
                 if epoch % run.config.evaluation.every == 0 or step == last_step:
                     line['validation'], best = _validate(run, stage, state, step, best)
                 timing.append({name: line[name] for name in ('stage', 'epoch', 'step')} | times)
@@ -96,7 +88,6 @@ def train_stage(
                 if improved or epoch % run.config.checkpoint_every == 0 or step == last_step:
                     checkpoints.save(step, state, best)
                     saved = step
-                watch.start()
                 progress.resume(step)
             if stop(bool(terminated)):
                 if saved != step:
@@ -110,8 +101,7 @@ def train_stage(
 def make_loss_inputs(run: Run, stage: Stage) -> Callable[[int], LossInputs]:
     """What the stage's objective needs beside the batch, on the devices, by completed updates.
 
-    Class weights are uniform for the fraction `reweight_start` of the stage: deferred re-weighting
-    (DRW, Cao et al. 2019).
+    Class weights are uniform until `reweight_start`: deferred re-weighting (Cao et al. 2019).
     """
     counts, steps_per_epoch = run.dataset.train_counts, run.steps_per_epoch(stage)
     reweight_start = round(stage.reweight_start * stage.epochs * steps_per_epoch)
@@ -218,35 +208,3 @@ def _describe(line: dict[str, Any], epochs: int) -> list[str]:
     if validation is not None:
         parts.append(f'MCR {100 * validation["mcr_all"]:.1f} %')
     return parts
-
-
-class _Stopwatch:
-    """Times of an epoch: how long it took, and how long the devices waited for input."""
-
-    def __init__(self, batch_size: int) -> None:
-        self._batch_size = batch_size
-        self.start()
-
-    def start(self) -> None:
-        """Begins an epoch, or the rest of one."""
-        self._begin = time.monotonic()
-        self._steps = 0
-        self._waited = 0.0
-
-    def fetch(self, batches: Iterator[Any], in_flight: collections.deque) -> Any:
-        """The next batch; waiting counts if the devices have nothing left to do."""
-        asked = time.monotonic()
-        batch = next(batches)
-        if in_flight and in_flight[-1].is_ready():
-            self._waited += time.monotonic() - asked
-        self._steps += 1
-        return batch
-
-    def stop(self) -> dict[str, float]:
-        """The times of an epoch whose last result has arrived."""
-        seconds = time.monotonic() - self._begin
-        return {
-            'seconds': round(seconds, 3),
-            'images_per_second': round(self._steps * self._batch_size / seconds, 1),
-            'input_wait_share': round(self._waited / seconds, 5),
-        }

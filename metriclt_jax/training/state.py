@@ -37,16 +37,10 @@ class TrainState:
 def make_optimizer(
     stage: Stage, params: dict[str, Any], steps_per_epoch: int
 ) -> optax.GradientTransformation:
-    """SGD with coupled weight decay for the stage's trainable parameters, zero for the others.
-
-    Raises:
-        ValueError: the stage's trainable and frozen names do not cover each parameter once.
-    """
+    """SGD with coupled weight decay for the stage's trainable parameters, zero for the frozen."""
     if sorted(stage.trainable + stage.frozen) != sorted(params):
-        raise ValueError(
-            f'{stage.name} trains {stage.trainable} and freezes {stage.frozen}, which must be '
-            f'{sorted(params)} together'
-        )
+        names = f'{stage.trainable} and freezes {stage.frozen}'
+        raise ValueError(f'{stage.name} trains {names}; together they must be {sorted(params)}')
     recipe = stage.optimizer
     decayed = None
     if recipe.decay == 'kernels':

@@ -1,6 +1,7 @@
 """One update, for every stage and every method."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -16,18 +17,11 @@ from metriclt_jax.training.state import TrainState, make_optimizer
 # Folded into a step's key for draws that are not an example's; larger than any example's index.
 DROPOUT, MIXING, SECOND = 2**32 - 1, 2**32 - 2, 2**32 - 3
 
-Step = Callable[
-    [TrainState, dict[str, jax.Array], LossInputs], tuple[TrainState, dict[str, jax.Array]]
-]
-
 
 def make_train_step(
-    model: nn.Module,
-    stage: Stage,
-    steps_per_epoch: int,
-    devices: Sequence[jax.Device] | None = None,
-) -> Step:
-    """The update of a stage, data-parallel over `devices` (None: all local ones).
+    model: nn.Module, stage: Stage, steps_per_epoch: int, devices: Sequence[jax.Device]
+) -> Callable[[TrainState, Any, LossInputs], tuple[TrainState, dict[str, jax.Array]]]:
+    """The update of a stage, data-parallel over `devices`.
 
     It is `step(state, batch, inputs) -> (state, logs)`, pmap-ed. `state` is not replicated and is
     donated; `batch` has a leading axis of devices; `logs` are scalars of the global batch. `model`
@@ -74,9 +68,8 @@ def make_train_step(
             own_loss = loss_of.own_loss or loss_of.loss
             gradients = jax.grad(own_loss)(metric, outputs, batch['label'], AXIS)
             gradients = jax.lax.pmean(gradients, AXIS)
-            updates, metric_opt_state = loss_of.optimizer.update(
-                gradients, metric_opt_state, metric
-            )
+            update = loss_of.optimizer.update
+            updates, metric_opt_state = update(gradients, metric_opt_state, metric)
             metric = optax.apply_updates(metric, updates)
 
         logs = jax.lax.pmean(logs, AXIS)
@@ -118,10 +111,5 @@ def make_train_step(
             return augment(keys, batch['image'], batch['aspect'], stage.augment)
 
     return jax.pmap(
-        step,
-        axis_name=AXIS,
-        in_axes=(None, 0, None),
-        out_axes=(None, None),
-        donate_argnums=0,
-        devices=devices,
+        step, AXIS, in_axes=(None, 0, None), out_axes=None, donate_argnums=0, devices=devices
     )

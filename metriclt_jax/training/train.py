@@ -41,21 +41,15 @@ _PACKAGES = ('metriclt-jax', 'jax', 'jaxlib', 'flax', 'optax', 'numpy', 'pillow'
 
 
 def train(
-    config: ConfigDict,
-    workdir: str | os.PathLike,
-    console: Console | None = None,
-    profile: int = 0,
+    config: ConfigDict, workdir: str | os.PathLike, console: Console | None = None, profile: int = 0
 ) -> dict[str, Any]:
-    """Trains and evaluates what `config` describes, or resumes where an earlier call stopped.
+    """Trains and evaluates what `config` describes, or resumes; returns what `results.json` has.
 
     Args:
         config: from a file of `configs/`; see `metriclt_jax.config`.
         workdir: a new directory, or one that this config made.
         console: where progress is printed; None prints to the terminal of the first process.
         profile: how many steps of each stage are traced into `workdir/profile`.
-
-    Returns:
-        The contents of `results.json`.
 
     Raises:
         InputError: something in the config or the data cannot be used.
@@ -94,7 +88,8 @@ def train(
                 _record_start(run, pretrained)
         metrics, timing = _open_logs(run)
         earlier = sum(line['seconds'] for line in timing.lines)
-        start = hosts.from_first(lambda: _read_start(run))
+        started_from = workdir / 'pretrained.json' if config.model.pretrained else None
+        start = hosts.from_first(lambda: started_from and read_json(started_from))
         file = start and f'{start["file"]} (SHA-256 {start["sha256"][:8]}...)'
         say(f'the backbone starts from {file or "random parameters"}', console)
 
@@ -112,16 +107,15 @@ def train(
             if hosts.is_first():
                 if final is not None:
                     write_atomically(workdir / 'predictions.npz', final.to_npz())
-                text = json.dumps(results, indent=1) + '\n'
-                write_atomically(workdir / 'results.json', text)
+                write_atomically(workdir / 'results.json', json.dumps(results, indent=1) + '\n')
     return results
 
 
 def evaluate_stages(run: Run, terminated: list[bool]) -> tuple[dict[str, Any], Evaluation | None]:
     """Evaluates the checkpoints of all stages, until `terminated` is non-empty in any process.
 
-    Returns the contents of `results.json` without start, times and versions, and the outputs for
-    the test part at the end of the last stage, with features (None without a classifier).
+    Returns `results.json` without start, times and versions, and the outputs for the test part at
+    the end of the last stage, with features (None without a classifier).
     """
     stages, final = [], None
     for stage in run.stages:
@@ -188,17 +182,13 @@ def _record_start(run: Run, pretrained: Pretrained | None) -> None:
         write_atomically(run.workdir / 'pretrained.json', json.dumps(start) + '\n')
 
 
-def _steps(run: Run) -> dict[str, int]:
-    """The step that each stage resumes from."""
-    return hosts.from_first(
+def _open_logs(run: Run) -> list[EpochLog]:
+    """`metrics.jsonl` and `timing.jsonl` up to the steps that the stages resume from."""
+    # Read under the lock: another process may have trained meanwhile.
+    steps = hosts.from_first(
         lambda: {stage.name: latest_step(run.checkpoints(stage)) or 0 for stage in run.stages}
     )
-
-
-def _open_logs(run: Run) -> tuple[EpochLog, EpochLog]:
-    """`metrics.jsonl` and `timing.jsonl` up to the steps that the stages resume from."""
-    steps = _steps(run)  # read under the lock: another process may have trained meanwhile
-    logs = [EpochLog(run.workdir / f'{n}.jsonl', hosts.is_first()) for n in ('metrics', 'timing')]
+    logs = [EpochLog(run.workdir / f'{name}.jsonl') for name in ('metrics', 'timing')]
     with hosts.together(), reached(run.workdir):
         if not (run.workdir / 'config.json').exists():
             raise InputError(
@@ -207,12 +197,7 @@ def _open_logs(run: Run) -> tuple[EpochLog, EpochLog]:
             )
         for log in logs:
             log.resume(steps)
-    return logs[0], logs[1]
-
-
-def _read_start(run: Run) -> dict[str, str] | None:
-    """File and SHA-256 of the weights that the run started from, or None."""
-    return read_json(run.workdir / 'pretrained.json') if run.config.model.pretrained else None
+    return logs
 
 
 @contextmanager

@@ -11,12 +11,13 @@ from typing import Any
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
+from metriclt_jax import hosts
 from metriclt_jax.config import FIELDS_WITHOUT_INFLUENCE, paper_config
 from metriclt_jax.data.defaults import DEFAULTS
 from metriclt_jax.data.sources import OWN
 from metriclt_jax.data.storage import local_folder
 from metriclt_jax.errors import InputError
-from metriclt_jax.files import locked, make_folder, read_json, write_atomically, written
+from metriclt_jax.files import appended, locked, make_folder, read_json, write_atomically, written
 from metriclt_jax.paths import is_remote, reached
 from metriclt_jax.training.checkpoints import latest_step
 
@@ -59,8 +60,7 @@ def read_config(workdir: Path) -> ConfigDict:
 def is_made_by(workdir: Path, config: ConfigDict) -> bool:
     """Whether an earlier run of `config` made `workdir`; False if it is still to be made.
 
-    Raises:
-        InputError: it belongs to another config, or is something else.
+    Raises `InputError` if it belongs to another config, or is something else.
     """
     with reached(workdir):
         is_file = workdir.is_file()
@@ -86,9 +86,7 @@ def is_made_by(workdir: Path, config: ConfigDict) -> bool:
         )
     ours = ('.lock', '.config.json.')  # all that a run leaves that was killed before config.json
     if is_file or not all(name.startswith(ours) for name in names):
-        raise InputError(
-            f'work directory {workdir} exists and has no config.json; use a new or empty directory'
-        )
+        raise InputError(f'work directory {workdir} has no config.json; use a new or empty one')
     return False
 
 
@@ -116,23 +114,19 @@ def finished_results(workdir: Path, config: ConfigDict) -> dict[str, Any] | None
 @contextmanager
 def claim(workdir: Path, config: ConfigDict) -> Iterator[None]:
     """Makes `workdir` the work directory of `config` and keeps other runs out of it."""
-    with lock_folder(workdir, 'training in'):
+    with lock_folder(workdir):
         is_made_by(workdir, config)
         write_atomically(workdir / 'config.json', config_text(config))
         yield
 
 
 @contextmanager
-def lock_folder(folder: Path, doing: str) -> Iterator[None]:
-    """Makes `folder` and keeps other processes out of it, which learn what we are `doing`.
-
-    For an address this holds for the processes of this user on this machine only.
-    """
-    lock = local_folder(folder) / '.lock'
-    make_folder(lock.parent)
-    busy = f'another process is {doing} {folder}; wait for it or use another --workdir'
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Makes `folder` and keeps others out of it; behind gs://, others of this user and machine."""
+    lock = make_folder(local_folder(folder)) / '.lock'
     with written(lock):
         lock.touch()
+    busy = f'another process is training in {folder}; wait for it or use another --workdir'
     with locked(lock, busy=busy):
         yield
 
@@ -140,17 +134,16 @@ def lock_folder(folder: Path, doing: str) -> Iterator[None]:
 class EpochLog:
     """A file of JSON lines, one an epoch, each epoch once however often the run was stopped.
 
-    In a multi-host run only the first process `writes`; the others do nothing.
+    In a multi-host run only the first process writes; the others do nothing.
     """
 
-    def __init__(self, path: Path, writes: bool = True) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self.writes = writes
-        self.lines: list[dict[str, Any]] = []
+        self.lines: list[dict[str, Any]] = []  # when the run began or resumed
 
     def resume(self, steps: dict[str, int]) -> None:
         """Keeps the lines up to the step that each stage resumes from and drops the others."""
-        if not self.writes:
+        if not hosts.is_first():
             return
         with reached(self.path):
             content = self.path.read_bytes() if self.path.exists() else b''
@@ -161,23 +154,13 @@ class EpochLog:
                 break
             if line['step'] <= steps[line['stage']]:
                 self.lines.append(line)
-        self._write()
+        write_atomically(self.path, ''.join(json.dumps(line) + '\n' for line in self.lines))
 
     def append(self, line: dict[str, Any]) -> None:
         """Adds a line, durably: the checkpoint that follows relies on it."""
-        if not self.writes:
-            return
-        self.lines.append(line)
-        if is_remote(self.path):  # objects cannot grow
-            self._write()
-            return
-        with written(self.path), self.path.open('a') as file:
-            file.write(json.dumps(line) + '\n')
-            file.flush()
-            os.fsync(file.fileno())
-
-    def _write(self) -> None:
-        write_atomically(self.path, ''.join(json.dumps(line) + '\n' for line in self.lines))
+        if hosts.is_first():
+            with appended(self.path) as file:
+                file.write(json.dumps(line) + '\n')
 
 
 def lists_to_tuples(value: Any) -> Any:

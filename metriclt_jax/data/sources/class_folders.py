@@ -4,7 +4,6 @@ melanoma/a.jpg              train/melanoma/a.jpg        melanoma/train/a.jpg
 naevus/2021/b.png           test/naevus/b.png           naevus/test/b.png
 """
 
-import os
 import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -62,7 +61,7 @@ def find(root: Path, classes: Collection[str]) -> tuple[list[Found], dict[Path, 
                 unusable[path] = 'it lies in a folder of masks or annotations'
             else:
                 found.append(Found(path, folder.label, part=folder.part))
-    labels, parts = ({image[field] for image in found} for field in (1, 3))
+    labels, parts = {image.label for image in found}, {image.part for image in found}
     for folder in folders:
         if folder.label not in labels:
             raise InputError(f'{folder.path} has no images; it needs at least one')
@@ -111,10 +110,10 @@ def _require_classes(folders: Sequence[_Folder]) -> None:
             f'{where} has the folders {_shown(doubtful)}, which look like parts, copies, pieces of '
             f'a download or a missing name; {_ONE_EACH}, or name all classes with --classes'
         )
-    inner = [(folder.label, _content(folder.path)) for folder in folders]
-    same = {frozenset(path.name for path in inside) - _MASKS for _, (inside, _) in inner}
+    inner = [_content(folder.path) for folder in folders]
+    same = {frozenset(path.name for path in inside) - _MASKS for inside, _ in inner}
     (shared,) = same if len(same) == 1 else ((),)
-    has_images = any(images for _, (_, images) in inner)
+    has_images = any(images for _, images in inner)
     told_apart = any(names.part_of(name) or name.isdigit() for name in shared)  # parts or years
     if len(labels) > 1 and len(shared) > 1 and not has_images and not told_apart:
         raise InputError(
@@ -134,8 +133,7 @@ def _with_parts_inside(folders: Sequence[_Folder]) -> Iterator[_Folder]:
         inside, images = inner[folder]
         if folder.part or images or not found or not all(found) or len(set(found)) < len(found):
             raise InputError(
-                f'{folder.path} must have one folder for each part and nothing else, as other '
-                f'classes have; {_ONE_EACH}'
+                f'{folder.path} must have one folder per part only, as others have; {_ONE_EACH}'
             )
         for path, part in zip(inside, found, strict=True):
             yield folder._replace(path=path, part=part)
@@ -159,11 +157,10 @@ def _copied(name: str) -> str | None:
 
 def _content(folder: Path) -> tuple[list[Path], list[Path]]:
     """Returns the visible folders and the images in a folder, sorted."""
-    with os.scandir(folder) as entries:
-        visible = [entry for entry in entries if not common.hidden(entry.name)]
-    folders = sorted(Path(entry.path) for entry in visible if common.is_folder(entry))
-    others = {Path(entry.path) for entry in visible} - set(folders)
-    return folders, sorted(path for path in others if path.suffix.lower() in common.SUFFIXES)
+    entries = {Path(entry.path): common.is_folder(entry) for entry in common.visible(folder)}
+    folders = [path for path, is_folder in entries.items() if is_folder]
+    files = [path for path, is_folder in entries.items() if not is_folder]
+    return folders, [path for path in files if path.suffix.lower() in common.SUFFIXES]
 
 
 def _shown(labels: Collection[str], most: int = 6) -> str:

@@ -61,13 +61,10 @@ def from_examples(
                 raise InputError(f'{kind} {first} is listed twice; list it once')
     for group in sorted({example.group for example in examples} - {''}):
         require_name('group', group)
-    files = [example.image for example in examples if isinstance(example.image, Path)]
-    num_bytes = sum(
-        image.stat().st_size if isinstance(image, Path) else len(image)
-        for image in (example.image for example in examples)
-    )
-    count = len(examples)
-    return Source(tuple(class_names), examples, count, num_bytes, files, note, unusable)
+    images = [example.image for example in examples]
+    files = [image for image in images if isinstance(image, Path)]
+    sizes = (len(image) if isinstance(image, bytes) else image.stat().st_size for image in images)
+    return Source(tuple(class_names), examples, len(images), sum(sizes), files, note, unusable)
 
 
 def to_png(pixels: np.ndarray) -> bytes:
@@ -103,18 +100,23 @@ def unwrapped(folder: Path, *names: str) -> Path:
     """Returns the folder with any of `names`: `folder`, or one alone in it as archives unpack."""
     inner = folder
     while names and inner.is_dir() and not any((inner / name).exists() for name in names):
-        visible = [path for path in inner.iterdir() if not hidden(path.name)]
-        if len(visible) != 1 or not visible[0].is_dir():
+        inside = visible(inner)
+        if len(inside) != 1 or not is_folder(inside[0]):
             return folder
-        (inner,) = visible
+        inner = Path(inside[0].path)
     return inner
+
+
+def visible(folder: Path | str) -> list[os.DirEntry]:
+    """What a folder has but for hidden files, by name."""
+    with os.scandir(folder) as entries:
+        shown = [entry for entry in entries if not hidden(entry.name)]
+    return sorted(shown, key=lambda entry: entry.name)
 
 
 def walk(folder: Path | str) -> Iterator[os.DirEntry]:
     """Yields what is visible in a folder and its subfolders, except these; links as they are."""
-    with os.scandir(folder) as entries:
-        visible = [entry for entry in entries if not hidden(entry.name)]
-    for entry in sorted(visible, key=lambda entry: entry.name):
+    for entry in visible(folder):
         if entry.is_dir(follow_symlinks=False):
             yield from walk(entry.path)
         else:
@@ -204,10 +206,7 @@ def require_all(
 def missing_files(
     listed: Collection[str], table: Path, present: Collection[str], folder: Path, suffix: str
 ) -> dict[Path, str]:
-    """Returns the images that a table lists and a folder lacks, with the reason.
-
-    Refuses a folder that lacks all of them.
-    """
+    """Returns the images that a table lists and a folder lacks, but not all, with the reason."""
     missing = sorted(set(listed) - set(present))
     if len(missing) == len(listed):
         require_all(listed, table, present, folder)

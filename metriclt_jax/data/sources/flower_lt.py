@@ -30,16 +30,11 @@ def read_source(source: str | None) -> common.Source:
     (labels,) = common.read_mat(folder / LABELS, {'labels': int})
     outside = set(labels.tolist()) - set(range(1, len(CLASS_NAMES) + 1))
     if outside:
-        raise InputError(
-            f'{folder / LABELS} has the label {min(outside)}; labels must be 1 to '
-            f'{len(CLASS_NAMES)}'
-        )
+        wanted = f'it must be 1 to {len(CLASS_NAMES)}'
+        raise InputError(f'{folder / LABELS} has the label {min(outside)}; {wanted}')
     numbers = common.read_mat(folder / PARTS, dict.fromkeys(PART_NAMES, int))
     if sorted(np.concatenate(numbers).tolist()) != list(range(1, len(labels) + 1)):
-        raise InputError(
-            f'{folder / PARTS} must list each of the images 1 to {len(labels)} of '
-            f'{folder / LABELS} once'
-        )
+        raise InputError(f'{folder / PARTS} must list each of the images 1 to {len(labels)} once')
     files = common.find_images(folder / IMAGES, '.jpg', folder)
     names = [f'image_{number:05d}' for number in range(1, len(labels) + 1)]
     common.require_all(names, folder / LABELS, files, folder / IMAGES)

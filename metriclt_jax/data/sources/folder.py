@@ -52,9 +52,8 @@ def read_source(
     examples = []
     for path, label, group, part in found:
         if label not in label_of:
-            raise InputError(
-                f'image {path} has the label {label!r}; it must be one of {", ".join(class_names)}'
-            )
+            known = ', '.join(class_names)
+            raise InputError(f'image {path} has the label {label!r}; it must be one of {known}')
         image_id = path.relative_to(root).as_posix()
         if not image_id.isprintable() or image_id != image_id.strip():
             unusable[path] = 'its name has characters that cannot be printed; rename it'

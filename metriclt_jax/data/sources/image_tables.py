@@ -35,10 +35,7 @@ COLUMNS: Mapping[str, Sequence[str]] = {
 Also a split is the column that names parts in every row, whatever it is called.
 """
 
-
-NONE = 'none'
-"""Given instead of the name of a column: leave it out."""
-
+_NONE = 'none'  # given instead of the name of a column: leave it out
 _BITS = {'0': 0, '0.0': 0, 'false': 0, '1': 1, '1.0': 1, 'true': 1}
 
 
@@ -47,11 +44,8 @@ def find(
 ) -> tuple[list[Found], dict[Path, str], str]:
     """Returns the images that a table lists, those that cannot be used and why, and a note.
 
-    Args:
-        root: the source folder, to which paths are relative.
-        path: of the table.
-        classes: the names of all classes if the user gave them.
-        columns: the names of columns that the user gave, by the keys of COLUMNS.
+    The table `path` names images relative to `root`. `classes` and `columns`, by the keys of
+    COLUMNS, are those that the user gave.
     """
     table = read_table(path)
     used = {kind: _choose(table, kind, columns.get(kind)) for kind in COLUMNS}
@@ -106,15 +100,12 @@ def _note(
 ) -> str:
     """Says what a table gives, and what of it is not used."""
 
-    def count(values: Sequence[str]) -> str:
-        return str(len(set(values) - {''}) or 'no')
-
-    known = any(groups)
-    without = f' ({groups.count("")} images without)' if known and '' in groups else ''
+    counts = [len(set(values) - {''}) or 'no' for values in (groups, parts)]
+    without = f' ({groups.count("")} images without)' if any(groups) and '' in groups else ''
     renamed = [f'{kind} from {c}' for kind, c in used.items() if c and c.casefold() != kind]
     left = [c for c in table.header if c and c not in (*used.values(), *class_columns)]
     notes = {
-        f'{count(groups)} groups{without}, {count(parts)} parts': True,
+        f'{counts[0]} groups{without}, {counts[1]} parts': True,
         f'{merged} groups in several spellings': merged,
         ', '.join(renamed): renamed,
         f'classes from {", ".join(class_columns)}': class_columns,
@@ -129,7 +120,7 @@ def _choose(table: Table, kind: str, given: str | None) -> str:
         matching = [name for name in table.header if _plain(name) == _plain(given)]
         given = matching[0] if matching else given
     if given:
-        without = given == NONE and NONE not in table.header and kind != 'path'
+        without = given == _NONE and _NONE not in table.header and kind != 'path'
         return '' if without else given
     columns = [name for name in table.header if _plain(name) in COLUMNS[kind]]
     preferred = [name for name in columns if _plain(name) == COLUMNS[kind][0]]
@@ -153,8 +144,8 @@ def _choose(table: Table, kind: str, given: str | None) -> str:
 def _names_parts(table: Table, column: str) -> bool:
     if table.header.count(column) > 1:
         return False
-    fields = set(table.column(column))
-    return all(map(names.part_of, fields)) and {'train'} < set(map(names.part_of, fields))
+    parts = {names.part_of(field) for field in set(table.column(column))}
+    return '' not in parts and {'train'} < parts
 
 
 def _plain(column: str) -> str:
@@ -199,10 +190,8 @@ def _parts(table: Table, column: str, listed: Sequence[str]) -> list[str]:
     parts = [names.part_of(name) for name in given]
     for image, name, part in zip(listed, given, parts, strict=True):
         if not part and not names.is_missing(name):
-            raise InputError(
-                f'{table.path} has the split {name!r} for image {image}; it must be one of '
-                f'{", ".join(PARTS)}'
-            )
+            known = ', '.join(PARTS)
+            raise InputError(f'{table.path} has the split {name!r} for image {image}; use {known}')
     without = [image for image, part in zip(listed, parts, strict=True) if not part]
     if 0 < len(without) < len(parts):
         raise InputError(

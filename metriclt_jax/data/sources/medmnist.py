@@ -89,10 +89,8 @@ def _image_shape(file: IO[bytes], what: str) -> tuple[int, ...]:
 
 def _check_labels(labels: np.ndarray, count: int, num_classes: int, what: str) -> None:
     if labels.dtype.kind not in 'iu' or labels.shape not in ((count,), (count, 1)):
-        raise InputError(
-            f'{what} of type {labels.dtype} and shape {list(labels.shape)}; they must be integers '
-            f'[{count}, 1], one per image'
-        )
+        of = f'{what} of type {labels.dtype} and shape {list(labels.shape)}'
+        raise InputError(f'{of}; they must be integers [{count}, 1], one per image')
     outside = labels[(labels < 0) | (labels >= num_classes)]
     if outside.size:
         raise InputError(f'{what} with the label {outside[0]}; they must be 0 to {num_classes - 1}')
@@ -126,7 +124,5 @@ def _check_md5(path: Path, published: str | None) -> None:
 
 
 def _damage_explained(path: Path) -> contextlib.AbstractContextManager:
-    parts = ', '.join(PARTS)
-    return explained(
-        f'{path} is not a MedMNIST .npz file with PART_images and PART_labels for {parts}'
-    )
+    names = ', '.join(f'{part}_images and {part}_labels' for part in PARTS)
+    return explained(f'{path} is not a MedMNIST .npz file with {names}')

@@ -40,8 +40,6 @@ _OTHERS = {'validation': 'isic2018_task3_validation', 'test': 'isic2018_task3_te
 _LABELS, _LESIONS, _METADATA = (Path(name).stem.lower() for name in (LABELS, LESIONS, METADATA))
 _ARCHIVE = re.compile(r'isic20\d\d_task[\d-]+_[a-z]+')
 
-_Labels = dict[str, tuple[int, str]]  # label and lesion of each image
-
 
 def read_source(source: str | None) -> common.Source:
     """Returns every image of the folder `source`, grouped by lesion.
@@ -67,9 +65,8 @@ def read_source(source: str | None) -> common.Source:
         if table and images[start]:
             sets[part] = (table, _read_labels(table), images[start])
         elif table or images[start]:
-            notes.append(
-                f'{part} left out, as it lacks its {"images" if table else "ground truth"}'
-            )
+            lacking = 'images' if table else 'ground truth'
+            notes.append(f'{part} left out, as it lacks its {lacking}')
     examples, unusable = [], {}
     for part, (table, labels, files) in sets.items():
         parents = {str(path.parent) for path in files.values()}
@@ -77,9 +74,8 @@ def read_source(source: str | None) -> common.Source:
         unusable |= common.missing_files(labels, table, files, where, '.jpg')
         unusable |= {files[name]: f'{table} does not list it' for name in files.keys() - labels}
         part = part if len(sets) > 1 else ''
-        examples += [
-            common.Example(name, *labels[name], files[name], part) for name in labels.keys() & files
-        ]
+        present = labels.keys() & files
+        examples += [common.Example(n, *labels[n], files[n], part) for n in present]
     if len(sets) > 1:
         notes.append(f'{len(sets)} parts')
     return common.from_examples(CLASS_NAMES, examples, ', '.join(notes), unusable)
@@ -109,22 +105,22 @@ def _files(root: Path) -> tuple[dict[str, Path], Mapping[str, dict[str, Path]], 
     return tables, images, [f'{again} files are there twice and used once'] if again else []
 
 
-def _read_labels(path: Path) -> _Labels:
-    """Reads a table of the challenge, or one with the columns of HAM10000_metadata."""
+def _read_labels(path: Path) -> dict[str, tuple[int, str]]:
+    """Label and lesion of each image, from a table of the challenge or like HAM10000_metadata."""
     table = read_table(path)
     if 'dx' not in table.header:
         rows = by_image(table, ('image', *CLASS_NAMES))
         return {image: (_label(image, values, path), '') for image, values in rows.items()}
     rows = by_image(table, ('image_id', 'dx', 'lesion_id'))
-    for image, (name, _) in rows.items():
+    labels = {}
+    for image, (name, lesion) in rows.items():
         if name.upper() not in CLASS_NAMES:
             raise InputError(
                 f'{path} has the dx {name!r} for image {image}; it must be one of '
                 f'{", ".join(CLASS_NAMES).lower()}'
             )
-    return {
-        image: (CLASS_NAMES.index(name.upper()), lesion) for image, (name, lesion) in rows.items()
-    }
+        labels[image] = CLASS_NAMES.index(name.upper()), lesion
+    return labels
 
 
 def _label(image: str, values: list[str], path: Path) -> int:

@@ -56,11 +56,9 @@ def read_table(path: Path) -> Table:
         first = lines.readline()
         if first.lower().startswith('sep='):  # for Excel
             separator = first[4]
-            start = lines.tell()
         else:
             separator = max(',;\t|', key=lambda s: len(next(csv.reader([first], delimiter=s), ())))
-            start = 0
-        lines.seek(start)
+            lines.seek(0)
         reader = csv.reader(lines, delimiter=separator, skipinitialspace=True, strict=True)
         rows = [([field.strip() for field in row], reader.line_num) for row in reader]
     rows = [row for row in rows if any(row[0])]
@@ -98,14 +96,12 @@ def _text(path: Path, content: bytes) -> str:
     for start, what in _OTHER_FORMATS.items():
         if content.startswith(start):
             raise InputError(f'{path} is {what}; {_AS_TEXT}')
-    encoding = 'utf-16' if content[:2] in (b'\xff\xfe', b'\xfe\xff') else 'utf-8'
+    encoding = 'UTF-16' if content[:2] in (b'\xff\xfe', b'\xfe\xff') else 'UTF-8'
     try:
         text = content.decode(encoding).removeprefix('\ufeff')
     except UnicodeDecodeError as error:
         line = content.count(b'\n', 0, error.start) + 1
-        raise InputError(
-            f'{path} is not {encoding.upper()} text in line {line}; {_AS_TEXT}'
-        ) from None
+        raise InputError(f'{path} is not {encoding} text in line {line}; {_AS_TEXT}') from None
     if '\0' in text:
         raise InputError(f'{path} has a NUL character, so it is not a text file; {_AS_TEXT}')
     return text

@@ -38,9 +38,8 @@ def read_source(source: str | None) -> common.Source:
     folder = common.unwrapped(folder, *TABLES)
     tables = [folder / name for name in TABLES if (folder / name).is_file()]
     if len(tables) != 1:
-        raise InputError(
-            f'{folder} has {len(tables)} of the tables {" and ".join(TABLES)}; it must have one'
-        )
+        names = ' and '.join(TABLES)
+        raise InputError(f'{folder} has {len(tables)} of the tables {names}; it must have one')
     (table,) = tables
     rows = {}  # from the name without .png to label and patient
     columns = ('Image Index', 'Finding Labels', 'Patient ID')
@@ -54,9 +53,8 @@ def read_source(source: str | None) -> common.Source:
     files = common.find_images(folder, SUFFIX, folder)
     unusable = common.missing_files(rows, table, files, folder, SUFFIX)
     parts = _parts(rows, folder, table)
-    examples = [
-        common.Example(name, *rows[name], files[name], parts[name]) for name in rows.keys() & files
-    ]
+    present = rows.keys() & files
+    examples = [common.Example(name, *rows[name], files[name], parts[name]) for name in present]
     return common.from_examples(CLASS_NAMES, examples, unusable=unusable)
 
 
