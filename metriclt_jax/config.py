@@ -73,8 +73,10 @@ def paper_config() -> ml_collections.ConfigDict:
     config.metric = metric = ml_collections.ConfigDict()
     metric.center = ml_collections.ConfigDict()
     metric.center.coefficient = 0.001  # of the loss, beside cross-entropy
-    metric.center.learning_rate = 0.005  # of the centres' own optimizer
+    metric.center.update_rule = 'sgd'  # or 'original': Wen et al. 2016, equation 4
+    metric.center.learning_rate = 0.005  # of the centres' own SGD
     metric.center.momentum = 0.9
+    metric.center.alpha = 0.5  # of the original update
     metric.triplet = ml_collections.ConfigDict()
     metric.triplet.coefficient = 0.001
     metric.triplet.margin = 50.0  # in units of the distance between raw features
@@ -144,6 +146,8 @@ def data_fields() -> ml_collections.ConfigDict:
     data.test_parts = ('test',)
     data.divided_parts = ()  # which parts of the source 'paper' and 'grouped' divide; () for all
     data.split_seed = 0  # the same split for all seeds of a run
+    data.folds = 0  # number of folds of a cross-validation; 0 for none
+    data.fold = 0  # the one to test on, from 0; the others are divided as fractions say
     data.imbalance_ratio = 0.0  # n_max / n_min of a long-tailed subset; 0 keeps every image
     data.long_tail_order = 'index'  # 'size', or all names from head to tail: 'nevus,mole,wart'
     data.long_tail_max = 'smallest'  # n_max: the size of the smallest class, or of the 'first'
@@ -235,6 +239,8 @@ _DATA_RULES = {
     'data.minor': _at_least(1),
     'data.resize': _at_least(1),
     'data.split_seed': _at_least(0),
+    'data.folds': _Rule(lambda value: value == 0 or value > 1, '0 or above 1'),
+    'data.fold': _at_least(0),
     'data.imbalance_ratio': _at_least(0),
 }
 _OFFICIAL_RULES = {'data.train_parts': _NOT_EMPTY, 'data.test_parts': _NOT_EMPTY}
@@ -263,6 +269,8 @@ _RULES = {
     'classification.arcface.margin': _Rule(lambda value: 0 <= value < math.pi, '0 to below pi'),
     'classification.arcface.scale': _POSITIVE,
     'metric.center.coefficient': _at_least(0),
+    'metric.center.update_rule': _one_of('sgd', 'original'),
+    'metric.center.alpha': _FRACTION,
     'metric.center.learning_rate': _at_least(0),
     'metric.center.momentum': _FRACTION,
     'metric.triplet.coefficient': _at_least(0),
@@ -313,6 +321,16 @@ def validate_data(data: ml_collections.ConfigDict) -> None:
     _check({'data': data}, _DATA_RULES.items())
     if data.split in ('auto', 'official'):
         _check({'data': data}, _OFFICIAL_RULES.items())
+    if data.folds and data.split == 'official':
+        raise InputError(
+            'config field data.folds divides the images itself; set data.split to paper (by image) '
+            'or grouped, not official'
+        )
+    if data.fold >= (data.folds or 1):
+        raise InputError(
+            f'config field data.fold is {data.fold}; it must be below data.folds, which is '
+            f'{data.folds}'
+        )
 
 
 def _check(config: Mapping[str, Any], rules: Iterable[tuple[str, _Rule]]) -> None:

@@ -75,18 +75,23 @@ def table_grid(
     seeds: int,
     methods: Sequence[str] | None = None,
     pretrained: str | None = None,
+    folds: int = 0,
 ) -> list[PlannedRun]:
     """The runs of table 2, 3, 4 (with both of its backbones) or 5, in the order to train them.
 
-    Each row runs with `seeds` seeds, from 0 on; `methods` None takes the rows of the table. In
-    `pretrained`, the weights to start from, '{model}' stands for the backbone.
+    Each row runs with `seeds` seeds, from 0 on, on each of `folds` folds of the data or, with 0, on
+    its split; `methods` None takes the rows of the table. In `pretrained`, the weights to start
+    from, '{model}' stands for the backbone.
     """
     models = distinct(table_values(4), 'model') if table == 4 else [None]
     runs = []
-    for seed, model, method in product(_seeds(seeds), models, methods or methods_of(table)):
+    rows = product(_seeds(seeds), range(folds or 1), models, methods or methods_of(table))
+    for seed, fold, model, method in rows:
         config = _configured(make_config(method), seed, model, pretrained)
-        name = '/'.join(part for part in (model, method, str(seed)) if part)
-        runs.append(PlannedRun(name, config.lock()))
+        if folds:
+            config.data.folds, config.data.fold = folds, fold
+        names = (model, method, str(seed), f'fold{fold}' if folds else None)
+        runs.append(PlannedRun('/'.join(filter(None, names)), config.lock()))
     first = {}  # position of the first run with each first stage; those that share it come together
     for position, run in enumerate(runs):
         first.setdefault(run.first_stage, position)

@@ -33,6 +33,15 @@ def test_a_seed_is_done_before_the_next_begins():
     assert {run.config.figures for run in runs} == {False}
 
 
+def test_each_row_is_trained_on_every_fold():
+    runs = table_grid(config_maker(CONFIGS, 'digits_lt'), 3, seeds=2, methods=['ce'], folds=3)
+    assert names(runs) == [f'ce/{seed}/fold{fold}' for seed in (0, 1) for fold in range(3)]
+    assert [(run.config.data.folds, run.config.data.fold) for run in runs[:3]] == [
+        (3, fold) for fold in range(3)
+    ]
+    assert len({run.first_stage for run in runs}) == 6
+
+
 def test_table_4_trains_two_backbones_from_their_own_weights():
     make = config_maker(CONFIGS, 'skin7', 'cpu_mobilenet_v2', ['stage1.epochs=2'])
     runs = table_grid(make, 4, seeds=1, methods=['ce_crw'], pretrained='w/{model}.pth')

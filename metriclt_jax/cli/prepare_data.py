@@ -1,5 +1,7 @@
 """`prepare_data.py --dataset=NAME --source=DIR [--data_dir=DIR]`: checks files, writes records.
 
+With --folds=K [--split=MODE], also prints what each fold of a cross-validation tests.
+
 For your own images: --dataset=folder --name=NAME --source=DIR [--labels=FILE.csv]; the config then
 has data.name=NAME.
 """
@@ -22,7 +24,7 @@ from metriclt_jax.data.preparation import is_prepared, prepare
 from metriclt_jax.data.sources import READERS
 from metriclt_jax.errors import InputError
 from metriclt_jax.files import write_atomically
-from metriclt_jax.reports.dataset import describe
+from metriclt_jax.reports.dataset import describe, folds_table
 
 _DATASET = flags.DEFINE_enum('dataset', None, list(READERS), 'data set to prepare')
 _SOURCE = flags.DEFINE_string('source', None, 'folder or .npz file of the originals')
@@ -44,6 +46,13 @@ _ALLOW_UNKNOWN_CHECKSUM = flags.DEFINE_bool(
 )
 _SKIP_BAD_FILES = flags.DEFINE_bool(
     'skip_bad_files', False, 'leave out and list files that cannot be used, instead of refusing all'
+)
+_FOLDS = flags.DEFINE_integer('folds', None, 'also show the folds of a cross-validation')
+_SPLIT = flags.DEFINE_enum(
+    'split',
+    None,
+    ['auto', 'paper', 'grouped'],
+    'data.split of --folds; default: that of the config',
 )
 flags.mark_flag_as_required('dataset')
 
@@ -68,12 +77,17 @@ def main() -> None:
         print(f'{name} is prepared in {path}')
     config = data_config(dataset)
     config.name, config.data_dir = name, data_dir
+    if _SPLIT.value and not _FOLDS.value:
+        raise InputError('--split goes with --folds; the config has data.split for training')
     try:
         _show(config)
     except InputError as error:
         print(f'The default config cannot divide it: {error}')
     except OSError as error:
         print(f'Its table and picture cannot be saved, so the next call makes them again: {error}')
+    if _FOLDS.value is not None:
+        config.folds, config.split = _FOLDS.value, _SPLIT.value or config.split
+        Console().print(folds_table(config))
 
 
 def _show(config: ConfigDict) -> None:

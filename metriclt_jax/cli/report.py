@@ -17,6 +17,9 @@ _TABLE = flags.DEFINE_integer('table', None, 'only the methods of this table of 
 _REFERENCE = flags.DEFINE_string(
     'reference', None, 'method to compare the others with; ce_crw or, without it, ce by default'
 )
+_TUNED = flags.DEFINE_list(
+    'tuned', [], 'config fields that were chosen for each row, so that rows may differ in them'
+)
 _PAPER = flags.DEFINE_bool('paper', False, "the paper's own numbers instead of runs")
 
 
@@ -30,10 +33,13 @@ def main() -> None:
     if _PAPER.value:
         if _OUTPUT.value is None:
             raise InputError('--output is missing; --paper needs it')
-        if _TABLE.value is not None or _REFERENCE.value is not None:
-            raise InputError('--table and --reference go with --runs; --paper writes all tables')
+        if _TABLE.value is not None or _REFERENCE.value is not None or _TUNED.value:
+            raise InputError(
+                '--table, --reference and --tuned go with --runs; --paper writes all tables'
+            )
         page = report_paper(_OUTPUT.value)
     else:
         runs = Path(_RUNS.value).expanduser()
-        page = report_runs(runs, _OUTPUT.value, table=_TABLE.value, reference=_REFERENCE.value)
+        options = {'reference': _REFERENCE.value, 'tuned': _TUNED.value}
+        page = report_runs(runs, _OUTPUT.value, table=_TABLE.value, **options)
     print(f'written to {page}')

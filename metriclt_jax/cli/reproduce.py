@@ -17,6 +17,9 @@ _TABLE = flags.DEFINE_enum('table', None, ['2', '3', '4', '5'], 'table of the pa
 _FIGURE = flags.DEFINE_enum('figure', None, ['2'], 'figure of the paper')
 _DATASET = flags.DEFINE_string('dataset', None, 'data set: name of its config file')
 _SEEDS = flags.DEFINE_integer('seeds', 3, 'runs of each row, with seeds 0, 1, ...')
+_FOLDS = flags.DEFINE_integer(
+    'folds', 0, 'train each row on every fold of a cross-validation of so many; 0 for one split'
+)
 _METHODS = flags.DEFINE_string(
     'methods', None, "rows, separated by commas, or 'all'; default: those of the table"
 )
@@ -40,6 +43,10 @@ def main() -> int | None:
     """Does what the flags say; prints a line for each run and where the report is."""
     if (_TABLE.value is None) == (_FIGURE.value is None):
         raise InputError('give either --table=2, 3, 4 or 5, or --figure=2')
+    if _FIGURE.value and _FOLDS.value:
+        raise InputError(
+            '--folds goes with --table; for figure 2, set --override=data.folds=K and data.fold=k'
+        )
     from rich.console import Console
 
     from metriclt_jax import grids
@@ -59,7 +66,8 @@ def main() -> int | None:
     methods = grids.parse_methods(_METHODS.value)
     table = _TABLE.value and int(_TABLE.value)
     if table:
-        planned = grids.table_grid(make_config, table, _SEEDS.value, methods, _PRETRAINED.value)
+        options = methods, _PRETRAINED.value, _FOLDS.value
+        planned = grids.table_grid(make_config, table, _SEEDS.value, *options)
     else:
         planned = grids.figure_grid(make_config, _SEEDS.value, methods, _PRETRAINED.value)
     name = '_'.join(filter(None, (_DATASET.value, _SCALE.value)))

@@ -106,6 +106,8 @@ def describe_division(
         'grouped': ('at random, each group in one part', 'names groups but no parts to test on'),
         'paper': ('at random, image by image', 'names no groups and no parts to test on'),
     }[split]
+    if config.folds:
+        how = f'{how}; test part: fold {config.fold} of {config.folds}'
     why = f', as the source {found}' if config.split == 'auto' else ''
     return f'{config.name}: {sizes} images; divided {how} (data.split={config.split}{why})'
 
@@ -168,7 +170,8 @@ def _mode(
     """Returns how the images of the chosen classes are divided."""
     if config.split != 'auto':
         return config.split
-    return splits.choose(group_ids[labels >= 0], official[labels >= 0])
+    named = official[labels >= 0]
+    return splits.choose(group_ids[labels >= 0], np.full_like(named, '') if config.folds else named)
 
 
 def _choose_classes(
@@ -203,6 +206,10 @@ def _split(
             f'data.split is {split!r}, but {config.name} has no {needs[split][0]}; use '
             f'{" or ".join(["paper", *available])}'
         )
+    if config.folds:
+        kept_together = group_ids if split == 'grouped' else None
+        which = config.folds, config.fold, config.fractions, config.split_seed
+        return splits.cross_validation(labels, kept_together, *which, class_names)
     if split == 'official':
         needed = splits.PARTS if part is None else (part,)
         names = {p: config[f'{p}_parts'] if p in needed else () for p in splits.PARTS}

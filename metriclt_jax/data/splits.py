@@ -75,40 +75,78 @@ def grouped(
 ) -> dict[str, np.ndarray]:
     """Splits so that no group has images in two parts; class sizes come close to `stratified`.
 
-    Groups are dealt out from large to small, in random order among equals, each to the part where
-    it lowers sum((size - target)^2 / target) over the group's classes most. A group may have
-    images of several classes. An image with group id '' is a group of its own.
+    A group may have images of several classes. An image with group id '' is a group of its own.
     """
-    targets = _targets(labels, fractions, class_names)
-    names, group_of = np.unique(group_ids, return_inverse=True)
-    alone = np.flatnonzero(np.asarray(group_ids) == '')
-    group_of[alone] = len(names) + np.arange(len(alone))
-
-    sizes = np.zeros((group_of.max() + 1, len(targets)), np.int64)  # [G, C]
-    np.add.at(sizes, (group_of, labels), 1)
-    order = generator('grouped split', seed).permutation(len(sizes))
-    order = order[np.argsort(-sizes[order].sum(axis=1), kind='stable')]
-
     used = [p for p, fraction in enumerate(fractions) if fraction > 0]
-    target = np.array(targets, float).T[used]  # [P, C]
-    filled = np.zeros_like(target)
-    part_of = np.empty(len(sizes), np.int64)
-    for group in order:
-        classes = np.flatnonzero(sizes[group])
-        size, aim, have = sizes[group, classes], target[:, classes], filled[:, classes]
-        change = ((have + size - aim) ** 2 - (have - aim) ** 2) / aim
-        best = int(np.argmin(change.sum(axis=1)))
-        part_of[group] = used[best]
-        filled[best, classes] += size
-
+    target = np.array(_targets(labels, fractions, class_names), float).T[used]
+    group_of = _group_numbers(group_ids)
+    part_of = np.array(used)[_deal(labels, group_of, target, generator('grouped split', seed))]
     for label, name in enumerate(class_names):
-        if not filled[:, label].all():
+        if not np.isin(used, part_of[labels == label]).all():
             num_groups = len(np.unique(group_of[labels == label]))
             raise InputError(
                 f'class {name} has {num_groups} groups, too few for a grouped split with '
                 f'data.fractions {tuple(fractions)}: every part needs one of its images'
             )
-    return {part: np.flatnonzero(part_of[group_of] == p) for p, part in enumerate(PARTS)}
+    return {part: np.flatnonzero(part_of == p) for p, part in enumerate(PARTS)}
+
+
+def folds(
+    labels: np.ndarray,
+    group_ids: np.ndarray | None,
+    number: int,
+    seed: int,
+    class_names: Sequence[str],
+) -> np.ndarray:
+    """Returns the fold of each image, int64 `[N]`, 0 to `number` - 1, for cross-validation.
+
+    Each fold has an equal share of every class, up to one image or, where `group_ids` keep images
+    together as in `grouped`, about the size of a group.
+    """
+    if group_ids is None:
+        fold_of, dealt = np.empty(len(labels), np.int64), 0
+        for label in range(len(class_names)):
+            members = np.flatnonzero(labels == label)
+            order = generator('folds', seed, label).permutation(members)
+            fold_of[order] = (dealt + np.arange(len(order))) % number
+            dealt += len(order)
+    else:
+        counts = np.bincount(labels, minlength=len(class_names))
+        target = np.tile(counts / number, (number, 1))
+        rng = generator('grouped folds', seed)
+        fold_of = _deal(labels, _group_numbers(group_ids), target, rng)
+    for label, name in enumerate(class_names):
+        reached = len(np.unique(fold_of[labels == label]))
+        if reached < number:
+            raise InputError(
+                f'class {name} has images in {reached} of {number} folds; it needs at least one '
+                'image, or group if images are kept together, per fold (data.folds)'
+            )
+    return fold_of
+
+
+def cross_validation(
+    labels: np.ndarray,
+    group_ids: np.ndarray | None,
+    number: int,
+    fold: int,
+    fractions: Sequence[float],
+    seed: int,
+    class_names: Sequence[str],
+) -> dict[str, np.ndarray]:
+    """Tests on one of the `folds`; divides the others into training and validation part.
+
+    The two have the ratio that they have in `fractions`, whose test part does not matter.
+    """
+    test = folds(labels, group_ids, number, seed, class_names) == fold
+    rest = np.flatnonzero(~test)
+    validation = fractions[1] / (fractions[0] + fractions[1])
+    shares = (1 - validation, validation, 0.0)
+    if group_ids is None:
+        parts = stratified(labels[rest], shares, seed, class_names)
+    else:
+        parts = grouped(labels[rest], group_ids[rest], shares, seed, class_names)
+    return {part: rest[indices] for part, indices in parts.items()} | {'test': np.flatnonzero(test)}
 
 
 def official(named: np.ndarray, names: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
@@ -134,6 +172,37 @@ def require_parts(
                 f'{field} has {name!r}, which is unknown or used twice; use each of '
                 f'{", ".join(known)} once, or data.validation_parts=() for none'
             )
+
+
+def _group_numbers(group_ids: np.ndarray) -> np.ndarray:
+    """Numbers groups from 0 on, `[N]`; an image with group id '' is a group of its own."""
+    names, group_of = np.unique(group_ids, return_inverse=True)
+    alone = np.flatnonzero(np.asarray(group_ids) == '')
+    group_of[alone] = len(names) + np.arange(len(alone))
+    return group_of
+
+
+def _deal(
+    labels: np.ndarray, group_of: np.ndarray, target: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Deals out whole groups to P parts of about `target` `[P, C]` images; returns the parts `[N]`.
+
+    From large to small, in random order among equals, a group goes to the part where it lowers
+    sum((size - target)^2 / target) over its classes most.
+    """
+    sizes = np.zeros((group_of.max() + 1, target.shape[1]), np.int64)  # [G, C]
+    np.add.at(sizes, (group_of, labels), 1)
+    order = rng.permutation(len(sizes))
+    order = order[np.argsort(-sizes[order].sum(axis=1), kind='stable')]
+    filled = np.zeros_like(target)
+    part_of = np.empty(len(sizes), np.int64)
+    for group in order:
+        classes = np.flatnonzero(sizes[group])
+        size, aim, have = sizes[group, classes], target[:, classes], filled[:, classes]
+        change = ((have + size - aim) ** 2 - (have - aim) ** 2) / aim
+        part_of[group] = best = int(np.argmin(change.sum(axis=1)))
+        filled[best, classes] += size
+    return part_of[group_of]
 
 
 def _targets(

@@ -27,6 +27,7 @@ class Evaluation(NamedTuple):
         probabilities: `[N, C]` float32.
         confusion: `[C, C]` int64, rows are true classes; counted on the devices.
         features: `[N, D]` float32, or None.
+        groups: lesions or patients `[N]`, or None.
     """
 
     ids: np.ndarray
@@ -34,6 +35,7 @@ class Evaluation(NamedTuple):
     probabilities: np.ndarray
     confusion: np.ndarray
     features: np.ndarray | None
+    groups: np.ndarray | None = None
 
     def summary(
         self, class_groups: Mapping[str, Sequence[int]], class_names: Sequence[str]
@@ -45,7 +47,7 @@ class Evaluation(NamedTuple):
         """The content of `predictions.npz`, the same bytes for the same values.
 
         It has `ids` str `[N]`, `labels` int32 `[N]`, `probabilities` float32 `[N, C]` and, if the
-        evaluation has them, `features` float16 `[N, D]`.
+        evaluation has them, `features` float16 `[N, D]` and `groups` str `[N]`.
         """
         arrays = {
             'ids': self.ids.astype(str),
@@ -55,6 +57,8 @@ class Evaluation(NamedTuple):
         if self.features is not None:
             largest = np.finfo(np.float16).max
             arrays['features'] = self.features.clip(-largest, largest).astype(np.float16)
+        if self.groups is not None:
+            arrays['groups'] = self.groups.astype(str)
         content = io.BytesIO()
         np.savez_compressed(content, **arrays)
         return content.getvalue()
@@ -93,6 +97,7 @@ def evaluate(
         probabilities=np.concatenate(probabilities)[: len(indices)],
         confusion=np.sum([c.round().astype(np.int64) for c in confusions], axis=0),
         features=_gather(rows[0])[: len(indices)] if features else None,
+        groups=None if dataset.groups is None else dataset.groups[indices],
     )
 
 

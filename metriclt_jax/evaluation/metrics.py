@@ -105,8 +105,8 @@ def _auroc(scores: np.ndarray, positive: np.ndarray) -> float:
 
 
 def summarize(
-    probabilities: ArrayLike,
-    labels: ArrayLike,
+    probabilities: ArrayLike | None,
+    labels: ArrayLike | None,
     confusion: ArrayLike,
     groups: Mapping[str, Sequence[int]],
     class_names: Sequence[str],
@@ -116,9 +116,11 @@ def summarize(
     These are `mcr_all`, `mcr_GROUP` for each of `groups`, `accuracy`, `macro_f1`, `macro_auroc`
     (fractions) and `confusion` (nested lists of int). Where some classes have no example, the means
     are over the others, `classes_without_images` names them, and what is left without any class is
-    None.
+    None, as is `macro_auroc` without `probabilities`.
     """
-    _require_finite(probabilities)
+    scored = probabilities is not None
+    if scored:
+        _require_finite(probabilities)
     confusion = _square(confusion)
     counts = confusion.sum(axis=1)
     present = np.flatnonzero(counts).tolist()
@@ -132,7 +134,9 @@ def summarize(
         **{f'mcr_{name}': recall(members) for name, members in groups.items()},
         'accuracy': accuracy(confusion),
         'macro_f1': macro_f1(confusion, present),
-        'macro_auroc': None if len(present) == 1 else macro_auroc(probabilities, labels, present),
+        'macro_auroc': (
+            macro_auroc(probabilities, labels, present) if scored and len(present) > 1 else None
+        ),
     }
     if len(present) < len(counts):
         missing = np.flatnonzero(counts == 0)

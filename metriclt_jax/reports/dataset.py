@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from metriclt_jax.class_groups import configured_groups
+from metriclt_jax.config import validate_data
 from metriclt_jax.data import leaks, records
 from metriclt_jax.data.dataset import describe_division, divide
 from metriclt_jax.data.decoding import decode
@@ -60,6 +61,34 @@ def describe(
         examples = source.read(chosen[: 7 if len(class_names) <= _FEW else 5])
         samples.append([decode(e.image, 128, e.image_id)[0] for e in examples])
     drawing.save(picture(config.name, class_names, counts, groups, samples), path)
+
+
+def folds_table(config: ConfigDict) -> Table:
+    """The images of each class and the groups that each fold of a cross-validation tests."""
+    validate_data(config)
+    source = records.open_records(config.name, config.data_dir)
+    columns = records.read_columns(source)
+    folds = []
+    for fold in range(config.folds):
+        config.fold = fold
+        names, labels, parts = divide(config, source.class_names, *columns[:3])
+        folds.append(parts['test'])
+    counts = np.array([np.bincount(labels[test], minlength=len(names)) for test in folds])
+    result = new_table(f'{config.name}: {config.folds} folds (data.split={config.split})')
+    result.add_column('class')
+    for number in range(config.folds):
+        result.add_column(f'fold {number}', justify='right', no_wrap=True)
+    result.add_column('all', justify='right', no_wrap=True)
+    for label in np.argsort(-counts.sum(axis=0), kind='stable'):
+        numbers = [*counts[:, label], counts[:, label].sum()]
+        result.add_row(Text(names[label]), *map(str, numbers))
+    result.add_row('images', *map(str, [*counts.sum(axis=1), counts.sum()]))
+    if np.any(columns.group_ids != ''):
+        groups = [
+            len(set(columns.group_ids[test]) - {''}) for test in (*folds, np.concatenate(folds))
+        ]
+        result.add_row('groups', *map(str, groups))
+    return result
 
 
 def table(name: str, class_names: Sequence[str], counts: Counts, groups: Groups) -> Table:

@@ -217,15 +217,19 @@ def feature_maps(
 def sensitivity(studies: Mapping[str, tuple], path: Path) -> None:
     """Draws figure 2 of the paper: mean class recall by the coefficient of each metric loss.
 
-    A study has `mean` and `deviation` by coefficient, the default one and the stable range.
+    A study has `mean` and `deviation` on the test part and the mean on the `validation` part by
+    coefficient, the default one and the stable range.
     """
-    labels = 'coefficient of the metric loss', 'test MCR, per cent'
+    labels = 'coefficient of the metric loss', 'MCR, per cent'
     figure, panels = drawing.new_panels(studies, labels, 3.0, 4.0, columns=3, sharey=True)
     for axes, (recalls, default, stable) in zip(panels, studies.values(), strict=True):
         if stable:
             axes.axvspan(*stable, color=GREY, alpha=0.2, lw=0, label='stable in the paper')
         deviations = recalls.deviation.fillna(0)
-        style = {'color': GREEN, 'marker': 'o', 'label': 'mean and deviation over runs'}
+        if recalls.validation.notna().any():
+            style = {'color': GREY, 'marker': 's', 'linestyle': '--', 'label': 'validation'}
+            axes.plot(recalls.validation, **style)
+        style = {'color': GREEN, 'marker': 'o', 'label': 'test, mean and deviation over runs'}
         axes.errorbar(recalls.index, recalls['mean'], deviations, capsize=3, **style)
         if default in recalls.index:
             style = {'color': RED, 'marker': '^', 'markersize': 11, 'linestyle': 'none'}
@@ -241,22 +245,25 @@ def sensitivity(studies: Mapping[str, tuple], path: Path) -> None:
 def differences(lines: pd.DataFrame, title: str, path: Path) -> None:
     """Draws the differences of `tidy.differences` in points with their intervals.
 
-    The axis holds the intervals over images; arrows mark the ends of those over seeds, which are
-    often too wide to see anything else beside them.
+    The axis holds the intervals over images; arrows mark the ends of those over trainings, which
+    are often too wide to see anything else beside them.
     """
     figure, (axes,) = drawing.new_panels([''], (title, ''), 0.4 + 0.42 * len(lines), 6.9)
     lines = lines.reset_index(drop=True)
-    scale = 'images' if lines.images_low.notna().any() else 'seeds'
-    ends = lines[['difference', f'{scale}_low', f'{scale}_high']]
+    images, trainings = ('low', 'high'), ('trainings_low', 'trainings_high')
+    scale = images if lines.low.notna().any() else trainings
+    ends = lines[['difference', *scale]]
     left, right = min(0.0, ends.min(axis=None)), max(0.0, ends.max(axis=None))
     margin = 0.08 * (right - left) or 1.0
     left, right = left - margin, right + margin
-    images, seeds = ('test images (bootstrap)', BLUE, -0.13), ('seeds (Student)', ORANGE, 0.13)
-    for over, (label, color, shift) in {'images': images, 'seeds': seeds}.items():
-        known = lines[lines[f'{over}_low'].notna()]
+    for over, label, color, shift in (
+        (images, 'test images (bootstrap)', BLUE, -0.13),
+        (trainings, 'trainings (Student)', ORANGE, 0.13),
+    ):
+        known = lines[lines[over[0]].notna()]
         if known.empty:
             continue
-        low, high, places = known[f'{over}_low'], known[f'{over}_high'], known.index + shift
+        low, high, places = known[over[0]], known[over[1]], known.index + shift
         errors = known.difference - low, high - known.difference
         style = {'color': color, 'linestyle': 'none'}
         label = f'95 % interval over {label}'

@@ -20,6 +20,7 @@ from metriclt_jax.errors import InputError
 from metriclt_jax.files import write_atomically
 from metriclt_jax.progress import track
 from metriclt_jax.reports import figures, published, sections, tables
+from metriclt_jax.reports.folds import pool_folds
 from metriclt_jax.reports.published import method_title
 from metriclt_jax.reports.render import render
 from metriclt_jax.reports.runs import read_features, read_runs
@@ -55,6 +56,7 @@ def report_runs(
     *,
     table: int | None = None,
     reference: str | None = None,
+    tuned: Sequence[str] = (),
 ) -> Path:
     """Writes a report on all finished runs below a folder; returns the path of the HTML page.
 
@@ -63,11 +65,13 @@ def report_runs(
         output: folder to write to; `runs`/report if None.
         table: take only the methods of this table of the paper (2 to 5), and add it in its layout.
         reference: method that the others are compared with; `ce_crw` or `ce` if None.
+        tuned: config fields that were chosen for each row, so that rows may differ in them.
     """
     methods = () if table is None else published.methods_of(table)
     found, problems = read_runs(runs)
-    compared, repeated = sections.make_sections(found)
-    problems = sorted([*problems, *repeated], key=lambda problem: problem[0])
+    found, incomplete = pool_folds(found)
+    compared, repeated = sections.make_sections(found, tuned)
+    problems = sorted([*problems, *incomplete, *repeated], key=lambda problem: problem[0])
     if not compared:
         reasons = ''.join(f'; {path}: {what}' for path, what in problems[:3])
         raise InputError(f'{runs} has no finished run, with a results.json{reasons}')
@@ -82,7 +86,7 @@ def report_runs(
     folder = _make_folder(Path(runs) / 'report' if output is None else output)
     drawings = _make_folder(folder / 'figures')
     chapters = [
-        _chapter(section, methods, reference, drawings / name)
+        _chapter(section, methods, reference, tuned, drawings / name)
         for section, name in track(_file_names(compared).items(), 'drawing', len(compared))
     ]
     lines = pd.concat([chapter['lines'] for chapter in chapters])
@@ -91,7 +95,9 @@ def report_runs(
         'report.j2',
         folder,
         title='Results' if table is None else f'Table {table}: results beside the paper',
-        runs=len({run for s in compared for row in s.rows for run in row.runs}),
+        runs=len(
+            {one for s in compared for r in s.rows for run in r.runs for one in run.trainings}
+        ),
         problems=problems and tables.from_rows(('Directory', 'Why'), problems, words=2),
         paper=table and _as_in_paper(table, compared, lines),
         chapters=chapters,
@@ -117,7 +123,7 @@ def _as_in_paper(table: int, compared: Sequence[Section], lines: pd.DataFrame) -
     }
 
 
-def _chapter(section: Section, methods, reference, stem: Path) -> dict[str, Any]:
+def _chapter(section: Section, methods, reference, tuned, stem: Path) -> dict[str, Any]:
     """What the report shows of a section; draws its figures to `stem`_NAME.png."""
 
     def file(name: str) -> Path:
@@ -128,9 +134,13 @@ def _chapter(section: Section, methods, reference, stem: Path) -> dict[str, Any]
     gaps = differences(section, table, reference)
     settings = dict(section.settings or {})
     for row in rows:
-        settings |= {f: v for f, v in row.settings.items() if f not in row.variant_fields}
+        settings |= {
+            f: v for f, v in row.settings.items() if f not in (*row.variant_fields, *tuned)
+        }
     chapter = {
         'section': section,
+        'folds': len(rows[0].runs[0].folds),
+        'tuned': tables.tuned_table(section, tuned),
         'lines': lines,
         'gaps': gaps,
         'unlike': sections.unlike_default(settings),
@@ -142,11 +152,12 @@ def _chapter(section: Section, methods, reference, stem: Path) -> dict[str, Any]
         'recall': tables.recall_table(section, lines),
         'confusion': _draw_confusion(section, file('confusion')),
         'further': tables.further_table(section, lines),
-        'files': tables.files_table(table),
+        'files': tables.files_table(section),
     }
     ends = {row.title: row.runs if row.stage == 'last' else () for row in rows}
     chapter |= _draw_predictions(ends, section.results['class_names'], file)
-    epochs = {title: [run.epochs for run in runs if run.epochs] for title, runs in ends.items()}
+    trainings = {title: [t for run in runs for t in run.trainings] for title, runs in ends.items()}
+    epochs = {title: [t.epochs for t in ts if t.epochs] for title, ts in trainings.items()}
     chapter['without_curves'] = [title for title in ends if ends[title] and not epochs[title]]
     for name, kinds, ylabel in (
         ('recall_curves', figures.RECALLS, 'validation MCR, per cent'),
@@ -164,7 +175,7 @@ def _differences(section: Section, gaps, base: Row | None, file) -> list[dict[st
         words = published.METRIC_TITLES.get(metric, metric).lower()
         part = {'metric': words, 'table': tables.differences_table(section, lines)}
         to_base = lines[lines.second == (base and base.title)]
-        has_interval = to_base[['seeds_low', 'images_low']].notna().any(axis=None)
+        has_interval = to_base[['trainings_low', 'low']].notna().any(axis=None)
         if metric in ('mcr_all', 'mcr_minor') and has_interval:
             part['caption'] = f'MCR {words}: difference to {base.title}, points'
             part['figure'] = file(f'differences_{metric}')
@@ -191,11 +202,15 @@ def _draw_predictions(ends, class_names: Sequence[str], file) -> dict[str, Any]:
         kept = [run for run in runs if run.predictions]
         if not kept:
             continue
-        _, labels, probabilities = zip(*(run.predictions for run in kept), strict=True)
-        bins[title] = calibrate(np.concatenate(probabilities), np.concatenate(labels))
-        features = read_features(kept[0].directory, len(kept[0].predictions.labels))
+        outputs = [run.predictions for run in kept]
+        bins[title] = calibrate(
+            np.concatenate([one.probabilities for one in outputs]),
+            np.concatenate([one.labels for one in outputs]),
+        )
+        shown = kept[0].trainings[0]
+        features = read_features(shown.directory, len(shown.predictions.labels))
         if features is not None:
-            maps[title] = (features, labels[0])
+            maps[title] = (features, shown.predictions.labels)
             seeds.append(kept[0].results['seed'])
     if bins:
         figures.reliability_diagrams(bins, file('reliability'))
@@ -221,6 +236,7 @@ def _draw_studies(section: Section, lines: pd.DataFrame, path: Path) -> dict[str
             title += '*'
         recalls = found.loc[[row.title for row in study]]
         recalls = recalls.set_axis([row.coefficient for row in study])
+        recalls['validation'] = [100 * row.validation_recall for row in study]
         default = default_settings().get(field)
         drawn[title] = (recalls, default, published.STABLE_COEFFICIENTS.get(loss))
         shown.append((name, tables.sensitivity_table(section, lines, study)))

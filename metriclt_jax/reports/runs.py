@@ -19,11 +19,15 @@ _NOT_RUNS = ('checkpoints', 'figures')  # folders inside a work directory
 
 
 class Predictions(NamedTuple):
-    """`ids` `[N]`, `labels` `[N]` and final `probabilities` `[N, C]` of the test images."""
+    """Final outputs for the test images: `ids` `[N]`, `labels` `[N]`, `probabilities` `[N, C]`.
+
+    `groups` `[N]` are their lesions or patients, '' where unknown.
+    """
 
     ids: np.ndarray
     labels: np.ndarray
     probabilities: np.ndarray
+    groups: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +40,12 @@ class Run:
     config: Mapping[str, Any] | None  # fields by dotted name; None without config.json
     epochs: list[dict[str, Any]]  # the lines of metrics.jsonl
     predictions: Predictions | None
+    folds: tuple['Run', ...] = ()  # of a cross-validation, in their order
+
+    @property
+    def trainings(self) -> tuple['Run', ...]:
+        """The runs that were trained: itself, or those on its folds."""
+        return self.folds or (self,)
 
 
 Problem = tuple[str, str]  # a work directory and why the report leaves out it or a part of it
@@ -191,16 +201,18 @@ def _read_predictions(path: Path, results: Mapping[str, Any]) -> Predictions:
     try:
         # np.load leaves a damaged file open that it opened itself.
         with path.open('rb') as file, np.load(file, allow_pickle=False) as arrays:
-            found = Predictions(*(arrays[name] for name in Predictions._fields))
+            found = [arrays[name] for name in ('ids', 'labels', 'probabilities')]
+            groups = arrays['groups'] if 'groups' in arrays else np.full(len(found[0]), '')
     except Exception as error:  # a damaged archive raises whatever its parts raise
         raise InputError(f'predictions.npz cannot be read ({type(error).__name__})') from None
-    _require('predictions.npz', _predictions_checks(*found, results))
-    return found
+    _require('predictions.npz', _predictions_checks(*found, groups, results))
+    return Predictions(*found, groups)
 
 
-def _predictions_checks(ids, labels, probabilities, results: Mapping[str, Any]) -> Checks:
+def _predictions_checks(ids, labels, probabilities, groups, results: Mapping[str, Any]) -> Checks:
     count, classes = len(ids), len(results['class_names'])
-    fit = (ids.shape, labels.shape, probabilities.shape) == ((count,), (count,), (count, classes))
+    shapes = [(count,), (count,), (count, classes), (count,)]
+    fit = [array.shape for array in (ids, labels, probabilities, groups)] == shapes
     yield 'arrays of shapes that do not fit', fit
     in_range = np.isfinite(probabilities).all() and np.isin(labels, range(classes)).all()
     yield 'labels or probabilities out of range', in_range

@@ -5,12 +5,16 @@ settings (the coefficient of its metric loss, say) over several seeds.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from metriclt_jax.config import FIELDS_WITHOUT_INFLUENCE, paper_config
+from metriclt_jax.errors import InputError
 from metriclt_jax.methods import METHODS
 from metriclt_jax.reports.published import method_title, setting_title
 from metriclt_jax.reports.runs import Problem, Run, flatten
@@ -20,7 +24,7 @@ Settings = Mapping[str, Any]  # by dotted field
 # Fields that name the section, row and run, and those that hardly matter.
 _NOT_COMPARED = (
     *FIELDS_WITHOUT_INFLUENCE,
-    *('data.name', 'method', 'model.name', 'seed'),
+    *('data.name', 'data.fold', 'method', 'model.name', 'seed'),
     *('evaluation.batch_size', 'evaluation.every', 'num_devices'),
 )
 _OF_DATA_SETS = ('data.groups', 'data.major', 'data.minor')
@@ -50,6 +54,13 @@ class Row:
     def seeds(self) -> tuple[int, ...]:
         """Those of its runs."""
         return tuple(run.results['seed'] for run in self.runs)
+
+    @property
+    def validation_recall(self) -> float:
+        """Mean over its trainings of the MCR on the validation part at the end; NaN if unknown."""
+        last = [t.results['stages'][-1]['last'] for run in self.runs for t in run.trainings]
+        parts = [one['validation'] for one in last]
+        return math.nan if None in parts else float(np.mean([part['mcr_all'] for part in parts]))
 
     @property
     def coefficient(self) -> float | None:
@@ -92,11 +103,21 @@ class Section:
         return replace(self, rows=tuple(rows))
 
 
-def make_sections(runs: Sequence[Run]) -> tuple[list[Section], list[Problem]]:
-    """Sorts runs into sections, by data set and backbone; a run that repeats one is a problem."""
+def make_sections(
+    runs: Sequence[Run], tuned: Sequence[str] = ()
+) -> tuple[list[Section], list[Problem]]:
+    """Sorts runs into sections, by data set and backbone; a run that repeats one is a problem.
+
+    The config fields in `tuned` were chosen for each row, so they may differ between rows.
+    """
+    for field in tuned:
+        if field not in default_settings() or field in _NOT_COMPARED:
+            raise InputError(
+                f'--tuned has {field}, which must be a config field that runs depend on'
+            )
     problems, groups = [], {}
     for run in sorted(runs, key=lambda run: run.results['seed']):
-        shared, own = _settings(run)
+        shared, own = _settings(run, tuned)
         data = [run.results[name] for name in ('dataset', 'model', *_OF_DATA)]
         _, rows = groups.setdefault((*data[:2], _key([shared, data])), (shared, {}))
         _, seeds = rows.setdefault((run.results['method'], _key(own)), (own, {}))
@@ -202,7 +223,7 @@ def unlike_default(settings: Settings) -> dict[str, tuple]:
     return {field: pair for field, pair in pairs.items() if _key(pair[0]) != _key(pair[1])}
 
 
-def _settings(run: Run) -> tuple[Settings | None, Settings]:
+def _settings(run: Run, tuned: Sequence[str]) -> tuple[Settings | None, Settings]:
     """The settings that a run shares with other methods, and those that only its method has."""
     if run.config is None:
         return None, {}
@@ -218,8 +239,9 @@ def _settings(run: Run) -> tuple[Settings | None, Settings]:
         used = tuple(f'{part}.{kind}.' for part, kind in kinds.items())
         if {method.weighting, second.weighting if second else 'uniform'} != {'uniform'}:
             used = (*used, 'weighting.')
-    shared = {n: value for n, value in config.items() if not n.startswith(_OF_METHODS)}
-    return shared, {name: value for name, value in config.items() if name.startswith(used)}
+    own = {n: v for n, v in config.items() if n.startswith(used) or n in tuned}
+    shared = {n: v for n, v in config.items() if not n.startswith(_OF_METHODS) and n not in own}
+    return shared, own
 
 
 def _differing(settings: Sequence[Settings]) -> list[str]:

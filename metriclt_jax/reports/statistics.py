@@ -1,4 +1,4 @@
-"""Statistics of a report: over seeds, over test images, and of calibration."""
+"""Statistics of a report: over trainings, over test images, and of calibration."""
 
 import math
 from collections.abc import Sequence
@@ -20,6 +20,14 @@ class Interval(NamedTuple):
     high: float = math.nan
 
 
+class Difference(NamedTuple):
+    """A difference with its interval, and the p-value of the hypothesis that it is zero."""
+
+    value: float
+    interval: Interval
+    p: float
+
+
 class Calibration(NamedTuple):
     """Predictions in bins `[B]` of equal width of confidence; means of empty bins are NaN."""
 
@@ -36,59 +44,104 @@ def best_and_second(values: Sequence[float | None]) -> list[str]:
     return [marks.get(value, '') for value in values]
 
 
-def seeds_interval(first: Sequence[float], second: Sequence[float]) -> Interval:
-    """Student's interval of the mean of `first - second`, paired over seeds.
+def trainings_interval(differences: Sequence[float], test_share: float = 0.0) -> Interval:
+    """Student's interval of the mean of paired differences over trainings: seeds, folds or both.
 
-    It needs two seeds and differences that vary. It covers the chance in training only.
+    It needs two that differ. Folds have training images in common, so that their J differences
+    vary too little: the variance of the mean is taken times 1 / J + n_test / n_train (Nadeau and
+    Bengio, 2003), where `test_share` is the share of all images that a fold tests.
     """
     from scipy import stats
 
-    differences = np.asarray(np.subtract(first, second))
-    if len(differences) < 2 or np.ptp(differences) < _ROUNDING:
+    count = len(differences)
+    if count < 2 or np.ptp(differences) < _ROUNDING:
         return Interval()
-    low, high = stats.ttest_1samp(differences, 0).confidence_interval(CONFIDENCE)
-    return Interval(float(low), float(high))
+    error = np.std(differences, ddof=1) * math.sqrt(1 / count + test_share / (1 - test_share))
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * error
+    mean = float(np.mean(differences))
+    return Interval(float(mean - half), float(mean + half))
 
 
-def images_interval(
-    first: ArrayLike, second: ArrayLike, labels: ArrayLike, classes: Sequence[int]
-) -> Interval:
-    """Bootstrap interval of a difference in mean class recall, paired over test images.
+def bootstrap(
+    first: ArrayLike,
+    second: ArrayLike,
+    labels: ArrayLike,
+    classes: Sequence[int],
+    groups: ArrayLike | None = None,
+) -> Difference:
+    """Difference in mean class recall with a bootstrap interval, paired over the same images.
 
-    Images are drawn with replacement within each class; the trained networks are taken as given.
-    `first` and `second` `[N]` are shares of two methods' runs that predict an image correctly.
+    Whole groups (lesions, patients) are drawn with replacement, since images of one are not
+    independent: as many of each set of classes as there are. The trained networks are given.
+
+    Args:
+        first: shares `[N]` of a method's runs that predict an image correctly, or 0 and 1.
+        second: the same of another method; zeros give the interval of one method's recall.
+        labels: classes of the images `[N]`.
+        classes: those over which the recall is averaged.
+        groups: `[N]`; None, and images of group '', are independent.
     """
     gain, labels = np.subtract(first, second, dtype=float), np.asarray(labels)
-    classes = [c for c in classes if np.any(labels == c)]
-    if not classes:
-        return Interval()
+    chosen = np.flatnonzero(np.isin(labels, classes))
+    if not len(chosen):
+        return Difference(math.nan, Interval(), math.nan)
+    _, labels = np.unique(labels[chosen], return_inverse=True)
+    group_of = np.arange(len(chosen))
+    if groups is not None:
+        groups = np.asarray(groups)[chosen]
+        numbers = np.unique(groups, return_inverse=True)[1]
+        group_of = np.where(groups == '', len(chosen) + group_of, numbers)
+        group_of = np.unique(group_of, return_inverse=True)[1]
+    # What a group adds to the images [G, C] of the classes and to the gains among them.
+    sums = np.zeros((2, group_of.max() + 1, labels.max() + 1))
+    np.add.at(sums, (0, group_of, labels), 1)
+    np.add.at(sums, (1, group_of, labels), gain[chosen])
+    difference = float(np.mean(sums[1].sum(axis=0) / sums[0].sum(axis=0)))
+
+    strata = np.unique(sums[0] == 0, axis=0, return_inverse=True)[1].ravel()
     rng = np.random.default_rng(0)
-    draws = np.zeros(RESAMPLES)
-    for c in classes:
-        of_class = gain[labels == c]
-        # An image matters by its gain only, and there are few different gains.
-        values, counts = np.unique(of_class.round(12), return_counts=True)
-        drawn = rng.multinomial(len(of_class), counts / len(of_class), size=RESAMPLES)
-        draws += drawn @ values / len(of_class)
+    drawn = np.zeros((2, RESAMPLES, sums.shape[2]))
+    for stratum in range(strata.max() + 1):
+        # Groups with equal sums are interchangeable, and there are few different ones.
+        members = np.concatenate(sums[:, strata == stratum].round(12), axis=1)
+        values, counts = np.unique(members, axis=0, return_counts=True)
+        times = rng.multinomial(counts.sum(), counts / counts.sum(), size=RESAMPLES)
+        drawn += (times @ values).reshape(RESAMPLES, 2, -1).swapaxes(0, 1)
+    draws = np.mean(drawn[1] / drawn[0], axis=1)
     tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(draws / len(classes), [tail, 1 - tail])
-    return Interval(float(low), float(high))
+    low, high = np.quantile(draws, [tail, 1 - tail])
+    opposite = min(np.sum(draws <= _ROUNDING), np.sum(draws >= -_ROUNDING))
+    p = min(1.0, 2 * (1 + opposite) / (1 + RESAMPLES))
+    return Difference(difference, Interval(float(low), float(high)), p)
 
 
-def verdict(difference: float, over_seeds: Interval, over_images: Interval, seeds: int) -> str:
-    """What may be claimed: a sign only where every interval that exists excludes zero."""
-    has_seeds, has_images = (not math.isnan(i.low) for i in (over_seeds, over_images))
-    if not has_seeds and not has_images:
+def holm(p_values: ArrayLike) -> np.ndarray:
+    """P-values `[K]` corrected for K comparisons (Holm, 1979)."""
+    p = np.asarray(p_values, float)
+    order = np.argsort(p, kind='stable')
+    steps = np.maximum.accumulate((len(p) - np.arange(len(p))) * p[order])
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(steps, 1.0)
+    return corrected
+
+
+def verdict(difference: float, over_trainings: Interval, p_images: float, trainings: int) -> str:
+    """What may be claimed: a sign only where all that exists speaks for it.
+
+    That is an interval over trainings, and the corrected p-value over images, NaN for none.
+    """
+    has_trainings, has_images = not math.isnan(over_trainings.low), not math.isnan(p_images)
+    if not has_trainings and not has_images:
         return 'no interval'
-    # A comparison with NaN is false.
-    if any((i.low if difference > 0 else -i.high) <= 0 for i in (over_seeds, over_images)):
+    low = over_trainings.low if difference > 0 else -over_trainings.high
+    if low <= 0 or p_images >= 1 - CONFIDENCE:  # a comparison with NaN is false
         return 'no difference shown'
     sign = 'higher' if difference > 0 else 'lower'
-    if not has_seeds:
+    if not has_trainings:
         return f'{sign}, for these trained networks'
     if not has_images:
         return f'{sign}, on these images'
-    return sign if seeds > 2 else f'{sign}, two seeds only'
+    return sign if trainings > 2 else f'{sign}, two trainings only'
 
 
 def calibrate(probabilities: ArrayLike, labels: ArrayLike, bins: int = BINS) -> Calibration:

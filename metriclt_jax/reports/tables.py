@@ -10,7 +10,7 @@ from metriclt_jax.methods import METHODS
 from metriclt_jax.reports import published
 from metriclt_jax.reports.published import METRIC_TITLES, method_title
 from metriclt_jax.reports.sections import Row, Section, first_stage_method
-from metriclt_jax.reports.statistics import best_and_second, seeds_interval
+from metriclt_jax.reports.statistics import best_and_second, trainings_interval
 from metriclt_jax.reports.tidy import estimates
 
 
@@ -95,6 +95,12 @@ def results_table(section: Section, lines: pd.DataFrame, methods: Sequence[str] 
             columns.append(column._replace(heading='here', group=group))
             columns.append(_numbers('paper', paper, group))
             columns.append(Column('here − paper', list(map(signed, gaps)), group))
+        if metric == 'mcr_all' and ours.low.notna().any():
+            spans = [
+                '-' if pd.isna(low) else f'{number(low)} to {number(high)}'
+                for low, high in zip(ours.low, ours.high, strict=True)
+            ]
+            columns.append(Column('95 % interval', spans, columns[-1].group))
     return columns
 
 
@@ -120,7 +126,10 @@ def stages_table(section: Section, table: pd.DataFrame) -> Table | None:
     gains = []
     for key in keys:
         ends = 100 * recalls[key].unstack('stage').reindex(columns=['last', '1']).dropna()
-        gain, interval = (ends['last'] - ends['1']).mean(), seeds_interval(ends['last'], ends['1'])
+        gain, interval = (
+            (ends['last'] - ends['1']).mean(),
+            trainings_interval(ends['last'] - ends['1']),
+        )
         gains.append((signed(gain), _span(*interval)))
     last = from_rows(('gain', '95 % interval'), gains, words=0)
     return [*columns, *(column._replace(group='stage 2 − stage 1') for column in last)]
@@ -142,15 +151,18 @@ def head_to_tail(section: Section) -> list[int]:
 def recall_table(section: Section, lines: pd.DataFrame) -> Table:
     """Recall of each class by method, classes from the most frequent to the rarest."""
     results, titles = section.results, [row.title for row in section.main_rows]
+    kinds = ['images'] if section.main_rows[0].runs[0].folds else ['training', 'test']
     sizes = np.sum(results['final']['confusion'], axis=1)
     by_class = []
     for c in head_to_tail(section):
         name = results['class_names'][c]
         recalls = _numbers(name, _of_rows(lines, titles, f'recall {name}')).cells
-        by_class.append([name, str(results['train_counts'][c]), str(sizes[c]), *recalls])
+        counts = [str(results['train_counts'][c]), str(sizes[c])][: len(kinds)]
+        by_class.append([name, *counts, *recalls])
     if len(by_class) > 15:  # classes are rows, not columns
-        return from_rows(['Class', 'training', 'test', *titles], by_class, words=1)
-    first = Column('Method', ['images, training', 'images, test', *titles], words=True)
+        return from_rows(['Class', *kinds, *titles], by_class, words=1)
+    kinds = kinds if len(kinds) == 1 else [f'images, {kind}' for kind in kinds]
+    first = Column('Method', [*kinds, *titles], words=True)
     return [first, *(Column(name, texts) for name, *texts in by_class)]
 
 
@@ -161,13 +173,16 @@ def differences_table(section: Section, lines: pd.DataFrame) -> Table:
     for line in lines.itertuples():
         shared, most = len(line.seeds.split()), max(counts[line.first], counts[line.second])
         seeds = f'{shared}' if shared == most else f'{shared} of {most}'
-        over_seeds = _span(line.seeds_low, line.seeds_high)
-        over_images = _span(line.images_low, line.images_high)
+        over_trainings = _span(line.trainings_low, line.trainings_high)
+        p = '-' if pd.isna(line.corrected_p) else f'{line.corrected_p:.2g}'
+        over_images = _span(line.low, line.high)
         gap = signed(line.difference)
-        rows.append((line.first, line.second, gap, seeds, over_seeds, over_images, line.verdict))
-    headings = ('A', 'B', 'A − B', 'seeds in common', 'seeds', 'images', 'verdict on A')
+        row = (line.first, line.second, gap, seeds, over_trainings, over_images, p, line.verdict)
+        rows.append(row)
+    headings = ('trainings', 'images', 'corrected p')
+    headings = ('A', 'B', 'A − B', 'seeds in common', *headings, 'verdict on A')
     *columns, last = from_rows(headings, rows, words=2)
-    columns[4:] = [column._replace(group='95 % interval over') for column in columns[4:]]
+    columns[4:6] = [column._replace(group='95 % interval over') for column in columns[4:6]]
     return [*columns, last._replace(words=True)]
 
 
@@ -176,22 +191,39 @@ def sensitivity_table(section: Section, lines: pd.DataFrame, study: Sequence[Row
     texts = [(f'{row.coefficient:g}', str(len(row.runs))) for row in study]
     columns = from_rows(('Coefficient', 'Runs'), texts, words=1)
     titles = [row.title for row in study]
-    return [*columns, *(_numbers(m, _of_rows(lines, titles, m)) for m in section.mcr_classes)]
+    chosen_on = [round(100 * row.validation_recall, 2) for row in study]
+    validation = list(map(number, chosen_on))
+    columns.append(Column('All', validation, 'validation', marks=best_and_second(chosen_on)))
+    tests = [_numbers(m, _of_rows(lines, titles, m), 'test') for m in section.mcr_classes]
+    return [*columns, *tests]
 
 
-def files_table(table: pd.DataFrame) -> Table:
-    """Every run of a section, once: its `results.json`, and what it says."""
-    runs = table[(table.metric == 'mcr_all') & (table.stage == 'last')].sort_values('path')
-    kept = set(table[table.metric == 'ece'].path)
+def files_table(section: Section) -> Table:
+    """Every training of a section, once: its `results.json`, and what it says."""
     lines = [
         (
-            *(f'{run.path}/results.json', method_title(run.method), run.variant or '-'),
-            *(str(run.seed), number(100 * run.value), 'yes' if run.path in kept else 'no'),
+            *(f'{one.path}/results.json', method_title(row.method), row.variant or '-'),
+            str(one.results['seed']) + (f', fold {fold}' if run.folds else ''),
+            number(100 * one.results['final']['mcr_all']),
+            'yes' if one.predictions else 'no',
         )
-        for run in runs.itertuples()
+        for row in section.rows
+        for run in row.runs
+        for fold, one in enumerate(run.trainings)
+        if row.stage == 'last'
     ]
     headings = ('File', 'Method', 'Variant', 'Seed', 'MCR all', 'Predictions kept')
-    return from_rows(headings, lines, words=3)
+    return from_rows(headings, sorted(lines), words=3)
+
+
+def tuned_table(section: Section, tuned: Sequence[str]) -> Table:
+    """The value of each of the `tuned` fields by method; [] if there are none."""
+    rows = [
+        (row.title, *(str(row.settings.get(field)) for field in tuned))
+        for row in section.main_rows
+        if row.stage == 'last'
+    ]
+    return from_rows(('Method', *tuned), rows, words=1) if tuned else []
 
 
 def published_table(table: int) -> Table:

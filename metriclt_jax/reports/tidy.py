@@ -1,6 +1,7 @@
 """The tidy table of all numbers, and what is computed from it: estimates and differences."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -29,8 +30,8 @@ def tidy(section: Section) -> pd.DataFrame:
             if test is None:
                 continue
             if stage == 'last' and run.predictions:
-                _, labels, probabilities = run.predictions
-                error = statistics.calibrate(probabilities, labels).error
+                outputs = run.predictions
+                error = statistics.calibrate(outputs.probabilities, outputs.labels).error
             line = [run.results['method'], variant, run.path, run.results['seed'], stage]
             line += [titles.get((run.path, stage)), *map(test.get, summaries)]
             confusion = np.array(test['confusion'], float)
@@ -61,8 +62,23 @@ def results(section: Section, table: pd.DataFrame) -> pd.DataFrame:
     # The paper has a method's default settings only.
     lines.loc[lines.variant != '', paper.columns] = np.nan
     lines['difference'] = lines['mean'] - lines.paper_mean
+    ends = pd.DataFrame(
+        [_interval(section, r, metric) for r in section.rows for metric in section.mcr_classes]
+    )
+    lines = lines.merge(ends, 'left', on=['row', 'metric'])
     first = ['section', 'dataset', 'model', 'method', 'variant', 'stage', 'metric', 'runs', 'seeds']
-    return lines[[*first, 'mean', 'deviation', *paper.columns, 'difference', 'row']]
+    last = [*paper.columns, 'difference', 'row']
+    return lines[[*first, 'mean', 'deviation', 'low', 'high', *last]]
+
+
+def _interval(section: Section, row: Row, metric: str) -> dict:
+    """The bootstrap interval of a row's recall over the test images, in per cent."""
+    of_row, (low, high) = _shares(row, row.seeds), statistics.Interval()
+    if of_row is not None:
+        right, labels, groups = of_row.right, of_row.labels, of_row.groups
+        classes = section.mcr_classes[metric]
+        low, high = statistics.bootstrap(right, 0 * right, labels, classes, groups).interval
+    return {'row': row.title, 'metric': metric, 'low': 100 * low, 'high': 100 * high}
 
 
 def reference_row(rows: Sequence[Row], wanted: str | None = None) -> Row | None:
@@ -77,7 +93,8 @@ def differences(section: Section, table: pd.DataFrame, wanted: str | None = None
     """Every row against the reference, by metric: the lines of `differences.csv`, in points.
 
     First comes the best row against the second best, unless one of them is the reference. A
-    difference is over the `seeds` that both rows have, or over all where they share none.
+    difference is over the `seeds` that both rows have, or over all where they share none; `low` and
+    `high` are the ends of the bootstrap interval over `images` in `groups`.
     """
     rows = section.main_rows
     base = reference_row(rows, wanted)
@@ -86,43 +103,106 @@ def differences(section: Section, table: pd.DataFrame, wanted: str | None = None
     best = sorted(rows, key=lambda row: -means[row.title, 'mcr_all'])[:2]
     if len(best) == 2 and base not in best:
         pairs.insert(0, tuple(best))
-    lines = [
-        (section.title, a.title, b.title, metric, *_difference(table, (a, b), metric, classes))
-        for metric, classes in section.mcr_classes.items()
-        for a, b in pairs
-        if metric in means.index.get_level_values('metric')
+    lines = pd.DataFrame(
+        [
+            {
+                **{'section': section.title, 'first': a.title, 'second': b.title, 'metric': metric},
+                **_difference(table, (a, b), metric, classes),
+            }
+            for metric, classes in section.mcr_classes.items()
+            for a, b in pairs
+            if metric in means.index.get_level_values('metric')
+        ],
+        columns=[*_IDENTITY, *_ENDS, 'p', 'corrected_p', 'trainings', 'verdict'],
+    )
+    for _, family in lines.groupby('metric'):
+        known = family.p.dropna()
+        lines.loc[known.index, 'corrected_p'] = statistics.holm(known)
+    lines['verdict'] = [
+        statistics.verdict(
+            line.difference,
+            statistics.Interval(line.trainings_low, line.trainings_high),
+            line.corrected_p,
+            line.trainings,
+        )
+        for line in lines.itertuples()
     ]
-    names = ['section', 'first', 'second', 'metric', 'seeds', 'difference']
-    ends = ['seeds_low', 'seeds_high', 'images_low', 'images_high']
-    return pd.DataFrame(lines, columns=[*names, *ends, 'verdict'])
+    return lines
 
 
-def _difference(table, pair: tuple[Row, Row], metric: str, classes: Sequence[int]) -> tuple:
-    """Common seeds, difference, the ends of both intervals and the verdict."""
+_IDENTITY = ['section', 'first', 'second', 'metric', 'seeds', 'images', 'groups', 'difference']
+_ENDS = ['low', 'high', 'trainings_low', 'trainings_high']
+
+
+def _difference(table, pair: tuple[Row, Row], metric: str, classes: Sequence[int]) -> dict:
+    """Common seeds, difference, and both intervals."""
     values = 100 * table[table.metric == metric].set_index(['row', 'seed']).value
     a, b = (values[row.title] for row in pair)
     common = sorted(a.index.intersection(b.index))
-    over_seeds, difference = statistics.Interval(), a.mean() - b.mean()
+    difference = a.mean() - b.mean()
+    over_trainings, trainings = statistics.Interval(), 0
     if common:
         a, b = a[common], b[common]
-        over_seeds, difference = statistics.seeds_interval(a, b), np.mean(a - b)
+        difference = np.mean(a - b)
+        over_trainings, trainings = _over_trainings(pair, common, metric)
+    ends = dict(zip(_ENDS[2:], over_trainings, strict=True))
     over_images = _over_images(pair, {*a.index, *b.index}, classes)
-    claim = statistics.verdict(difference, over_seeds, over_images, len(common))
-    return ' '.join(map(str, common)), difference, *over_seeds, *over_images, claim
+    seeds = ' '.join(map(str, common))
+    return {'seeds': seeds, 'difference': difference, 'trainings': trainings, **over_images, **ends}
 
 
-def _over_images(pair: tuple[Row, Row], seeds: set[int], classes) -> statistics.Interval:
-    """In points; there is none where a run kept no predictions of the same images."""
-    kept = [[r.predictions for r in row.runs if r.results['seed'] in seeds] for row in pair]
-    outputs = [*kept[0], *kept[1]]
-    if None in outputs or '1' in (row.stage for row in pair):
-        return statistics.Interval()
-    ids, labels, _ = outputs[0]
-    if not all(np.array_equal(o.ids, ids) and np.array_equal(o.labels, labels) for o in outputs):
-        return statistics.Interval()
-    shares = [
-        np.mean([one.probabilities.argmax(axis=1) == labels for one in of_row], axis=0)
-        for of_row in kept
+def _over_trainings(
+    pair: tuple[Row, Row], seeds: Sequence[int], metric: str
+) -> tuple[statistics.Interval, int]:
+    """In points, paired over the seeds and, of a cross-validation, over its folds."""
+    recalls = [
+        [
+            100 * one.results['stages'][-1 if row.stage == 'last' else 0]['last']['test'][metric]
+            for run in row.runs
+            if run.results['seed'] in seeds
+            for one in run.trainings
+        ]
+        for row in pair
     ]
-    interval = statistics.images_interval(*shares, labels, classes)
-    return statistics.Interval(*(100 * end for end in interval))
+    folds = len(pair[0].runs[0].folds)
+    gaps = np.subtract(*recalls)
+    return statistics.trainings_interval(gaps, 1 / folds if folds else 0.0), len(gaps)
+
+
+def _over_images(pair: tuple[Row, Row], seeds: set[int], classes: Sequence[int]) -> dict:
+    """In points; there is none where a run kept no predictions of the same images."""
+    first, second = (_shares(row, seeds) for row in pair)
+    if first is None or second is None or not np.array_equal(first.ids, second.ids):
+        return {}
+    found = statistics.bootstrap(
+        first.right, second.right, first.labels, classes, groups := first.groups
+    )
+    of_classes = groups[np.isin(first.labels, classes)]
+    low, high = (100 * end for end in found.interval)
+    return {
+        'images': len(of_classes),
+        'groups': len(set(of_classes) - {''}) + np.count_nonzero(of_classes == ''),
+        **{'low': low, 'high': high, 'p': found.p},
+    }
+
+
+class _Shares(NamedTuple):
+    """The test images `[N]`, and the share of a row's runs that are `right` about each."""
+
+    ids: np.ndarray
+    labels: np.ndarray
+    groups: np.ndarray
+    right: np.ndarray
+
+
+def _shares(row: Row, seeds: Container[int]) -> _Shares | None:
+    """None where a run of the row kept no predictions, or those of other images."""
+    kept = [run.predictions for run in row.runs if run.results['seed'] in seeds]
+    if row.stage == '1' or None in kept:
+        return None
+    ids, labels, _, groups = kept[0]
+    same = (np.array_equal(o.ids, ids) and np.array_equal(o.labels, labels) for o in kept)
+    if not all(same):
+        return None
+    right = np.mean([one.probabilities.argmax(axis=1) == labels for one in kept], axis=0)
+    return _Shares(ids, labels, groups, right)

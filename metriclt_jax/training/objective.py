@@ -70,6 +70,7 @@ class MetricLoss:
 
     `init(key, num_classes, feature_dim)` makes the `params` of the loss itself, such as centers;
     they are not parameters of the model and have neither weight decay nor coefficient.
+    They minimise `own_loss`, of the same form, or `loss` if None.
     """
 
     loss: Callable[[Any, Outputs, jax.Array, str | None], jax.Array]
@@ -77,6 +78,7 @@ class MetricLoss:
     init: Callable[[jax.Array, int, int], Any] = lambda key, num_classes, feature_dim: {}
     optimizer: optax.GradientTransformation = optax.identity()  # noqa: RUF009 (of `params`)
     projection: tuple[int, ...] | None = None  # widths of the projection head that it needs
+    own_loss: Callable[[Any, Outputs, jax.Array, str | None], jax.Array] | None = None
 
 
 def _center(config: ConfigDict) -> MetricLoss:
@@ -87,6 +89,20 @@ def _center(config: ConfigDict) -> MetricLoss:
     def init(key, num_classes, feature_dim):
         return {'centers': jax.random.normal(key, (num_classes, feature_dim))}
 
+    def of_each_class(params, outputs, labels, axis_name):
+        """Has the gradient sum(center - feature) / (1 + n) over the n examples of a class."""
+        values = losses.center(outputs.features, labels, params['centers'])
+        counts = global_sum(jnp.zeros(len(params['centers'])).at[labels].add(1), axis_name)
+        weights = (1 / (1 + counts))[labels]
+        mean = losses.weighted_mean(values, weights, axis_name)
+        return global_sum(jnp.sum(weights), axis_name) * mean
+
+    def global_sum(values, axis_name):
+        return values if axis_name is None else jax.lax.psum(values, axis_name)
+
+    if config.update_rule == 'original':  # Wen et al. 2016, equation 4
+        sgd = optax.sgd(config.alpha)
+        return MetricLoss(loss, config.coefficient, init, sgd, own_loss=of_each_class)
     optimizer = optax.sgd(config.learning_rate, config.momentum)
     return MetricLoss(loss, config.coefficient, init, optimizer)
 

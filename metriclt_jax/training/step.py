@@ -70,9 +70,11 @@ def make_train_step(
         # the coefficient, nor move the features.
         metric, metric_opt_state = state.metric, state.metric_opt_state
         if stage.objective.metric is not None:
-            gradients = jax.grad(stage.objective.metric.loss)(metric, outputs, batch['label'], AXIS)
+            loss_of = stage.objective.metric
+            own_loss = loss_of.own_loss or loss_of.loss
+            gradients = jax.grad(own_loss)(metric, outputs, batch['label'], AXIS)
             gradients = jax.lax.pmean(gradients, AXIS)
-            updates, metric_opt_state = stage.objective.metric.optimizer.update(
+            updates, metric_opt_state = loss_of.optimizer.update(
                 gradients, metric_opt_state, metric
             )
             metric = optax.apply_updates(metric, updates)

@@ -175,3 +175,16 @@ def test_columns_may_be_named_and_are_said(tmp_path):
     code, output, _ = command(*arguments, *flags)
     assert code == 0
     assert 'own: 12 images of 2 classes, 3 groups, 2 parts' in output
+
+
+def test_the_folds_of_a_cross_validation_are_shown(images, tmp_path):
+    arguments = ('--dataset=folder', '--name=mine', f'--source={images}', f'--data_dir={tmp_path}')
+    shown = command(*arguments, '--folds=4', '--split=paper')
+    assert shown.returncode == 0
+    rows = [line.split() for line in shown.stdout.splitlines()]
+    assert ['mole', '5', '5', '5', '5', '20'] in rows
+    assert ['images', '10', '10', '10', '10', '40'] in rows
+    for wrong in ('--folds=1', '--split=paper'):
+        refused = command(*arguments, wrong)
+        assert refused.returncode == 2
+        assert 'folds' in refused.stderr

@@ -177,3 +177,62 @@ def test_official_puts_the_parts_of_the_source_together():
 def test_official_refuses_names_that_are_unknown_or_repeated(names, message):
     with pytest.raises(InputError, match=f'{message}.*other, test, train, validation'):
         official(NAMED, names)
+
+
+@given(
+    images=st.integers(60, 400),
+    number=st.sampled_from([2, 3, 5]),
+    size=st.integers(1, 6),
+    seed=st.integers(0, 1000),
+)
+@settings(deadline=None, max_examples=60)
+def test_folds_test_every_image_once_and_share_classes_equally(images, number, size, seed):
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.arange(images) % 7 // 3)  # classes of 3, 3 and 1 sevenths
+    within = rng.integers(0, images // size + 1, images)
+    groups = np.array([f'{label} {n}' for label, n in zip(labels, within, strict=True)])
+    for owners in (None, groups):
+        with contextlib.suppress(InputError):  # a class with fewer groups than folds
+            fold_of = splits.folds(labels, owners, number, seed, range(3))
+            shares = np.stack(
+                [np.bincount(labels[fold_of == k], minlength=3) for k in range(number)]
+            )
+            if owners is None:
+                largest = 1
+                assert np.ptp(shares.sum(axis=1)) <= 1
+            else:
+                largest = np.unique(groups, return_counts=True)[1].max()
+                assert all(len(set(fold_of[groups == group])) == 1 for group in set(groups))
+            assert np.all(np.ptp(shares, axis=0) <= largest)
+
+
+@pytest.mark.parametrize('owned', [False, True])
+def test_cross_validation_is_a_partition_for_each_fold(owned):
+    rng = np.random.default_rng(0)
+    labels = rng.permutation(np.repeat([0, 1, 2], [600, 200, 50]))
+    groups = rng.integers(0, 300, len(labels)).astype(str) if owned else None
+    tested = []
+    for fold in range(5):
+        parts = splits.cross_validation(labels, groups, 5, fold, PAPER, 0, 'abc')
+        assert_partition(parts, len(labels))
+        if owned:
+            assert_grouped(labels, groups, parts)
+        wanted = np.outer(PAPER, np.bincount(labels))
+        assert np.all(np.abs(counts(labels, parts) - wanted) <= 0.05 * wanted + 6)
+        tested.append(parts['test'])
+    np.testing.assert_array_equal(np.sort(np.concatenate(tested)), np.arange(len(labels)))
+
+
+def test_folds_are_the_same_on_every_machine():
+    labels = np.repeat([0, 1], [7, 5])
+    assert splits.folds(labels, None, 3, 0, 'ab').tolist() == [1, 0, 0, 1, 2, 0, 2, 2, 1, 0, 2, 1]
+    groups = np.array(list('aabbccddeeff'))
+    assert splits.folds(labels, groups, 3, 0, 'ab').tolist() == [2, 2, 1, 1, 0, 0, 2, 2, 0, 0, 1, 1]
+
+
+def test_a_class_with_fewer_groups_than_folds_is_named():
+    labels = np.repeat([0, 1], [50, 8])
+    groups = np.array([str(n) for n in range(50)] + ['x', 'y'] * 4)
+    for owners, number in ((None, 10), (groups, 5)):
+        with pytest.raises(InputError, match=r'rare.*data\.folds'):
+            splits.folds(labels, owners, number, 0, ('common', 'rare'))

@@ -233,6 +233,7 @@ def test_collapsed_or_few_features_are_drawn_too(tmp_path, drawn, features):
 
 def test_sensitivity(tmp_path, drawn):
     recalls = pd.DataFrame({'mean': [80, 85, 82], 'deviation': [1.0, np.nan, 0.5]})
+    recalls['validation'] = [70, np.nan, 75]
     study = recalls.set_axis([0.0, 0.001, 0.01]), 0.001, (0.00005, 0.01)
     other = recalls.set_axis([0.1, 10.0, 100.0]), 1.0, None
     figures.sensitivity({'CE+TP → cRW (triplet loss)': study, 'b': other}, tmp_path / 'a.png')
@@ -241,12 +242,13 @@ def test_sensitivity(tmp_path, drawn):
     assert marked.get_xydata().tolist() == [[0.001, 85]]
     assert not any(line.get_marker() == '^' for line in second.lines)
     assert {'0', '0.001', '0.01'} <= {tick.get_text() for tick in first.get_xticklabels()}
-    assert len(legend_texts(drawn[0])) == 3
+    assert any(line.get_ydata().tolist()[::2] == [70, 75] for line in first.lines)
+    assert len(legend_texts(drawn[0])) == 4
     figures.sensitivity({TITLES[0]: other}, tmp_path / 'a.png')  # has room for its legend, too
 
 
 def test_differences(tmp_path, drawn):
-    line = {'seeds_low': -10.0, 'seeds_high': 30.0, 'images_low': 5.0, 'images_high': 15.0}
+    line = {'trainings_low': -10.0, 'trainings_high': 30.0, 'low': 5.0, 'high': 15.0}
     table = pd.DataFrame([{'first': title, 'difference': 10.0, **line} for title in TITLES[:9]])
     table = pd.concat([table, pd.DataFrame([{'first': 'without', 'difference': 20.0}])])
     figures.differences(table, 'MCR all: difference', tmp_path / 'a.png')

@@ -122,7 +122,7 @@ def test_a_section_without_differences_leaves_the_others(tmp_path, make_run, bla
     make_run('b', 'ce_tp_crw')
     found = lines(report(tmp_path), 'differences.csv')
     assert {line['section'] for line in found} == {'Skin7, ResNet50'}
-    assert all(len(line['images_low']) <= 10 for line in found)  # six digits
+    assert all(len(line['low']) <= 10 for line in found)  # six digits
 
 
 def test_names_cannot_break_the_page(tmp_path, make_run):

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from metriclt_jax.reports import tables
+from metriclt_jax.reports.sections import studies
 from metriclt_jax.reports.tidy import differences, results, tidy
 
 
@@ -37,9 +38,12 @@ def test_results_stand_beside_the_papers(section, make_run):
     recalls = [r['final']['mcr_all'] for r in made]
     assert crw[:4] == ['CE → cRW', '3', per_cent(recalls), '84.11 ± 0.70']
     assert crw[4] == f'{round(100 * np.mean(recalls), 2) - 84.11:+.2f}'.replace('-', '−')
-    assert crw[6] == '85.08'
+    low, high = re.findall(r'[\d.]+', crw[5])
+    assert float(low) < 100 * np.mean(recalls) < float(high)
+    assert crw[7] == '85.08'
     assert sc_row[2] == f'{100 * sc["final"]["mcr_all"]:.2f}'
-    assert bbn == ['BBN', '-', '-', '73.88 ± 0.35', '-', '-', '79.16', '-', '-', '80.51', '-']
+    major_and_minor = ['-', '79.16', '-', '-', '80.51', '-']
+    assert bbn == ['BBN', '-', '-', '73.88 ± 0.35', '-', '-', *major_and_minor]
     assert table[2].marks == ['underline', '', 'bold']
 
 
@@ -47,8 +51,8 @@ def test_without_published_numbers_there_are_no_columns_for_them(section, make_r
     groups = {'minor': [5, 6], 'medium': [3], 'major': [0]}
     make_run('a', 'ce', dataset='digits_lt', groups=groups)
     table = tables.results_table(section(), results_of(section()))
-    headings = ['Method', 'Runs', 'All', 'Major', 'Medium', 'Minor']
-    assert header(table) == [('', heading) for heading in headings]
+    headings = ['Method', 'Runs', 'All', '95 % interval', 'Major', 'Medium', 'Minor']
+    assert [heading for _, heading in header(table)] == headings
 
 
 def test_stages(section, make_run):
@@ -94,9 +98,21 @@ def test_further_metrics_and_files(section, make_run):
     assert (ce[0], ce[4]) == ('CE *', '-')
     assert ' ± ' in crw[1]
     assert re.fullmatch(r'\d+\.\d\d', crw[4])  # one run has predictions
-    first, second = texts(tables.files_table(tidy(section())))  # each once, though it is two rows
+    first, second = texts(tables.files_table(section()))  # each once, though it is two rows
     assert first[:4] == ['a0/results.json', 'CE → cRW', '-', '0']
     assert (first[5], second[5]) == ('yes', 'no')
+
+
+def test_a_coefficient_is_chosen_on_validation(section, make_run):
+    for number, right in enumerate((0.6, 0.8)):
+        coefficient = 0.001 * (1 + number)
+        make_run(f'a{number}', 'ce_tp_crw', right=right, metric__triplet__coefficient=coefficient)
+    (study,) = studies(section().rows)
+    table = tables.sensitivity_table(section(), results_of(section()), study)
+    second = texts(table)[1]
+    assert header(table)[2:4] == [('validation', 'All'), ('test', 'All')]
+    assert float(second[2]) == pytest.approx(float(second[3]) / 2, abs=0.01)
+    assert table[2].marks == ['underline', 'bold']
 
 
 def test_differences(section, make_run):
@@ -110,7 +126,7 @@ def test_differences(section, make_run):
     line = next(line for line in lines.itertuples() if line.first == 'CE+TP → cRW')
     assert row[2:5] == [tables.signed(line.difference), '1 of 2', '-']
     ends = [float(word.replace('−', '-')) for word in re.findall(r'[+−][\d.]+', row[5])]
-    assert ends == pytest.approx([line.images_low, line.images_high], abs=0.005)
+    assert ends == pytest.approx([line.low, line.high], abs=0.005)
 
 
 # Best and second best by value of each column "All", read off the printed tables.

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from metriclt_jax.reports.statistics import images_interval, seeds_interval
+from metriclt_jax.reports.statistics import bootstrap, trainings_interval
 from metriclt_jax.reports.tidy import differences, reference_row, results, tidy
 
 
@@ -41,16 +41,16 @@ def test_a_difference_is_over_common_seeds(section, make_run):
     assert found.seeds == '1 2'
     pairs = [r['final']['mcr_all'] for r in b[:2]], [r['final']['mcr_all'] for r in a[1:]]
     assert found.difference == pytest.approx(100 * np.mean(np.subtract(*pairs)))
-    ends = np.multiply(seeds_interval(*pairs), 100)
-    assert (found.seeds_low, found.seeds_high) == pytest.approx(ends)
+    ends = np.multiply(trainings_interval(np.subtract(*pairs)), 100)
+    assert (found.trainings_low, found.trainings_high) == pytest.approx(ends)
     # The bootstrap is about the same two runs of each.
     _, crw, tp = section().main_rows
     shares = [
         np.mean([r.predictions.probabilities.argmax(1) == r.predictions.labels for r in runs], 0)
         for runs in (tp.runs[:2], crw.runs[1:])
     ]
-    over_images = images_interval(*shares, tp.runs[0].predictions.labels, range(7))
-    assert (found.images_low, found.images_high) == (100 * over_images.low, 100 * over_images.high)
+    over_images = bootstrap(*shares, tp.runs[0].predictions.labels, range(7)).interval
+    assert (found.low, found.high) == (100 * over_images.low, 100 * over_images.high)
 
 
 def test_without_common_seeds_there_is_no_pairing_over_them(section, make_run):
@@ -58,8 +58,8 @@ def test_without_common_seeds_there_is_no_pairing_over_them(section, make_run):
     make_run('b', 'ce_tp_crw', 1, right=0.9)
     found = compared(section(), 'CE+TP → cRW', 'CE → cRW')
     assert found.seeds == ''
-    assert np.isnan(found.seeds_low)
-    assert found.images_low > 0
+    assert np.isnan(found.trainings_low)
+    assert found.low > 0
     assert found.verdict == 'higher, for these trained networks'
 
 
@@ -73,7 +73,7 @@ def test_where_there_is_no_bootstrap(section, make_run, tmp_path, why):
             np.savez(path, **(dict(arrays) | {'ids': np.arange(177).astype(str)}))
     first = 'CE *' if why == 'first stage' else 'CE+TP → cRW'
     found = compared(section(), first, 'CE → cRW')
-    assert np.isnan(found.images_low)
+    assert np.isnan(found.low)
     assert found.verdict == 'no interval'
 
 

@@ -161,6 +161,22 @@ def test_centers_move_by_their_own_gradient_whatever_the_coefficient():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('num_devices', [1, 8])
+def test_the_original_update_of_centers(num_devices):
+    """Wen et al. 2016, equation 4, from the sums of differences that the plain gradient holds."""
+    fields = (('metric.center.update_rule', 'original'), ('metric.center.alpha', 0.5))
+    before, after, _ = update('ce_ct_crw', 0, num_devices, fields=fields)
+    centers, moved = (np.asarray(state.metric['centers']) for state in (before, after))
+    # SGD of rate 1 on the plain loss moves the centers by its gradient, sum(c - f) / B.
+    plain = (('metric.center.learning_rate', 1.0), ('metric.center.momentum', 0.0))
+    _, by_sgd, _ = update('ce_ct_crw', 0, num_devices, fields=plain)
+    sums = BATCH * (centers - np.asarray(by_sgd.metric['centers']))
+    counts = np.bincount(make_batch()['label'], minlength=CLASSES)[:, None]
+    expected = centers - 0.5 * sums / (1 + counts)
+    np.testing.assert_allclose(moved, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
 def test_a_step_mixes_what_its_stage_says():
     methods = ('ce', 'remix', 'cutmix', 'balanced_mixup')
     losses = {method: update(method, 0, 1)[2] for method in methods}
