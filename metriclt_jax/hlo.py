@@ -35,12 +35,12 @@ class Summary(NamedTuple):
 
     collectives: dict[str, int]  # number of instructions by kind
     collective_bytes: dict[str, int]  # of their results, by kind
-    pixel_gathers: int  # gathers of at least as many elements as were said to be pixels
+    pixel_gathers: int  # gathers of at least as many slices as there are pixels
     estimated_cycles: dict[str, int]  # by part; empty where the compiler estimates none
 
 
 def summarize(text: str, pixels: int) -> Summary:
-    """Reads the HLO of a program; a gather of `pixels` elements or more gathers pixels.
+    """Reads the HLO of a program; a gather of `pixels` slices or more gathers pixels.
 
     Bytes and cycles of a loop count as often as it runs, if the text says how often.
     """
@@ -57,7 +57,10 @@ def summarize(text: str, pixels: int) -> Summary:
             if kind in COLLECTIVES:
                 counts[kind] += 1
                 sizes[kind] += times * sum(n * _BYTES.get(t, 8) for t, n in _shapes(result))
-            gathers += operation == 'gather' and sum(n for _, n in _shapes(result)) >= pixels
+            if operation == 'gather':
+                slice_sizes = re.search(r'slice_sizes=\{([\d,]*)\}', rest)[1]
+                elements = math.prod(map(int, slice_sizes.split(',')))
+                gathers += sum(n for _, n in _shapes(result)) >= pixels * elements
             if estimate := re.search(r'"estimated_cycles":"(\d+)"', rest):
                 cycles[_part(rest)] += times * int(estimate[1])
             runs = _runs(rest, computations) if operation == 'while' else 1

@@ -26,8 +26,8 @@ ENTRY %main.3 (param: f32[64]) -> f32[64] {
   %while.1 = (s32[]{:T(128)}, f32[64]{0:T(128)}) while(%param), condition=%condition.1, body=%body.1
   %both = (f32[64]{0:T(8,128)(2,1)}, bf16[2,8]{1,0:T(8,128)(2,1)S(1)}) all-gather-start(%while.1, %param), dimensions={0}
   %conditional.1 = f32[64]{0} conditional(%param), branch_computations={%branch, %absent}
-  %gather.1 = u8[32,32]{1,0} gather(%param, %param), offset_dims={}
-  ROOT %gather.2 = f32[1023]{0} gather(%param, %param), offset_dims={}, backend_config={"estimated_cycles":"3"}
+  %gather.1 = u8[32,32,3]{2,1,0} gather(%param, %param), offset_dims={2}, slice_sizes={1,1,3}
+  ROOT %gather.2 = f32[1023,3]{1,0} gather(%param, %param), offset_dims={1}, slice_sizes={1,3}, backend_config={"estimated_cycles":"3"}
 }
 """  # noqa: E501
 
@@ -52,7 +52,7 @@ def test_a_program_that_this_machine_compiled():
     rows = jax.ShapeDtypeStruct((4, 6), jnp.int32)
     on_four = jax.pmap(step, axis_name='batch', devices=jax.devices()[:4])
     text = on_four.lower(image, rows).compile().as_text()
-    for pixels, gathers in ((6 * 16, 1), (6 * 16 + 1, 0)):
+    for pixels, gathers in ((6, 1), (7, 0)):  # rows
         summary = summarize(text, pixels)
         assert summary.collectives == {'all-reduce': 1}
         assert summary.collective_bytes == {'all-reduce': 5 * 6 * 16 * 4}
