@@ -53,9 +53,7 @@ def find_leaks(
     return Leaks(shared, again, copies, conflicts)
 
 
-def describe(
-    leaks: Leaks, ids: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
-) -> list[str]:
+def describe(leaks: Leaks, ids, labels, class_names: Sequence[str]) -> list[str]:
     """Returns a sentence on each kind of leak that there is."""
     remarks = []
     groups = [f'{len(g)} in {a} and {b} (such as {g[0]})' for (a, b), g in leaks.groups.items()]
@@ -84,9 +82,7 @@ def describe(
     return remarks
 
 
-def name_conflicts(
-    conflicts: np.ndarray, ids: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
-) -> str:
+def name_conflicts(conflicts: np.ndarray, ids, labels, class_names: Sequence[str]) -> str:
     """Lists the first pairs of identical images with their labels."""
     pairs = [
         ' and '.join(f'{ids[index]} ({class_names[labels[index]]})' for index in pair[::-1])

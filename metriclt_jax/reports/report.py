@@ -95,9 +95,7 @@ def report_runs(
         'report.j2',
         folder,
         title='Results' if table is None else f'Table {table}: results beside the paper',
-        runs=len(
-            {t for s in compared for row in s.rows for run in row.runs for t in run.trainings}
-        ),
+        runs=len({t for s in compared for r in s.rows for run in r.runs for t in run.trainings}),
         problems=problems and tables.from_rows(('Directory', 'Why'), problems, words=2),
         paper=table and _as_in_paper(table, compared, lines),
         chapters=chapters,
