@@ -26,10 +26,8 @@ def read_source(
         source: the folder; ids of images are their paths in it.
         labels: a table that lists the images.
         classes: all class names in order, by default those that occur, sorted.
-        path_column: the column that names the images, by default found by its name.
-        label_column: likewise.
-        group_column: likewise; 'none' for no groups.
-        split_column: likewise; 'none' for no parts.
+        path_column, label_column, group_column, split_column: columns of the table, by default
+            found by their names; 'none' for no groups or parts.
     """
     layout = 'one folder per class, or images that a CSV file lists (--labels)'
     root = common.open_folder(source, 'folder', layout)
