@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from metriclt_jax.data.sources import class_folders, common, image_tables, names
 from metriclt_jax.errors import InputError
+from metriclt_jax.paths import local_path
 
 
 def read_source(
@@ -36,7 +37,7 @@ def read_source(
         'path': path_column, 'label': label_column, 'group': group_column, 'split': split_column
     }  # fmt: skip
     if labels:
-        table = common.expanded(labels)
+        table = local_path(labels)
         found, unusable, note = image_tables.find(root, table, classes, columns)
     elif any(name is not None for name in columns.values()):
         raise InputError('columns are of a CSV file; name it with --labels=FILE.csv')
