@@ -91,11 +91,9 @@ def target_devices(target: str) -> tuple[Chip, tuple[Any, ...]]:
 def compile_run(config: ConfigDict, target: str) -> dict[str, Any]:
     """Compiles the training steps of all stages and the evaluation step of a run.
 
-    A data set whose classes the config does not list is taken to have ten.
-
-    Returns:
-        `target`, `devices` (their number), `method`, `model` and `programs`, each with its `name`,
-        `batch_size` over all devices and what `compile_program` returns.
+    Returns `target`, `devices` (their number), `method`, `model` and `programs`, each with `name`,
+    `batch_size` over all devices and what `compile_program` returns. A data set whose classes the
+    config does not list is taken to have ten.
     """
     validate(config)
     chip, devices = target_devices(target)

@@ -20,9 +20,6 @@ from metriclt_jax.quoting import NAME_FIELDS
 # Fields that cannot change what a run computes.
 FIELDS_WITHOUT_INFLUENCE = ('data.data_dir', 'figures', 'checkpoint_every')
 
-# Beta(1, 1) as in the original papers; Balanced-MixUp's are 0.1 to 0.3.
-MIXING_ALPHAS = {'mixup': 1.0, 'cutmix': 1.0, 'remix': 1.0, 'balanced_mixup': 0.2}
-
 
 def paper_config() -> ConfigDict:
     """The paper's recipe (section 3.1), with Skin7's batch size."""
@@ -67,8 +64,11 @@ def paper_config() -> ConfigDict:
     classification.arcface = ConfigDict({'margin': 0.5, 'scale': 30.0})
 
     config.mixing = mixing = ConfigDict()  # of stage 1, for the methods that mix
-    for name, alpha in MIXING_ALPHAS.items():  # of the Beta distribution
-        mixing[name] = ConfigDict({'alpha': alpha, 'probability': 1.0})  # of mixing a batch
+    for name in ('mixup', 'cutmix', 'remix', 'balanced_mixup'):
+        mixing[name] = ConfigDict()
+        mixing[name].alpha = 1.0  # of the Beta distribution, as in the original papers
+        mixing[name].probability = 1.0  # of mixing a batch
+    mixing.balanced_mixup.alpha = 0.2  # the paper has 0.1 to 0.3
 
     config.metric = metric = ConfigDict()
     metric.center = ConfigDict()

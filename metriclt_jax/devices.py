@@ -20,10 +20,7 @@ AXIS = 'batch'
 
 
 def choose_devices(number: int = 0) -> tuple[jax.Device, ...]:
-    """The `number` devices that share a run's batches, those of one process side by side.
-
-    0 takes all, the only choice in a multi-host run.
-    """
+    """The `number` devices (0: all) that share a run's batches, those of a process side by side."""
     devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     processes = jax.process_count()
     if number not in (range(len(devices) + 1) if processes == 1 else (0, len(devices))):

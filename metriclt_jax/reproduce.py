@@ -75,10 +75,7 @@ def execute(
     A run whose first stage another one has trained starts from a copy of it, with the same results
     as alone. What a run prints goes to NAME.log; `console` gets its begin and end. `workers`
     processes share the work, each of which calls `prepare` first; so do other processes, on other
-    hosts too, that do this below the same `root`.
-
-    Raises:
-        Interrupted: SIGTERM or Ctrl-C arrived; the same call resumes.
+    hosts too, that do this below the same `root`. After `Interrupted` the same call resumes.
     """
     with reached(root):
         to_do = [run for run in planned if not (root / run.name / 'results.json').exists()]

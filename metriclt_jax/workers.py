@@ -53,11 +53,9 @@ def work_in_processes(
     """Yields what `work(task)` yields for each task, as it comes, from `number` processes.
 
     A process takes the next task when it has finished one; each calls `prepare` first. SIGTERM goes
-    to all of them. `tasks`, `work` and `prepare` must be picklable.
-
-    Raises:
-        Interrupted: SIGTERM or Ctrl-C arrived, and the work under way has ended.
-        HostFailed: a process has died; the others are stopped as by SIGTERM.
+    to all of them. `tasks`, `work` and `prepare` must be picklable. Raises `Interrupted` at SIGTERM
+    or Ctrl-C, when the work under way has ended, and `HostFailed` when a process has died; the
+    others are stopped as by SIGTERM.
     """
     tasks = list(tasks)
     context = multiprocessing.get_context('spawn')  # JAX does not survive a fork

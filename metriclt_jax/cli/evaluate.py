@@ -120,8 +120,7 @@ def _load(own: ConfigDict, part: str, workdir: Path) -> Any:
     if own_parts and known.exists() and read_json(known)['sha256'] != dataset.fingerprint:
         raise InputError(
             f'the images or parts of {name} in {data.data_dir} changed since {workdir} was '
-            f'trained, so the {part} part might contain training images; use the data of the '
-            'training, or --part=all'
+            f'trained, so the {part} part might contain training images; use the old, or --part=all'
         )
     return dataset
 

@@ -46,8 +46,7 @@ def main() -> None:
         print(f'{output} holds {name} from {loaded.file} already')
     else:
         raise InputError(
-            f'--output {output} holds {present["model"]} from {present["file"]}; delete it or use '
-            'another directory'
+            f'--output {output} holds {present["model"]} from {present["file"]}; use another one'
         )
 
 

@@ -13,7 +13,7 @@ from typing import Any, NoReturn, TextIO
 from absl import app, flags, logging
 
 from metriclt_jax import config_files
-from metriclt_jax.errors import HostFailed, InputError, Interrupted, NotWritten, TrainingDiverged
+from metriclt_jax.errors import HostFailed, InputError, Interrupted, TrainingDiverged
 from metriclt_jax.paths import is_remote, to_path
 from metriclt_jax.quoting import quote_names
 
@@ -22,7 +22,6 @@ _MALLOC_OPTIONS = {-4: 0, -1: 2**31 - 1, -8: 1, -2: 2**28}
 
 EXIT_CODES = {
     InputError: 2,
-    NotWritten: 2,
     TrainingDiverged: 3,
     HostFailed: 4,
     Interrupted: 75,  # EX_TEMPFAIL: saved, run the same command again
@@ -63,7 +62,7 @@ def command(function: Callable[[], int | None]) -> Callable[[], NoReturn]:
             print(f'{error}; run the same command again to resume')
             return EXIT_CODES[Interrupted]
         except (InputError, TrainingDiverged, HostFailed) as error:
-            _fail(error, EXIT_CODES[type(error)])
+            _fail(error, next(EXIT_CODES[kind] for kind in EXIT_CODES if isinstance(error, kind)))
         except KeyboardInterrupt:
             print('interrupted', file=sys.stderr, flush=True)
             os._exit(EXIT_CODES[KeyboardInterrupt])  # other libraries' threads would complain

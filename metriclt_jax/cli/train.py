@@ -8,9 +8,7 @@ from metriclt_jax.cli import main as cli
 from metriclt_jax.errors import InputError, explained
 
 _CONFIG = config_flags.DEFINE_config_file(
-    'config',
-    None,
-    'FILE:METHOD[,scale=NAME], as digits_lt:ce; one field: --config.stage1.epochs=50',
+    'config', None, 'FILE:METHOD[,scale=NAME], as digits_lt:ce; set --config.stage1.epochs=50 etc.'
 )
 _WORKDIR = flags.DEFINE_string('workdir', None, 'directory, new or to resume; may be gs://...')
 _PROFILE = flags.DEFINE_integer(

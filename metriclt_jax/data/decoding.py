@@ -42,10 +42,7 @@ def to_storage(picture: Image.Image, size: int) -> np.ndarray:
 
 
 def decode(image: bytes, size: int, name: str) -> tuple[np.ndarray, float]:
-    """Decodes an image file, called `name` in messages, as `to_storage` does.
-
-    Returns the pixels, and width / height of the upright original.
-    """
+    """Decodes an image file, `name` in messages, as `to_storage` does; also its width / height."""
     with _opened(io.BytesIO(image), f'image {name} cannot be decoded') as picture:
         upright = _upright(picture)
         return _resized(upright, size), upright.width / upright.height

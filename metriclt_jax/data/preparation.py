@@ -18,10 +18,10 @@ from etils import epath
 from metriclt_jax.data import decoding, records, storage
 from metriclt_jax.data.changes import find_changes
 from metriclt_jax.data.sources import OWN, READERS
-from metriclt_jax.data.sources.common import Source, expanded, is_inside
+from metriclt_jax.data.sources.common import Source, is_inside
 from metriclt_jax.errors import InputError
 from metriclt_jax.files import locked
-from metriclt_jax.paths import is_remote, reached
+from metriclt_jax.paths import is_remote, local_path, reached
 from metriclt_jax.progress import track
 
 SKIPPED = 'skipped.csv'  # beside the records: files that were left out, and why
@@ -68,7 +68,7 @@ def prepare(
         return path
     local = Path(records.folder(name, storage.local_folder(data_dir)))
     classes_are_folders = dataset == OWN and source and not options.get('labels')
-    if classes_are_folders and is_inside(local, expanded(source)):
+    if classes_are_folders and is_inside(local, local_path(source)):
         raise InputError(
             f'the data folder {data_dir} is inside the source {source}, whose folders are classes; '
             'use another --data_dir'
@@ -141,7 +141,7 @@ def _check_arguments(dataset: str, name: str, options: Mapping[str, Any]) -> Non
 def _given(source: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
     """Returns those arguments that decide what the records hold; they are kept with them."""
     given = {name: value for name, value in {'source': source, **options}.items() if value}
-    paths = {k: os.path.realpath(expanded(given[k])) for k in _PATHS if k in given}
+    paths = {k: os.path.realpath(local_path(given[k])) for k in _PATHS if k in given}
     return given | paths
 
 

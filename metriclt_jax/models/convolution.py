@@ -36,7 +36,8 @@ def _convolve_xla(x, kernel, stride, padding, groups):
 def _convolve_patches(x, kernel, stride, padding, groups):
     height, width, inputs, outputs = kernel.shape
     if 1 < groups == x.shape[-1] == outputs:
-        return _depthwise(_pad(x, padding, padding), kernel[:, :, 0], stride)
+        around = (padding, padding)
+        return _depthwise(_pad(x, around, around), kernel[:, :, 0], stride)
     if groups > 1:  # not one matrix product
         return _convolve_xla(x, kernel, stride, padding, groups)
     if stride == 1 and height * outputs <= inputs:
@@ -47,8 +48,8 @@ def _convolve_patches(x, kernel, stride, padding, groups):
         # the product's output, to be shifted and added: fewer copies, but no row can be skipped.
         matrix = kernel.transpose(1, 2, 0, 3).reshape(width * inputs, height * outputs)
         products = jnp.split(_product(columns, matrix), height, axis=-1)
-        length = x.shape[1] + 2 * padding - height + 1
-        return sum(_rows(y, i - padding, length) for i, y in enumerate(products))
+        below = padding - height + 1
+        return sum(_pad(y, (padding - i, below + i)) for i, y in enumerate(products))
     patches = _side_by_side(columns, 1, height, stride, padding)
     return _product(patches, kernel.reshape(height * width * inputs, outputs))
 
@@ -58,7 +59,7 @@ def _taps_in_output(x, kernel, padding):
     """Convolution at stride 1 to few channels: all taps side by side in the product's output."""
     height, width, inputs, outputs = kernel.shape
     matrix = kernel.transpose(2, 0, 1, 3).reshape(inputs, height * width * outputs)
-    products = _pad(_product(x, matrix), padding, padding)
+    products = _pad(_product(x, matrix), (padding, padding), (padding, padding))
     rows, columns = products.shape[1] - height + 1, products.shape[2] - width + 1
     return sum(
         products[:, i : i + rows, j : j + columns, tap * outputs : (tap + 1) * outputs]
@@ -74,7 +75,8 @@ def _taps_in_output_backward(padding, saved, gradient):
     x, kernel = saved
     height, width, inputs, outputs = kernel.shape
     # Patches of the gradient serve both products. They hold the taps in reverse.
-    padded = _pad(gradient, height - 1 - padding, width - 1 - padding)
+    rows, columns = height - 1 - padding, width - 1 - padding
+    padded = _pad(gradient, (rows, rows), (columns, columns))
     patches = _side_by_side(_side_by_side(padded, 2, width, 1, 0), 1, height, 1, 0)
     matrix = kernel[::-1, ::-1].swapaxes(2, 3).reshape(height * width * outputs, inputs)
     of_kernel = x.reshape(-1, inputs).T @ patches.reshape(-1, height * width * outputs)
@@ -143,13 +145,7 @@ def _product(x, matrix):
     return (x.reshape(-1, x.shape[-1]) @ matrix).reshape(*x.shape[:-1], -1)
 
 
-def _pad(x, rows, columns):
-    """`rows` and `columns` of zeros around images `[B, H, W, C]`; below 0 they are cut off."""
-    widths = ((0, 0, 0), (rows, rows, 0), (columns, columns, 0), (0, 0, 0))
+def _pad(x, rows, columns=(0, 0)):
+    """Zeros before and after the rows and columns of `[B, H, W, C]`; below 0 they are cut off."""
+    widths = ((0, 0, 0), (*rows, 0), (*columns, 0), (0, 0, 0))
     return lax.pad(x, jnp.zeros((), x.dtype), widths)
-
-
-def _rows(x, first, length):
-    """Rows `first`, ..., `first + length - 1` of `[B, H, W, C]`, zero where there are none."""
-    widths = (-first, first + length - x.shape[1], 0)
-    return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), widths, (0, 0, 0), (0, 0, 0)))

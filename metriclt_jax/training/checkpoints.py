@@ -57,25 +57,17 @@ class StageCheckpoints:
 
     def save(self, step: int, state: TrainState, best: Best | None) -> None:
         """Starts to write the state of `step`; afterwards only it and `best.step` stay on disk."""
-        variables, training = _items(to_global(state))
-        items = ocp.args.Composite(
-            variables=ocp.args.StandardSave(variables),
-            training=ocp.args.StandardSave(training),
-            best=ocp.args.JsonSave(None if best is None else best._asdict()),
-        )
+        items = {n: ocp.args.StandardSave(tree) for n, tree in _items(to_global(state)).items()}
+        items['best'] = ocp.args.JsonSave(None if best is None else best._asdict())
         with written(self._directory):
             self._manager.wait_until_finished()
             self._best = best
-            self._manager.save(step, args=items)
+            self._manager.save(step, args=ocp.args.Composite(**items))
 
     def restore(self, like: TrainState) -> tuple[TrainState, Best | None]:
         """The latest state, placed as `like`, and the best step so far."""
-        variables, training = _items(to_global(like))
-        items = ocp.args.Composite(
-            variables=ocp.args.StandardRestore(variables),
-            training=ocp.args.StandardRestore(training),
-            best=ocp.args.JsonRestore(),
-        )
+        items = {n: ocp.args.StandardRestore(tree) for n, tree in _items(to_global(like)).items()}
+        items = ocp.args.Composite(**items, best=ocp.args.JsonRestore())
         restored = self._manager.restore(self._manager.latest_step(), args=items)
         state = like.replace(**to_local(restored['variables']), **to_local(restored['training']))
         self._best = None if restored['best'] is None else Best(**restored['best'])
@@ -88,10 +80,7 @@ class StageCheckpoints:
 
 
 def restore_variables(directory: Path, which: str, devices: Sequence[jax.Device]) -> dict[str, Any]:
-    """The variables of a stage's 'last' or 'best' checkpoint on `devices`; changes no file.
-
-    Raises `InputError` if there is no such checkpoint.
-    """
+    """The variables of a 'last' or 'best' checkpoint on `devices`; `InputError` without one."""
     if which not in ('last', 'best'):
         raise InputError(f"checkpoint is {which!r}; it must be 'last' or 'best'")
     step = latest_step(directory)
@@ -131,7 +120,7 @@ def copy_checkpoints(source: Path, target: Path) -> None:
         file.copy(target / file.relative_to(source), overwrite=True)
 
 
-def _items(state: TrainState) -> tuple[dict[str, Any], dict[str, Any]]:
+def _items(state: TrainState) -> dict[str, dict[str, Any]]:
     """The fields of a state as the items `variables` and `training`."""
     rest = {name: value for name, value in vars(state).items() if name not in state.variables}
-    return state.variables, rest
+    return {'variables': state.variables, 'training': rest}

@@ -58,10 +58,7 @@ def read_config(workdir: Path) -> ConfigDict:
 
 
 def is_made_by(workdir: Path, config: ConfigDict) -> bool:
-    """Whether an earlier run of `config` made `workdir`; False if it is still to be made.
-
-    Raises `InputError` if it belongs to another config, or is something else.
-    """
+    """Whether a run of `config` made `workdir`: False if new, `InputError` if another did."""
     with reached(workdir):
         is_file = workdir.is_file()
         names = [path.name for path in workdir.iterdir()] if workdir.is_dir() else []

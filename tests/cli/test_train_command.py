@@ -16,6 +16,7 @@ from PIL import Image
 import metriclt_jax
 from metriclt_jax.config import paper_config
 from metriclt_jax.errors import InputError
+from metriclt_jax.files import locked
 from metriclt_jax.training.workdir import claim
 
 ROOT = Path(__file__).parents[2]
@@ -100,6 +101,15 @@ def test_an_unprepared_data_set_names_the_command(tmp_path):
     process = call('train', *flags, f'--workdir={tmp_path}/run')
     assert_refused(process, 'skin7', 'metriclt-prepare-data --dataset=skin7')
     assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.slow
+def test_a_work_directory_that_another_process_uses(tmp_path):
+    places = f'--config.data.data_dir={tmp_path}/data', f'--workdir={tmp_path}/run'
+    (tmp_path / 'run').mkdir()
+    with locked(tmp_path / 'run' / '.lock'):
+        result = call('train', f'--config={DIGITS}:ce', *places, *SMALL)
+    assert_refused(result, 'another process is training in')
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import numpy as np
 
 from metriclt_jax.data.sources.names import require_name
 from metriclt_jax.errors import InputError, explained
+from metriclt_jax.paths import local_path
 
 SUFFIXES = (
     '.bmp', '.dcm', '.dib', '.dicom', '.gif', '.j2c', '.j2k', '.jfif', '.jp2', '.jpe', '.jpeg',
@@ -76,17 +77,11 @@ def to_png(pixels: np.ndarray) -> bytes:
     return png.getvalue()
 
 
-def expanded(path: str) -> Path:
-    """Returns a path of the user, with ~ replaced by a home folder."""
-    with explained(f'{path!r} is not a path'):  # '~' may stand before a user who does not exist
-        return Path(path).expanduser()
-
-
 def open_folder(source: str | None, dataset: str, layout: str, *names: str) -> Path:
     """Returns the folder `source`, which must contain files and folders (`names` with a /)."""
     if not source:
         raise InputError(f'{dataset} needs a source: a folder with {layout}')
-    outer = expanded(source)
+    outer = local_path(source)
     root = unwrapped(outer, *names)
     for name in ('./', *names):
         kind, exists = ('folder', Path.is_dir) if name.endswith('/') else ('file', Path.is_file)

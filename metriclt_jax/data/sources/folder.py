@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from metriclt_jax.data.sources import class_folders, common, image_tables, names
 from metriclt_jax.errors import InputError
+from metriclt_jax.paths import local_path
 
 
 def read_source(
@@ -26,10 +27,8 @@ def read_source(
         source: the folder; ids of images are their paths in it.
         labels: a table that lists the images.
         classes: all class names in order, by default those that occur, sorted.
-        path_column: the column that names the images, by default found by its name.
-        label_column: likewise.
-        group_column: likewise; 'none' for no groups.
-        split_column: likewise; 'none' for no parts.
+        path_column, label_column, group_column, split_column: columns of the table, by default
+            found by their names; 'none' for no groups or parts.
     """
     layout = 'one folder per class, or images that a CSV file lists (--labels)'
     root = common.open_folder(source, 'folder', layout)
@@ -38,7 +37,7 @@ def read_source(
         'path': path_column, 'label': label_column, 'group': group_column, 'split': split_column
     }  # fmt: skip
     if labels:
-        table = common.expanded(labels)
+        table = local_path(labels)
         found, unusable, note = image_tables.find(root, table, classes, columns)
     elif any(name is not None for name in columns.values()):
         raise InputError('columns are of a CSV file; name it with --labels=FILE.csv')

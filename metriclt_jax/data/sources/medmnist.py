@@ -18,8 +18,9 @@ from typing import IO
 import numpy as np
 
 from metriclt_jax.data.decoding import in_order
-from metriclt_jax.data.sources.common import Example, Source, expanded, to_png
+from metriclt_jax.data.sources.common import Example, Source, to_png
 from metriclt_jax.errors import InputError, explained
+from metriclt_jax.paths import local_path
 
 PUBLISHED = json.loads(Path(__file__).with_suffix('.json').read_text(encoding='utf-8'))
 """Class names and MD5 checksums (by image size) of each set, from the package medmnist 3.0.2."""
@@ -66,7 +67,7 @@ def _file(name: str, source: str | None) -> Path:
     wanted = f'use one of the files {", ".join(names)}, or a folder with one of them'
     if not source:
         raise InputError(f'{name} needs a source; {wanted}')
-    path = expanded(source)
+    path = local_path(source)
     if path.is_file():
         return path
     found = [path / name for name in names if (path / name).is_file()]

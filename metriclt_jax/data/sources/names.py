@@ -89,7 +89,9 @@ def alike(names: Iterable[str]) -> list[list[str]]:
 def require_name(kind: str, name: str) -> None:
     """Refuses a name that may look like another one, as 'a ' and 'a' do."""
     if not name.isprintable() or name != name.strip() or not name:
-        raise InputError(f'{kind} name {name!r} must be printable, without spaces at the ends')
+        raise InputError(
+            f'the name of one {kind} is {name!r}; use printable characters, no spaces at the ends'
+        )
 
 
 def require_different(names: Collection[str], where: object) -> None:

@@ -42,10 +42,7 @@ _ARCHIVE = re.compile(r'isic20\d\d_task[\d-]+_[a-z]+')
 
 
 def read_source(source: str | None) -> common.Source:
-    """Returns every image of the folder `source`, grouped by lesion.
-
-    They have parts if the official validation or test images are there.
-    """
+    """Returns the images of the folder `source`, grouped by lesion, with the official parts."""
     layout = f'{IMAGES}/, {LABELS} and {LESIONS}; or {METADATA} and HAM10000_images_part_1/ and 2'
     root = common.open_folder(source, 'skin7', layout)
     tables, images, notes = _files(root)
