@@ -102,6 +102,12 @@ def check(config: ConfigDict) -> tuple[tuple[jax.Device, ...], tuple[Stage, ...]
                 f'config field {stage.name}.batch_size is {stage.batch_size}; it must be a '
                 f'multiple of the {len(devices)} devices (or set num_devices)'
             )
+        group, images = config.model.batch_norm_group, stage.batch_size // len(devices)
+        if group and (stage.batch_size % group or max(group, images) % min(group, images)):
+            raise InputError(
+                f'config field model.batch_norm_group is {group}; for {stage.name} it must divide '
+                f'the {images} images of a device, or be that times a divisor of {len(devices)}'
+            )
     return devices, stages
 
 

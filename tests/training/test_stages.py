@@ -12,7 +12,7 @@ from metriclt_jax.config import paper_config
 from metriclt_jax.errors import InputError
 from metriclt_jax.methods import METHODS, Method, SecondStage
 from metriclt_jax.models import Outputs, initialize
-from metriclt_jax.training.setup import Run
+from metriclt_jax.training.setup import Run, check
 from metriclt_jax.training.stages import make_models, make_stages
 
 INSTANCE, BALANCED = ('instance', 'uniform'), ('class_balanced', 'uniform')
@@ -251,3 +251,18 @@ def test_a_model_that_cannot_be_names_its_group(field, value, message):
     config.update_from_flattened_dict({f'model.{field}': value})
     with pytest.raises(InputError, match=message):
         make_models(config, make_stages(config), 3)
+
+
+@pytest.mark.parametrize(
+    ('group', 'fits'),
+    [(0, True), (2, True), (4, True), (8, True), (16, True), (3, False), (12, False)],
+)
+def test_groups_of_batch_norm_are_checked_before_data_are_read(group, fits):
+    config = paper_config()
+    config.model.batch_norm_group = group
+    config.stage1.batch_size = config.stage2.batch_size = 32  # four images on each of 8 devices
+    if fits:
+        check(config)
+    else:
+        with pytest.raises(InputError, match=r'model\.batch_norm_group.* stage1 '):
+            check(config)
