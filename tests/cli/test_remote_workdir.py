@@ -158,7 +158,7 @@ def test_rows_of_a_table_share_the_first_stage_in_a_bucket(bucket, connect, fold
     output = succeed('reproduce', *flags, before=connect)
     assert 'stage 1 of ce/0' in output
     assert_same_run(bucket, 'grid/ce_crw/0', local)
-    assert b'stage2 epoch 1/2' in bucket.objects['grid/ce_crw/0.log'][0]
+    assert b'stage2 1/2' in bucket.objects['grid/ce_crw/0.log'][0]
     assert 'grid/report/report.html' in bucket.objects
 
 
