@@ -18,7 +18,7 @@ def tidy(section: Section) -> pd.DataFrame:
     row that prints it, if one does), `metric` ('mcr_all' ..., 'accuracy', 'macro_f1',
     'macro_auroc', 'recall NAME' of each class, 'ece') and `value` (a fraction).
     """
-    titles = {(run.path, row.stage): row.title for row in section.rows for run in row.runs}
+    titles = {(run, row.stage): row.title for row in section.rows for run in row.runs}
     variants = {run: row.variant for row in section.rows for run in row.runs}
     summaries = [*section.mcr_classes, 'accuracy', 'macro_f1', 'macro_auroc']
     metrics = [*summaries, *(f'recall {name}' for name in section.results['class_names']), 'ece']
@@ -33,7 +33,7 @@ def tidy(section: Section) -> pd.DataFrame:
                 outputs = run.predictions
                 error = statistics.calibrate(outputs.probabilities, outputs.labels).error
             line = [run.results['method'], variant, run.path, run.results['seed'], stage]
-            line += [titles.get((run.path, stage)), *map(test.get, summaries)]
+            line += [titles.get((run, stage)), *map(test.get, summaries)]
             confusion = np.array(test['confusion'], float)
             sizes = confusion.sum(axis=1)
             sizes[sizes == 0] = np.nan  # such a class has no recall

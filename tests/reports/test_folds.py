@@ -59,6 +59,21 @@ def test_confusions_are_summed_and_means_follow(make_folds, tmp_path):
     assert right.sum() == confusion.trace()
 
 
+def test_methods_stay_apart_whatever_the_folders_of_their_folds(make_run, tmp_path):
+    """As in a folder for each fold, which has a folder for each method."""
+    for fold in range(3):
+        of_fold = {'data__folds': 3, 'data__fold': fold, 'predictions': False}
+        make_run(f'fold{fold}/ce', 'ce', right=0.5, **of_fold)
+        make_run(f'fold{fold}/rs', 'rs', right=0.9, **of_fold)
+    runs = pooled(tmp_path)[0]
+    (section,), _ = make_sections(runs)
+    table = tidy(section)
+    assert {line.method: line.row for line in table.itertuples()} == {'ce': 'CE', 'rs': 'RS'}
+    for run in runs:
+        values = table[(table.method == run.results['method']) & (table.metric == 'mcr_all')].value
+        assert values.tolist() == [run.results['final']['mcr_all']]
+
+
 def test_other_runs_stay_as_they_are(make_run, tmp_path):
     make_run('a')
     assert pooled(tmp_path)[0][0].folds == ()
