@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from metriclt_jax.evaluation.metrics import mean_class_recall
 from metriclt_jax.reports import statistics
 from metriclt_jax.reports.published import CELL, published_cells
 from metriclt_jax.reports.sections import Row, Section, unlike_default
@@ -137,7 +138,7 @@ def _difference(table, pair: tuple[Row, Row], metric: str, classes: Sequence[int
     if common:
         a, b = a[common], b[common]
         difference = np.mean(a - b)
-        over_trainings, trainings = _over_trainings(pair, common, metric)
+        over_trainings, trainings = _over_trainings(pair, common, classes)
     seeds, (first, second) = ' '.join(map(str, common)), (row.title for row in pair)
     return {
         **{'first': first, 'second': second, 'metric': metric, 'seeds': seeds},
@@ -147,14 +148,19 @@ def _difference(table, pair: tuple[Row, Row], metric: str, classes: Sequence[int
     }
 
 
-def _over_trainings(pair, seeds: Sequence[int], metric: str) -> tuple[statistics.Interval, int]:
-    """In points, paired over the seeds and, of a cross-validation, over its folds."""
+def _over_trainings(pair, seeds: Sequence[int], classes) -> tuple[statistics.Interval, int]:
+    """In points, paired over the seeds and, of a cross-validation, over its folds.
+
+    Folds may differ in their rarest classes, so that the metrics of each do not count.
+    """
     recalls = []
     for row in pair:
         runs = [run for run in row.runs if run.results['seed'] in seeds]
         stages = [t.results['stages'] for run in runs for t in run.trainings]
         place = -1 if row.stage == 'last' else 0
-        recalls.append([100 * stage[place]['last']['test'][metric] for stage in stages])
+        tests = [stage[place]['last']['test']['confusion'] for stage in stages]
+        tested = [c for c in classes if any(tests[0][c])]
+        recalls.append([100 * mean_class_recall(test, tested) for test in tests])
     folds = len(pair[0].runs[0].folds)
     gaps = np.subtract(*recalls)
     return statistics.trainings_interval(gaps, 1 / folds if folds else 0.0), len(gaps)

@@ -52,6 +52,7 @@ def test_confusions_are_summed_and_means_follow(make_folds, tmp_path):
         recalls = confusion.diagonal() / confusion.sum(axis=1)
         assert together['mcr_all'] == pytest.approx(recalls.mean())
         assert together['mcr_minor'] == pytest.approx(recalls[5:].mean())
+    assert run.results['train_counts'] == parts[0].results['train_counts']
     assert run.results['final']['macro_auroc'] is not None
     assert run.results['stages'][0]['last']['test']['macro_auroc'] is None  # no probabilities
     assert len(np.unique(run.predictions.ids)) == confusion.sum()
@@ -124,6 +125,24 @@ def test_a_difference_is_over_all_images_and_over_folds(make_folds, tmp_path):
     ends = np.mean(gaps) - half, np.mean(gaps) + half
     assert (line.trainings_low, line.trainings_high) == pytest.approx(ends, abs=1e-3)
     assert line.corrected_p >= line.p
+
+
+def test_the_classes_of_a_group_are_the_same_in_all_folds(make_run, tmp_path):
+    for fold, minor in enumerate([(5, 6), (4, 6), (5, 6)]):  # two classes are about as frequent
+        of_fold = {'data__folds': 3, 'data__fold': fold, 'predictions': False}
+        of_fold['groups'] = {'major': [0], 'minor': minor}
+        for method, right in (('ce', (0.5, 0.6, 0.7)), ('rs', (0.9, 0.8, 0.9))):
+            make_run(f'{method}/{fold}', method, right=right[fold], **of_fold)
+    (section,), _ = make_sections(pooled(tmp_path)[0])
+    lines = differences(section, tidy(section))
+    (line,) = lines[lines.metric == 'mcr_minor'].itertuples()
+    recalls = []
+    for method in ('rs', 'ce'):
+        files = sorted(tmp_path.glob(f'runs/{method}/*/results.json'))
+        tests = [np.array(json.loads(file.read_text())['final']['confusion']) for file in files]
+        recalls.append([np.mean((c.diagonal() / c.sum(axis=1))[5:]) for c in tests])
+    middle = 100 * np.mean(np.subtract(*recalls))
+    assert (line.trainings_low + line.trainings_high) / 2 == pytest.approx(middle)
 
 
 def test_rows_may_differ_in_tuned_fields_only_when_told(make_folds, tmp_path):
