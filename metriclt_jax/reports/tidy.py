@@ -149,9 +149,10 @@ def _difference(table, pair: tuple[Row, Row], metric: str, classes: Sequence[int
 
 
 def _over_trainings(pair, seeds: Sequence[int], classes) -> tuple[statistics.Interval, int]:
-    """In points, paired over the seeds and, of a cross-validation, over its folds.
+    """In points, paired over the seeds or, of a cross-validation, over its folds.
 
-    Folds may differ in their rarest classes, so that the metrics of each do not count.
+    Seeds share the folds, so a fold counts once, with the mean over seeds. Folds may differ in their
+    rarest classes, so the recall is over the same `classes` in each.
     """
     recalls = []
     for row in pair:
@@ -161,9 +162,9 @@ def _over_trainings(pair, seeds: Sequence[int], classes) -> tuple[statistics.Int
         tests = [stage[place]['last']['test']['confusion'] for stage in stages]
         tested = [c for c in classes if any(tests[0][c])]
         recalls.append([100 * mean_class_recall(test, tested) for test in tests])
-    folds = len(pair[0].runs[0].folds)
-    gaps = np.subtract(*recalls)
-    return statistics.trainings_interval(gaps, 1 / folds if folds else 0.0), len(gaps)
+    gaps, folds = np.subtract(*recalls), len(pair[0].runs[0].folds)
+    means = gaps.reshape(-1, folds).mean(axis=0) if folds else gaps
+    return statistics.trainings_interval(means, 1 / folds if folds else 0.0), len(gaps)
 
 
 def _over_images(pair: tuple[Row, Row], seeds: set[int], classes: Sequence[int]) -> dict:

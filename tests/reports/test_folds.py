@@ -8,6 +8,7 @@ import pytest
 from metriclt_jax.reports.folds import pool_folds
 from metriclt_jax.reports.runs import read_runs
 from metriclt_jax.reports.sections import make_sections
+from metriclt_jax.reports.statistics import trainings_interval
 from metriclt_jax.reports.tidy import differences, tidy
 
 
@@ -125,6 +126,23 @@ def test_a_difference_is_over_all_images_and_over_folds(make_folds, tmp_path):
     ends = np.mean(gaps) - half, np.mean(gaps) + half
     assert (line.trainings_low, line.trainings_high) == pytest.approx(ends, abs=1e-3)
     assert line.corrected_p >= line.p
+
+
+def test_seeds_share_their_folds_so_a_fold_counts_once(make_folds, tmp_path):
+    gaps = np.zeros((2, 3))
+    for seed in (0, 1):
+        for sign, method in ((-1, 'ce'), (1, 'rs')):
+            path = f'{method}{seed}'
+            rights = (0.5, 0.6, 0.7) if method == 'ce' else (0.9, 0.8, 0.7)
+            make_folds(path, method, seed, rights=rights)
+            files = sorted(tmp_path.glob(f'runs/{path}/*/results.json'))
+            gaps[seed] += [sign * json.loads(f.read_text())['final']['mcr_all'] for f in files]
+    (section,), _ = make_sections(pooled(tmp_path)[0])
+    lines = differences(section, tidy(section))
+    (line,) = lines[lines.metric == 'mcr_all'].itertuples()
+    low, high = trainings_interval(100 * gaps.mean(axis=0), 1 / 3)
+    assert (line.trainings_low, line.trainings_high) == pytest.approx((low, high))
+    assert line.trainings == 6
 
 
 def test_the_classes_of_a_group_are_the_same_in_all_folds(make_run, tmp_path):
