@@ -42,7 +42,7 @@ _ALLOW_UNKNOWN_CHECKSUM = flags.DEFINE_bool(
     'allow_unknown_checksum', None, 'for the MedMNIST family: accept a file that was not published'
 )
 _SKIP_BAD_FILES = flags.DEFINE_bool('skip_bad_files', False, 'leave out and list unusable files')
-_FOLDS = flags.DEFINE_integer('folds', 0, 'also show the folds of a cross-validation')
+_FOLDS = flags.DEFINE_integer('folds', 0, 'folds of a cross-validation to show', lower_bound=0)
 _SPLIT = flags.DEFINE_enum(
     'split', None, ['auto', 'paper', 'grouped'], 'data.split of --folds; default: as in the config'
 )
