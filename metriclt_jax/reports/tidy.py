@@ -151,8 +151,8 @@ def _difference(table, pair: tuple[Row, Row], metric: str, classes: Sequence[int
 def _over_trainings(pair, seeds: Sequence[int], classes) -> tuple[statistics.Interval, int]:
     """In points, paired over the seeds or, of a cross-validation, over its folds.
 
-    Seeds share the folds, so a fold counts once, with the mean over seeds. Folds may differ in their
-    rarest classes, so the recall is over the same `classes` in each.
+    Seeds share the folds, so a fold counts once, with the mean over seeds. Folds may differ in
+    their rarest classes, so the recall is over the same `classes` in each.
     """
     recalls = []
     for row in pair:
