@@ -113,8 +113,10 @@ def _train_family(
     runs: Sequence[PlannedRun], planned: Sequence[PlannedRun], root: Path
 ) -> Iterator[str | Finished]:
     """Trains runs that share their first stage; yields a name at the begin and how it ended."""
+    # Others began when fewer were finished, so the name is the first of all.
+    first = next(run for run in planned if run.first_stage == runs[0].first_stage)
     try:
-        with lock_folder(root / '.locks' / runs[0].name):
+        with lock_folder(root / '.locks' / first.name):
             for run in runs:
                 if (root / run.name / 'results.json').exists():  # by another process, meanwhile
                     yield Finished(run.name, 'finished by another process')

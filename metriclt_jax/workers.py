@@ -54,8 +54,8 @@ def work_in_processes(
 
     A process takes the next task when it has finished one; each calls `prepare` first. SIGTERM goes
     to all of them. `tasks`, `work` and `prepare` must be picklable. Raises `Interrupted` at SIGTERM
-    or Ctrl-C, when the work under way has ended, and `HostFailed` when a process has died; the
-    others are stopped as by SIGTERM.
+    or Ctrl-C, when the work under way has ended, `HostFailed` when a process has died, and the
+    `InputError` of `work`; the others are stopped as by SIGTERM.
     """
     tasks = list(tasks)
     context = multiprocessing.get_context('spawn')  # JAX does not survive a fork
@@ -82,6 +82,8 @@ def work_in_processes(
                 except EOFError:
                     _require_success(processes.pop(connection))
                     continue
+                if isinstance(message, InputError):
+                    raise message
                 if message is not None:
                     yield message
                 else:
@@ -107,6 +109,8 @@ def _serve(connection: Connection, share: Share, prepare: Callable, work: Callab
             for message in work(task):
                 connection.send(message)
             connection.send(None)
+    except InputError as error:
+        connection.send(error)
     except (Interrupted, KeyboardInterrupt):
         raise SystemExit(_INTERRUPTED) from None
 

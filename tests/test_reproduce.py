@@ -113,6 +113,23 @@ def test_a_failed_run_does_not_stop_the_others(planned, started, tmp_path, monke
     assert set(started) == {'ce'}
 
 
+def test_a_process_that_begins_later_takes_no_run_under_way(
+    planned, started, tmp_path, monkeypatch
+):
+    train, others = reproduce.train, []
+
+    def meanwhile(config, workdir, console):
+        if config.method == 'ce_crw':  # whose first stage is finished
+            others.append(call(planned[:2], tmp_path))
+        return train(config, workdir, console)
+
+    monkeypatch.setattr(reproduce, 'train', meanwhile)
+    assert call(planned[:2], tmp_path)[0] == {}
+    ((failures, text),) = others
+    assert failures == {}
+    assert 'ce_crw/0: left to another process' in text
+
+
 def test_two_processes_share_a_grid(planned, started, tmp_path, monkeypatch):
     """While one trains a first stage, the other leaves its runs alone and takes the next."""
     train, others = reproduce.train, []

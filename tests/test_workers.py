@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from metriclt_jax.errors import HostFailed, InputError, Interrupted
+from metriclt_jax.errors import HostFailed, InputError, Interrupted, NotWritten
 from metriclt_jax.workers import shares, work_in_processes
 
 
@@ -27,6 +27,11 @@ def die(number):
 def sleep(number):
     yield os.getpid()
     time.sleep(60)
+
+
+def refuse(number):
+    yield number
+    raise NotWritten('the disk is full')
 
 
 def raise_interrupted(number):
@@ -75,7 +80,9 @@ def test_each_task_is_done_once_by_processes_with_cores_of_their_own():
 
 
 @pytest.mark.parametrize(
-    ('work', 'error'), [(die, HostFailed), (raise_interrupted, Interrupted)], ids=['die', 'stop']
+    ('work', 'error'),
+    [(die, HostFailed), (raise_interrupted, Interrupted), (refuse, NotWritten)],
+    ids=['die', 'stop', 'refuse'],
 )
 def test_a_worker_that_ends_early_ends_the_others(work, error):
     with pytest.raises(error):

@@ -23,10 +23,10 @@ def main() -> None:
     from metriclt_jax import exporting
     from metriclt_jax.files import write_atomically
     from metriclt_jax.inference import finished_run, load
-    from metriclt_jax.paths import local_path, to_path
+    from metriclt_jax.paths import to_path
 
     cli.run_config_file(_CONFIG.value)
-    output = local_path(_OUTPUT.value)
+    output = cli.file_to_write(_OUTPUT)
     config, _ = finished_run(to_path(_WORKDIR.value))
     classifier = load(_WORKDIR.value, stage=_STAGE.value, checkpoint=_CHECKPOINT.value)
     if _FORMAT.value == 'stablehlo':

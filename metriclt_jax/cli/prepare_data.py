@@ -42,7 +42,7 @@ _ALLOW_UNKNOWN_CHECKSUM = flags.DEFINE_bool(
     'allow_unknown_checksum', None, 'for the MedMNIST family: accept a file that was not published'
 )
 _SKIP_BAD_FILES = flags.DEFINE_bool('skip_bad_files', False, 'leave out and list unusable files')
-_FOLDS = flags.DEFINE_integer('folds', None, 'also show the folds of a cross-validation')
+_FOLDS = flags.DEFINE_integer('folds', 0, 'folds of a cross-validation to show', lower_bound=0)
 _SPLIT = flags.DEFINE_enum(
     'split', None, ['auto', 'paper', 'grouped'], 'data.split of --folds; default: as in the config'
 )
@@ -75,7 +75,7 @@ def main() -> None:
         print(f'The default config cannot divide it: {error}')
     except OSError as error:
         print(f'Its table and picture cannot be saved, so the next call makes them again: {error}')
-    if _FOLDS.value is not None:
+    if _FOLDS.value:
         config.folds, config.split = _FOLDS.value, _SPLIT.value or config.split
         Console().print(folds_table(config))
 

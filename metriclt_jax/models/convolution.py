@@ -43,7 +43,9 @@ def _convolve_patches(x, kernel, stride, padding, groups):
     if stride == 1 and height * outputs <= inputs:
         return _taps_in_output(x, kernel, padding)
     columns = _side_by_side(x, 2, width, stride, padding)
-    if stride == 1 and width * inputs >= outputs and columns.size >= kernel.size:
+    # An exported program takes any number of images, which cannot be compared.
+    large = not isinstance(columns.size, int) or columns.size >= kernel.size
+    if stride == 1 and width * inputs >= outputs and large:
         # Only the columns of a window stand side by side in the product's input. Its rows do so in
         # the product's output, to be shifted and added: fewer copies, but no row can be skipped.
         matrix = kernel.transpose(1, 2, 0, 3).reshape(width * inputs, height * outputs)

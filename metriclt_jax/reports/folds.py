@@ -48,6 +48,7 @@ def _pool(folds: Sequence[Run]) -> Run:
     first = folds[0].results
     if any(run.results['class_names'] != first['class_names'] for run in folds):
         raise InputError('its folds have different classes')
+    counts = [run.results['train_counts'] for run in folds]
     outputs = [run.predictions for run in folds]
     predictions = None if None in outputs else _in_order_of_ids(outputs)
     stages = []
@@ -58,8 +59,7 @@ def _pool(folds: Sequence[Run]) -> Run:
         stages.append({'name': stage['name'], 'last': {'test': test}})
     results = {
         **first,
-        # Those of a fold differ by an image or a group; all images are the same in all rows.
-        'train_counts': np.sum(stages[-1]['last']['test']['confusion'], axis=1).tolist(),
+        'train_counts': np.rint(np.mean(counts, axis=0)).astype(int).tolist(),
         'stages': stages,
         'final': stages[-1]['last']['test'],
     }

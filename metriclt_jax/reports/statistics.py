@@ -45,7 +45,7 @@ def best_and_second(values: Sequence[float | None]) -> list[str]:
 
 
 def trainings_interval(differences: Sequence[float], test_share: float = 0.0) -> Interval:
-    """Student's interval of the mean of paired differences over trainings: seeds, folds or both.
+    """Student's interval of the mean of paired differences over trainings: seeds or folds.
 
     It needs two that differ. Folds have training images in common, so that their J differences
     vary too little: the variance of the mean is taken times 1 / J + n_test / n_train (Nadeau and

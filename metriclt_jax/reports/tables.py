@@ -143,18 +143,15 @@ def head_to_tail(section: Section) -> list[int]:
 def recall_table(section: Section, lines: pd.DataFrame) -> Table:
     """Recall of each class by method, classes from the most frequent to the rarest."""
     results, titles = section.results, [row.title for row in section.main_rows]
-    kinds = ['images'] if section.main_rows[0].runs[0].folds else ['training', 'test']
     sizes = np.sum(results['final']['confusion'], axis=1)
     by_class = []
     for c in head_to_tail(section):
         name = results['class_names'][c]
         recalls = _numbers(name, _of_rows(lines, titles, f'recall {name}')).cells
-        counts = [str(results['train_counts'][c]), str(sizes[c])][: len(kinds)]
-        by_class.append([name, *counts, *recalls])
+        by_class.append([name, str(results['train_counts'][c]), str(sizes[c]), *recalls])
     if len(by_class) > 15:  # classes are rows, not columns
-        return from_rows(['Class', *kinds, *titles], by_class, words=1)
-    kinds = kinds if len(kinds) == 1 else [f'images, {kind}' for kind in kinds]
-    first = Column('Method', [*kinds, *titles], words=True)
+        return from_rows(['Class', 'training', 'test', *titles], by_class, words=1)
+    first = Column('Method', ['images, training', 'images, test', *titles], words=True)
     return [first, *(Column(name, texts) for name, *texts in by_class)]
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from metriclt_jax.evaluation.metrics import mean_class_recall
 from metriclt_jax.reports import statistics
 from metriclt_jax.reports.published import CELL, published_cells
 from metriclt_jax.reports.sections import Row, Section, unlike_default
@@ -18,7 +19,7 @@ def tidy(section: Section) -> pd.DataFrame:
     row that prints it, if one does), `metric` ('mcr_all' ..., 'accuracy', 'macro_f1',
     'macro_auroc', 'recall NAME' of each class, 'ece') and `value` (a fraction).
     """
-    titles = {(run.path, row.stage): row.title for row in section.rows for run in row.runs}
+    titles = {(run, row.stage): row.title for row in section.rows for run in row.runs}
     variants = {run: row.variant for row in section.rows for run in row.runs}
     summaries = [*section.mcr_classes, 'accuracy', 'macro_f1', 'macro_auroc']
     metrics = [*summaries, *(f'recall {name}' for name in section.results['class_names']), 'ece']
@@ -33,7 +34,7 @@ def tidy(section: Section) -> pd.DataFrame:
                 outputs = run.predictions
                 error = statistics.calibrate(outputs.probabilities, outputs.labels).error
             line = [run.results['method'], variant, run.path, run.results['seed'], stage]
-            line += [titles.get((run.path, stage)), *map(test.get, summaries)]
+            line += [titles.get((run, stage)), *map(test.get, summaries)]
             confusion = np.array(test['confusion'], float)
             sizes = confusion.sum(axis=1)
             sizes[sizes == 0] = np.nan  # such a class has no recall
@@ -137,7 +138,7 @@ def _difference(table, pair: tuple[Row, Row], metric: str, classes: Sequence[int
     if common:
         a, b = a[common], b[common]
         difference = np.mean(a - b)
-        over_trainings, trainings = _over_trainings(pair, common, metric)
+        over_trainings, trainings = _over_trainings(pair, common, classes)
     seeds, (first, second) = ' '.join(map(str, common)), (row.title for row in pair)
     return {
         **{'first': first, 'second': second, 'metric': metric, 'seeds': seeds},
@@ -147,17 +148,23 @@ def _difference(table, pair: tuple[Row, Row], metric: str, classes: Sequence[int
     }
 
 
-def _over_trainings(pair, seeds: Sequence[int], metric: str) -> tuple[statistics.Interval, int]:
-    """In points, paired over the seeds and, of a cross-validation, over its folds."""
+def _over_trainings(pair, seeds: Sequence[int], classes) -> tuple[statistics.Interval, int]:
+    """In points, paired over the seeds or, of a cross-validation, over its folds.
+
+    Seeds share the folds, so a fold counts once, with the mean over seeds. Folds may differ in
+    their rarest classes, so the recall is over the same `classes` in each.
+    """
     recalls = []
     for row in pair:
         runs = [run for run in row.runs if run.results['seed'] in seeds]
         stages = [t.results['stages'] for run in runs for t in run.trainings]
         place = -1 if row.stage == 'last' else 0
-        recalls.append([100 * stage[place]['last']['test'][metric] for stage in stages])
-    folds = len(pair[0].runs[0].folds)
-    gaps = np.subtract(*recalls)
-    return statistics.trainings_interval(gaps, 1 / folds if folds else 0.0), len(gaps)
+        tests = [stage[place]['last']['test']['confusion'] for stage in stages]
+        tested = [c for c in classes if any(tests[0][c])]
+        recalls.append([100 * mean_class_recall(test, tested) for test in tests])
+    gaps, folds = np.subtract(*recalls), len(pair[0].runs[0].folds)
+    means = gaps.reshape(-1, folds).mean(axis=0) if folds else gaps
+    return statistics.trainings_interval(means, 1 / folds if folds else 0.0), len(gaps)
 
 
 def _over_images(pair: tuple[Row, Row], seeds: set[int], classes: Sequence[int]) -> dict:

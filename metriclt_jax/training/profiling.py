@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from metriclt_jax import hosts
-from metriclt_jax.files import write_atomically
+from metriclt_jax.files import make_folder, write_atomically
 
 # The first step compiles, and the second may still move arrays to where they stay.
 _WARM_UP = 2
@@ -50,6 +50,5 @@ def _trace(directory: Path) -> Iterator[None]:
         with jax.profiler.trace(temporary):
             yield
         for file in filter(Path.is_file, Path(temporary).rglob('*')):
-            path = directory / file.relative_to(temporary)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, file.read_bytes())
+            folder = make_folder((directory / file.relative_to(temporary)).parent)
+            write_atomically(folder / file.name, file.read_bytes())

@@ -184,6 +184,7 @@ def test_the_folds_of_a_cross_validation_are_shown(images, tmp_path):
     rows = [line.split() for line in shown.stdout.splitlines()]
     assert ['mole', '5', '5', '5', '5', '20'] in rows
     assert ['images', '10', '10', '10', '10', '40'] in rows
+    assert 'fold 0' not in command(*arguments, '--folds=0').stdout
     for wrong in ('--folds=1', '--split=paper'):
         refused = command(*arguments, wrong)
         assert refused.returncode == 2

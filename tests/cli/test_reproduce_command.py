@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from commands import ROOT, Command, assert_refused, succeed
+from commands import ROOT, Command, assert_refused, call, succeed
 
 SMALL = [
     '--override=model.options.stage_sizes=(1,)',
@@ -135,3 +135,9 @@ def test_data_that_are_not_prepared_stop_it_at_once(tmp_path):
     process = subprocess.run(script, cwd=ROOT, capture_output=True, text=True)
     assert_refused(process, 'skin7 is not prepared')
     assert not (tmp_path / 'runs').exists()
+
+
+@pytest.mark.parametrize('flag', ['--folds=-1', '--seeds=0'])
+def test_a_grid_of_nothing_is_refused(flag):
+    result = call('reproduce', '--dataset=digits_lt', '--table=3', flag)
+    assert_refused(result, flag.partition('=')[0])

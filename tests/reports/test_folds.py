@@ -8,6 +8,7 @@ import pytest
 from metriclt_jax.reports.folds import pool_folds
 from metriclt_jax.reports.runs import read_runs
 from metriclt_jax.reports.sections import make_sections
+from metriclt_jax.reports.statistics import trainings_interval
 from metriclt_jax.reports.tidy import differences, tidy
 
 
@@ -52,11 +53,27 @@ def test_confusions_are_summed_and_means_follow(make_folds, tmp_path):
         recalls = confusion.diagonal() / confusion.sum(axis=1)
         assert together['mcr_all'] == pytest.approx(recalls.mean())
         assert together['mcr_minor'] == pytest.approx(recalls[5:].mean())
+    assert run.results['train_counts'] == parts[0].results['train_counts']
     assert run.results['final']['macro_auroc'] is not None
     assert run.results['stages'][0]['last']['test']['macro_auroc'] is None  # no probabilities
     assert len(np.unique(run.predictions.ids)) == confusion.sum()
     right = run.predictions.probabilities.argmax(axis=1) == run.predictions.labels
     assert right.sum() == confusion.trace()
+
+
+def test_methods_stay_apart_whatever_the_folders_of_their_folds(make_run, tmp_path):
+    """As in a folder for each fold, which has a folder for each method."""
+    for fold in range(3):
+        of_fold = {'data__folds': 3, 'data__fold': fold, 'predictions': False}
+        make_run(f'fold{fold}/ce', 'ce', right=0.5, **of_fold)
+        make_run(f'fold{fold}/rs', 'rs', right=0.9, **of_fold)
+    runs = pooled(tmp_path)[0]
+    (section,), _ = make_sections(runs)
+    table = tidy(section)
+    assert {line.method: line.row for line in table.itertuples()} == {'ce': 'CE', 'rs': 'RS'}
+    for run in runs:
+        values = table[(table.method == run.results['method']) & (table.metric == 'mcr_all')].value
+        assert values.tolist() == [run.results['final']['mcr_all']]
 
 
 def test_other_runs_stay_as_they_are(make_run, tmp_path):
@@ -109,6 +126,41 @@ def test_a_difference_is_over_all_images_and_over_folds(make_folds, tmp_path):
     ends = np.mean(gaps) - half, np.mean(gaps) + half
     assert (line.trainings_low, line.trainings_high) == pytest.approx(ends, abs=1e-3)
     assert line.corrected_p >= line.p
+
+
+def test_seeds_share_their_folds_so_a_fold_counts_once(make_folds, tmp_path):
+    gaps = np.zeros((2, 3))
+    for seed in (0, 1):
+        for sign, method in ((-1, 'ce'), (1, 'rs')):
+            path = f'{method}{seed}'
+            rights = (0.5, 0.6, 0.7) if method == 'ce' else (0.9, 0.8, 0.7)
+            make_folds(path, method, seed, rights=rights)
+            files = sorted(tmp_path.glob(f'runs/{path}/*/results.json'))
+            gaps[seed] += [sign * json.loads(f.read_text())['final']['mcr_all'] for f in files]
+    (section,), _ = make_sections(pooled(tmp_path)[0])
+    lines = differences(section, tidy(section))
+    (line,) = lines[lines.metric == 'mcr_all'].itertuples()
+    low, high = trainings_interval(100 * gaps.mean(axis=0), 1 / 3)
+    assert (line.trainings_low, line.trainings_high) == pytest.approx((low, high))
+    assert line.trainings == 6
+
+
+def test_the_classes_of_a_group_are_the_same_in_all_folds(make_run, tmp_path):
+    for fold, minor in enumerate([(5, 6), (4, 6), (5, 6)]):  # two classes are about as frequent
+        of_fold = {'data__folds': 3, 'data__fold': fold, 'predictions': False}
+        of_fold['groups'] = {'major': [0], 'minor': minor}
+        for method, right in (('ce', (0.5, 0.6, 0.7)), ('rs', (0.9, 0.8, 0.9))):
+            make_run(f'{method}/{fold}', method, right=right[fold], **of_fold)
+    (section,), _ = make_sections(pooled(tmp_path)[0])
+    lines = differences(section, tidy(section))
+    (line,) = lines[lines.metric == 'mcr_minor'].itertuples()
+    recalls = []
+    for method in ('rs', 'ce'):
+        files = sorted(tmp_path.glob(f'runs/{method}/*/results.json'))
+        tests = [np.array(json.loads(file.read_text())['final']['confusion']) for file in files]
+        recalls.append([np.mean((c.diagonal() / c.sum(axis=1))[5:]) for c in tests])
+    middle = 100 * np.mean(np.subtract(*recalls))
+    assert (line.trainings_low + line.trainings_high) / 2 == pytest.approx(middle)
 
 
 def test_rows_may_differ_in_tuned_fields_only_when_told(make_folds, tmp_path):
