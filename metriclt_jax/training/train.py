@@ -211,6 +211,8 @@ def _stop_signals() -> Iterator[list[bool]]:
     def stop(signum, frame):
         if signum == signal.SIGINT and terminated:
             os._exit(130)
+        if terminated:  # as a worker, which gets Ctrl-C and then SIGTERM
+            return
         terminated.append(True)
         # Not through the console, which may be in the middle of printing.
         name = signal.Signals(signum).name

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from metriclt_jax.training.train import _stop_signals
+
 ROOT = Path(__file__).parents[2]
 STAGE1_EPOCHS, STAGE2_EPOCHS = 8, 6
 
@@ -103,6 +105,14 @@ def test_sigkill_in_stage_1_in_stage_2_and_while_a_checkpoint_is_written(
     kill_when(lambda: lines(workdir, 'stage2') >= 2, moments.uniform(0, 0.1))
     assert not (workdir / 'results.json').exists()
     assert finish(data_dir, workdir) == undisturbed
+
+
+def test_a_worker_that_gets_ctrl_c_and_sigterm_says_so_once(capfd):
+    with _stop_signals() as terminated:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+    assert terminated
+    assert capfd.readouterr().err.count('stopping') == 1
 
 
 @pytest.mark.slow
