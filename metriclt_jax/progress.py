@@ -118,13 +118,13 @@ class StageProgress:
         if usual := sorted(self._pauses)[:-1]:  # the longest one compiles the evaluation
             left = self._epochs * (1 - step / self._total)
             seconds += left * sum(usual) / len(usual)
-        return [f'{self._rate * self._batch_size:.0f} images/s', f'{_short(seconds)} left']
+        return [f'{self._rate * self._batch_size:.0f} images/s', f'{short(seconds)} left']
 
 
-def _short(seconds: float) -> str:
+def short(seconds: float) -> str:
     """A time in three digits or so.
 
-    >>> _short(59), _short(61), _short(7199), _short(86399), _short(864000)
+    >>> short(59), short(61), short(7199), short(86399), short(864000)
     ('59 s', '61 s', '120 min', '24 h', '10 days')
     """
     for unit, size, most in (('s', 1, 90), ('min', 60, 600), ('h', 3600, 72)):

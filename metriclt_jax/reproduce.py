@@ -22,7 +22,7 @@ from metriclt_jax.errors import Busy, InputError, Interrupted
 from metriclt_jax.files import appended, make_folder, write_atomically
 from metriclt_jax.grids import PlannedRun
 from metriclt_jax.paths import is_remote, reached
-from metriclt_jax.progress import say
+from metriclt_jax.progress import say, short
 from metriclt_jax.training.checkpoints import copy_checkpoints
 from metriclt_jax.training.stages import make_models, make_stages
 from metriclt_jax.training.train import train
@@ -101,9 +101,9 @@ def execute(
             failures[event.name] = event.failure
         elif event.seconds:
             spent += costs[event.name]
-        minutes = left * (time.monotonic() - started) / spent / 60 if spent else 0
+        seconds = left * (time.monotonic() - started) / spent if spent else 0
         shared = f', stage 1 of {event.first_stage_of}' if event.first_stage_of else ''
-        rest = f'; about {minutes:.0f} min left' if left > 0 and minutes else ''
+        rest = f'; about {short(seconds)} left' if seconds > 0 else ''
         took = f' ({event.seconds:.0f} s{shared})' if event.seconds else ''
         say(f'{done}/{len(planned)} {event.name}: {event.outcome}{took}{rest}', console)
     return failures
