@@ -19,7 +19,7 @@ def to_stablehlo(classifier: TrainedClassifier) -> bytes:
     """The program from images to probabilities for `PLATFORMS`, with its parameters inside.
 
     `jax.export.deserialize(content).call(images)` takes uint8 `[B, R, R, 3]` for any B, where R is
-    `data.resize` of the training, and returns float32 `[B, C]`; it needs no more than JAX.
+    `data.resize` of the training, and returns float32 `[B, C]`; it needs JAX and flatbuffers.
     """
     variables = jax.device_get(classifier.variables)
 
@@ -51,16 +51,10 @@ def to_safetensors(classifier: TrainedClassifier, model: str) -> bytes:
     for tree in variables.values():
         tree.pop('projection', None)
     arrays = to_torchvision(variables, model)
-    augment = classifier.augment
-    about = {
-        'model': model,
-        'class_names': list(classifier.class_names),
-        'preprocessing': {
-            'resize': [augment.resize, augment.resize],
-            'center_crop': augment.crop,
-            'mean': augment.mean,
-            'std': augment.std,
-        },
-    }
+    seen = classifier.augment
+    steps = {'resize': 2 * [seen.resize], 'center_crop': seen.crop}
+    steps |= {'mean': seen.mean, 'std': seen.std}
+    names = list(classifier.class_names)
+    about = {'model': model, 'class_names': names, 'preprocessing': steps}
     metadata = {name: json.dumps(value) for name, value in about.items()}
     return save({key: np.ascontiguousarray(array) for key, array in arrays.items()}, metadata)

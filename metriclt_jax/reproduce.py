@@ -139,7 +139,7 @@ def _train(run: PlannedRun, planned: Sequence[PlannedRun], root: Path) -> Finish
             outcome = f'MCR {100 * final["mcr_all"]:.2f}' if final else 'no classifier'
         except Interrupted:
             raise
-        except Exception as error:
+        except Exception as error:  # whatever it is, the other runs go ahead
             traceback.print_exc(file=log)
             failure = ' '.join(str(error).split()) or repr(error)
             outcome = 'failed'

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 from metriclt_jax.errors import HostFailed, InputError, Interrupted
 
-_INTERRUPTED = 75  # exit code of a worker
 _TPU_BOUNDS = {1: '1,1,1', 2: '1,2,1', 4: '2,2,1'}  # chips of a process, by their number
 
 
@@ -63,7 +62,7 @@ def work_in_processes(
 
     told, tell = os.pipe()  # wakes up the parent wherever a signal has found it
     stop = lambda signum, frame: os.write(tell, b'.')  # noqa: E731
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    previous = {kind: signal.signal(kind, stop) for kind in (signal.SIGTERM, signal.SIGINT)}
     try:
         for share in shares(number)[: len(tasks)]:
             ours, theirs = context.Pipe()
@@ -93,8 +92,8 @@ def work_in_processes(
             process.terminate()
         for process in processes.values():
             process.join()
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for kind, handler in previous.items():
+            signal.signal(kind, handler)
         os.close(told)
         os.close(tell)
 
@@ -112,7 +111,7 @@ def _serve(connection: Connection, share: Share, prepare: Callable, work: Callab
     except InputError as error:
         connection.send(error)
     except (Interrupted, KeyboardInterrupt):
-        raise SystemExit(_INTERRUPTED) from None
+        raise SystemExit(os.EX_TEMPFAIL) from None
 
 
 def _end_with_parent() -> None:
@@ -122,7 +121,7 @@ def _end_with_parent() -> None:
 
 def _require_success(process: multiprocessing.Process) -> None:
     process.join()
-    if process.exitcode in (_INTERRUPTED, -signal.SIGTERM):
+    if process.exitcode in (os.EX_TEMPFAIL, -signal.SIGTERM):
         raise Interrupted('the runs under way are saved')
     if process.exitcode:
         raise HostFailed(

@@ -13,6 +13,7 @@ All mixings take images `[B, H, W, 3]` (float) and integer labels in [0, C) `[B]
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +45,15 @@ class Mixing:
         """What the mixing takes beside the batch: names out of 'class_counts' and 'second'."""
         return NEEDS.get(self.name, ())
 
-    def __call__(self, key, images, labels, num_classes, axis_name=None, **beside) -> Batch:
+    def __call__(
+        self,
+        key: jax.Array,
+        images: jax.Array,
+        labels: jax.Array,
+        num_classes: int,
+        axis_name: str | None = None,
+        **beside: Any,
+    ) -> Batch:
         """Mixes a batch; `class_counts` and `second` are ignored by mixings that need neither."""
         if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
             raise ValueError(f'images must be float [B, H, W, 3], got {jax.typeof(images)}')

@@ -1,7 +1,8 @@
 """The flags of a command that several hosts run together."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from absl import flags
 
@@ -18,7 +19,7 @@ _PROCESS_ID = flags.DEFINE_integer('process_id', None, 'which of them this is, f
 def connect() -> None:
     """Joins the processes that the flags name, if any; must come before any computation."""
     meeting = {flag.name: flag.value for flag in (_COORDINATOR, _NUM_PROCESSES, _PROCESS_ID)}
-    if not check(_DISTRIBUTED.value, **meeting):
+    if not check(_DISTRIBUTED.value, meeting):
         return
     from metriclt_jax import hosts
 
@@ -41,9 +42,9 @@ def leaving() -> Iterator[None]:
         hosts.leave(error)
 
 
-def check(distributed: bool, coordinator=None, num_processes=None, process_id=None) -> bool:
+def check(distributed: bool, meeting: Mapping[str, Any]) -> bool:
     """Whether these flags name one of several processes; `InputError` if they do not fit."""
-    meeting = {'coordinator': coordinator, 'num_processes': num_processes, 'process_id': process_id}
+    coordinator, num_processes, process_id = meeting.values()
     missing = [f'--{name}' for name, value in meeting.items() if value is None]
     if len(missing) == len(meeting):
         return distributed

@@ -24,7 +24,7 @@ EXIT_CODES = {
     InputError: 2,
     TrainingDiverged: 3,
     HostFailed: 4,
-    Interrupted: 75,  # EX_TEMPFAIL: saved, run the same command again
+    Interrupted: os.EX_TEMPFAIL,  # 75: saved, run the same command again
     KeyboardInterrupt: 130,  # Ctrl-C with nothing to save
 }
 

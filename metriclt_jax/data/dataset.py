@@ -12,6 +12,7 @@ from metriclt_jax.config import validate_data
 from metriclt_jax.data import leaks, long_tail, preparation, records, splits
 from metriclt_jax.data.cache import Cache, cache_path, open_cache
 from metriclt_jax.data.sources import OWN
+from metriclt_jax.data.splits import Array, Names
 from metriclt_jax.errors import InputError
 
 
@@ -86,7 +87,9 @@ def load_dataset(config: ConfigDict, part: str | None = None) -> Dataset:
     )
 
 
-def describe_division(config: ConfigDict, labels, group_ids, official, parts) -> str:
+def describe_division(
+    config: ConfigDict, labels: Array, group_ids: Array, official: Array, parts: Mapping[str, Array]
+) -> str:
     """Says how many images `divide` put into each part, how and why."""
     sizes = ', '.join(f'{len(indices)} {part}' for part, indices in parts.items())
     split = _mode(config, labels, group_ids, official)
@@ -102,7 +105,12 @@ def describe_division(config: ConfigDict, labels, group_ids, official, parts) ->
 
 
 def divide(
-    config: ConfigDict, class_names: Sequence[str], labels, group_ids, official, part=None
+    config: ConfigDict,
+    class_names: Names,
+    labels: Array,
+    group_ids: Array,
+    official: Array,
+    part: str | None = None,
 ) -> tuple[tuple[str, ...], np.ndarray, dict[str, np.ndarray]]:
     """Chooses classes, trims their sizes, splits the images and thins out the training part.
 

@@ -7,11 +7,12 @@ import dataclasses
 import hashlib
 import io
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
 from metriclt_jax.data.cache import Cache
+from metriclt_jax.data.splits import Array, Names
 
 SEEN_IMAGES = 'seen_images.npz'  # in a work directory, what `checksums` returns
 _NAMED = 20  # pairs of images in a message
@@ -53,7 +54,7 @@ def find_leaks(
     return Leaks(shared, again, copies, conflicts)
 
 
-def describe(leaks: Leaks, ids, labels, class_names: Sequence[str]) -> list[str]:
+def describe(leaks: Leaks, ids: Array, labels: Array, class_names: Names) -> list[str]:
     """Returns a sentence on each kind of leak that there is."""
     remarks = []
     groups = [f'{len(g)} in {a} and {b} (such as {g[0]})' for (a, b), g in leaks.groups.items()]
@@ -82,7 +83,7 @@ def describe(leaks: Leaks, ids, labels, class_names: Sequence[str]) -> list[str]
     return remarks
 
 
-def name_conflicts(conflicts: np.ndarray, ids, labels, class_names: Sequence[str]) -> str:
+def name_conflicts(conflicts: Array, ids: Array, labels: Array, class_names: Names) -> str:
     """Lists the first pairs of identical images with their labels."""
     pairs = [
         ' and '.join(f'{ids[index]} ({class_names[labels[index]]})' for index in pair[::-1])

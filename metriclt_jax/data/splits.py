@@ -15,6 +15,7 @@ import numpy as np
 from metriclt_jax.data.sampling import generator
 from metriclt_jax.errors import InputError
 
+Array, Names = np.ndarray, Sequence[str]
 PARTS = ('train', 'validation', 'test')
 
 
@@ -65,7 +66,7 @@ def stratified(
 
 
 def grouped(
-    labels: np.ndarray, group_ids: np.ndarray, fractions: Sequence[float], seed: int, class_names
+    labels: Array, group_ids: Array, fractions: Sequence[float], seed: int, class_names: Names
 ) -> dict[str, np.ndarray]:
     """Splits so that no group has images in two parts; class sizes come close to `stratified`.
 
@@ -86,7 +87,7 @@ def grouped(
 
 
 def folds(
-    labels: np.ndarray, group_ids: np.ndarray | None, number: int, seed: int, class_names
+    labels: Array, group_ids: Array | None, number: int, seed: int, class_names: Names
 ) -> np.ndarray:
     """Returns the fold of each image, int64 `[N]`, 0 to `number` - 1, for cross-validation.
 
@@ -116,12 +117,19 @@ def folds(
 
 
 def cross_validation(
-    labels, group_ids, number: int, fold: int, fractions: Sequence[float], seed: int, class_names
+    labels: Array,
+    group_ids: Array | None,
+    number: int,
+    fold: int,
+    fractions: Sequence[float],
+    seed: int,
+    class_names: Names,
 ) -> dict[str, np.ndarray]:
     """Tests on one of the `number` `folds`; divides the others into training and validation part.
 
     The two have the ratio that they have in `fractions`, whose test part does not matter.
     """
+    _require_fractions(fractions)
     test = folds(labels, group_ids, number, seed, class_names) == fold
     rest = np.flatnonzero(~test)
     validation = fractions[1] / (fractions[0] + fractions[1])
@@ -187,12 +195,7 @@ def _deal(labels, group_of, target, rng: np.random.Generator) -> np.ndarray:
 
 def _targets(labels, fractions, class_names) -> list[tuple[int, int, int]]:
     """Returns the sizes of the parts of each class, or says which class is too small."""
-    fits = len(fractions) == len(PARTS) and fractions[0] > 0 and min(fractions) >= 0
-    if not (fits and abs(sum(fractions) - 1) < 1e-6):
-        raise InputError(
-            f'data.fractions is {tuple(fractions)}; it must be three numbers that sum to 1, above '
-            '0 for training, 0 or more for validation and test'
-        )
+    _require_fractions(fractions)
     targets = []
     for label, name in enumerate(class_names):
         targets.append(part_counts(int(np.sum(labels == label)), fractions))
@@ -204,3 +207,12 @@ def _targets(labels, fractions, class_names) -> list[tuple[int, int, int]]:
                     '(0.75, 0.0, 0.25), or data.split=official if the data set has parts'
                 )
     return targets
+
+
+def _require_fractions(fractions: Sequence[float]) -> None:
+    fits = len(fractions) == len(PARTS) and fractions[0] > 0 and min(fractions) >= 0
+    if not (fits and abs(sum(fractions) - 1) < 1e-6):
+        raise InputError(
+            f'data.fractions is {tuple(fractions)}; it must be three numbers that sum to 1, above '
+            '0 for training, 0 or more for validation and test'
+        )

@@ -128,10 +128,9 @@ class ResNet(nn.Module):
         batches = images if isinstance(images, tuple) else (images,)
         if len(batches) not in (1, self.branches):
             raise ValueError(f'{self.branches} branches take 1 or {self.branches} batches')
-        maps = tuple(bn1(conv1(batch), train) for batch in batches)
+        maps = tuple(nn.relu(bn1(conv1(batch), train)) for batch in batches)
         if self.stem == 'imagenet':
             maps = tuple(layers.max_pool(x, window=3, stride=2, padding=1) for x in maps)
-        maps = tuple(nn.relu(x) for x in maps)  # after pooling, which it commutes with: a quarter
         for i, stage_size in enumerate(self.stage_sizes):
             planes, stride = self.width * 2**i, 1 if i == 0 else 2
             branches = self.branches if i == len(self.stage_sizes) - 1 else 1

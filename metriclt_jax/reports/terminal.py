@@ -1,6 +1,6 @@
 """Results as tables for the terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -42,7 +42,9 @@ def stage_table(results: Mapping[str, Any]) -> Table:
     return table
 
 
-def summary_table(summary: Mapping[str, Any], class_names, groups, title: str) -> Table:
+def summary_table(
+    summary: Mapping[str, Any], class_names: Sequence[str], groups: Mapping, title: str
+) -> Table:
     """The metrics and recalls of one evaluated part, in per cent; see `metrics.summarize`."""
     sizes = [sum(row) for row in summary['confusion']]
     missing = summary.get('classes_without_images', ())

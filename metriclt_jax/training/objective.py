@@ -204,7 +204,12 @@ class BilateralObjective:
     logs: tuple[str, ...] = ('loss', 'classification', 'accuracy')
 
     def __call__(
-        self, outputs: Outputs, batch: dict, inputs: LossInputs, metric_params, axis_name=None
+        self,
+        outputs: Outputs,
+        batch: dict[str, Any],
+        inputs: LossInputs,
+        metric_params: Any,
+        axis_name: str | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The value on a batch and the `second` beside it; see `Objective`."""
         value = accuracy = jnp.zeros(())

@@ -230,6 +230,12 @@ def test_folds_are_the_same_on_every_machine():
     assert splits.folds(labels, groups, 3, 0, 'ab').tolist() == [2, 2, 1, 1, 0, 0, 2, 2, 0, 0, 1, 1]
 
 
+@pytest.mark.parametrize('fractions', [(0.0, 0.0, 1.0), (1.0,), (0.5, 0.6, -0.1)])
+def test_fractions_are_checked_with_folds_too(fractions):
+    with pytest.raises(InputError, match=r'data\.fractions'):
+        splits.cross_validation(np.arange(20) % 2, None, 2, 0, fractions, 0, 'ab')
+
+
 def test_a_class_with_fewer_groups_than_folds_is_named():
     labels = np.repeat([0, 1], [50, 8])
     groups = np.array([str(n) for n in range(50)] + ['x', 'y'] * 4)

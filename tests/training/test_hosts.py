@@ -296,13 +296,17 @@ def test_two_processes_evaluate_what_one_trained_and_one_what_two_trained(runs, 
 )
 def test_flags_that_do_not_go_together(flags, words):
     with pytest.raises(InputError, match=words):
-        check(**{'distributed': False} | flags)
+        check(flags.get('distributed', False), meeting(**flags))
 
 
 def test_flags_say_whether_there_are_others():
-    assert check(False) is False
-    assert check(True) is True
-    assert check(False, coordinator='10.0.0.1:1234', num_processes=2, process_id=1) is True
+    assert check(False, meeting()) is False
+    assert check(True, meeting()) is True
+    assert check(False, meeting('10.0.0.1:1234', 2, 1)) is True
+
+
+def meeting(coordinator=None, num_processes=None, process_id=None, **other):
+    return {'coordinator': coordinator, 'num_processes': num_processes, 'process_id': process_id}
 
 
 def test_nobody_at_the_coordinator(monkeypatch):
