@@ -74,7 +74,7 @@ def grouped(
     """
     used = [p for p, fraction in enumerate(fractions) if fraction > 0]
     target = np.array(_targets(labels, fractions, class_names), float).T[used]
-    group_of = _group_numbers(group_ids)
+    group_of = group_numbers(group_ids)
     part_of = np.array(used)[_deal(labels, group_of, target, generator('grouped split', seed))]
     for label, name in enumerate(class_names):
         if not np.isin(used, part_of[labels == label]).all():
@@ -105,7 +105,7 @@ def folds(
         counts = np.bincount(labels, minlength=len(class_names))
         target = np.tile(counts / number, (number, 1))
         rng = generator('grouped folds', seed)
-        fold_of = _deal(labels, _group_numbers(group_ids), target, rng)
+        fold_of = _deal(labels, group_numbers(group_ids), target, rng)
     for label, name in enumerate(class_names):
         reached = len(np.unique(fold_of[labels == label]))
         if reached < number:
@@ -164,7 +164,7 @@ def require_parts(field: str, names: Sequence[str], named: np.ndarray, taken: li
             )
 
 
-def _group_numbers(group_ids: np.ndarray) -> np.ndarray:
+def group_numbers(group_ids: np.ndarray) -> np.ndarray:
     """Numbers groups from 0 on, `[N]`; an image with group id '' is a group of its own."""
     names, group_of = np.unique(group_ids, return_inverse=True)
     alone = np.flatnonzero(np.asarray(group_ids) == '')

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from metriclt_jax.data.splits import group_numbers
+
 CONFIDENCE = 0.95
 BINS = 15  # of the calibration error, as in Guo et al. 2017
 RESAMPLES = 10_000
@@ -84,12 +86,8 @@ def bootstrap(
     if not len(chosen):
         return Difference(math.nan, Interval(), math.nan)
     _, labels = np.unique(labels[chosen], return_inverse=True)
-    group_of = np.arange(len(chosen))
-    if groups is not None:
-        groups = np.asarray(groups)[chosen]
-        numbers = np.unique(groups, return_inverse=True)[1]
-        group_of = np.where(groups == '', len(chosen) + group_of, numbers)
-        group_of = np.unique(group_of, return_inverse=True)[1]
+    of_chosen = np.full(len(chosen), '') if groups is None else np.asarray(groups)[chosen]
+    _, group_of = np.unique(group_numbers(of_chosen), return_inverse=True)
     # What a group adds to the images [G, C] of the classes and to the gains among them.
     sums = np.zeros((2, group_of.max() + 1, labels.max() + 1))
     np.add.at(sums, (0, group_of, labels), 1)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from metriclt_jax.data.splits import group_numbers
 from metriclt_jax.evaluation.metrics import mean_class_recall
 from metriclt_jax.reports import statistics
 from metriclt_jax.reports.published import CELL, published_cells
@@ -174,9 +175,8 @@ def _over_images(pair: tuple[Row, Row], seeds: set[int], classes: Sequence[int])
         return {}
     images = first.labels, classes, first.groups
     _, (low, high), p = statistics.bootstrap(first.right, second.right, *images)
-    groups = first.groups[np.isin(first.labels, classes)]
-    count = len(set(groups) - {''}) + np.count_nonzero(groups == '')
-    found = {'images': len(groups), 'groups': count}
+    groups = group_numbers(first.groups[np.isin(first.labels, classes)])
+    found = {'images': len(groups), 'groups': len(set(groups))}
     return {**found, 'low': 100 * low, 'high': 100 * high, 'p': p}
 
 
