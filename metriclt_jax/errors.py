@@ -20,7 +20,7 @@ class NotWritten(InputError):
 
 
 class TrainingDiverged(ArithmeticError):
-    """The loss is no longer finite, or far above that of a constant prediction."""
+    """The loss became infinite or NaN, or rose far above that of a constant prediction."""
 
 
 class HostFailed(RuntimeError):

@@ -100,7 +100,7 @@ def describe_division(
     }[split]
     if config.folds:
         how = f'{how}; test part: fold {config.fold} of {config.folds}'
-    why = f', as the source {found}' if config.split == 'auto' else ''
+    why = f', as the source {found}' if config.split == 'auto' and not config.folds else ''
     return f'{config.name}: {sizes} images; divided {how} (data.split={config.split}{why})'
 
 

@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 from metriclt_jax.class_groups import configured_groups
 from metriclt_jax.data import dataset as dataset_module
 from metriclt_jax.data import prepare
-from metriclt_jax.data.dataset import divide, load_dataset
+from metriclt_jax.data.dataset import describe_division, divide, load_dataset
 from metriclt_jax.data.defaults import DEFAULTS, data_config
 from metriclt_jax.data.splits import PARTS
 from metriclt_jax.errors import InputError
@@ -105,6 +105,26 @@ def test_parts_of_the_digits_are_what_they_were(fields, expected):
     nothing = np.full(len(labels), '')
     parts = divide(config('digits_lt', **fields), tuple('0123456789'), labels, nothing, nothing)[2]
     assert digest(parts) == expected
+
+
+@pytest.mark.parametrize('grouped', [False, True])
+def test_folds_leave_the_parts_of_the_source_aside(grouped):
+    counts = {'train': [30, 20], 'test': [10, 20]}
+    groups = np.array([f'p{i // 2}' for i in range(80)]) if grouped else None
+    tested = []
+    for fold in range(4):
+        data = config('folder', folds=4, fold=fold)
+        _, labels, parts = result(data, 'ab', counts, groups)
+        tested.append(parts['test'])
+        if grouped:
+            train, test = (set(groups[parts[part]]) for part in ('train', 'test'))
+            assert not train & test
+    assert sorted(np.concatenate(tested)) == list(range(80))
+    labels, official = shuffled(counts)
+    ids = np.full(80, '') if groups is None else groups
+    said = describe_division(data, labels, ids, official, parts)
+    assert 'fold 3 of 4' in said
+    assert 'source' not in said
 
 
 @pytest.mark.parametrize(

@@ -95,3 +95,7 @@ def test_predictions_are_the_same_bytes_for_the_same_values(dataset, model, vari
     with np.load(io.BytesIO(plain.to_npz()), allow_pickle=False) as arrays:
         assert set(arrays) == {'ids', 'labels', 'probabilities'}
         np.testing.assert_array_equal(arrays['ids'], dataset.ids[dataset.parts['test']])
+    grouped = dataclasses.replace(dataset, groups=np.char.add('lesion ', dataset.ids))
+    known = evaluate(model, variables, AUGMENT, grouped, 'test', **options)
+    with np.load(io.BytesIO(known.to_npz()), allow_pickle=False) as arrays:
+        np.testing.assert_array_equal(arrays['groups'], np.char.add('lesion ', arrays['ids']))
